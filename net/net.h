@@ -1,0 +1,93 @@
+/*
+ * net.h: public face of the network room: open, poll, flush, stats; struct nic for the drivers.
+ */
+#ifndef NOHOST_NET_H
+#define NOHOST_NET_H
+
+#include "kernel/base.h"
+#include "ml/ml.h"
+
+#define NET_KEYS_MAX 16u
+#define NET_KEY_BYTES_MAX 128u
+#define NET_CONNECTIONS_MAX 64u
+
+/* From nohost.conf; text fields point into memory that lives for ever. */
+struct net_config {
+    struct str hostname;      /* "nohost": also <hostname>.local */
+    struct str ip4_address, ip4_netmask, ip4_gateway, dns, sntp_server; /* empty: DHCP decides */
+    struct str api_key[NET_KEYS_MAX]; /* none: the API is open, privileged routes are off */
+    u32 api_key_count;
+    u16 port; /* 80 */
+    struct str version;       /* build identity, for /health and Server: */
+    /* Privileged actions (POST /v1/nohost/reset, /v1/nohost/power-off, GET /debug/log): only with a key. NULL: absent. */
+    void (*reset)(void);
+    void (*power_off)(void);
+    /* Extra lines for /metrics from other rooms; may be NULL. */
+    void (*metrics)(struct text *out);
+};
+
+/* ---- a network interface card, as netif.c sees it ---- */
+
+struct nic_stats {
+    u64 rx_frames, tx_frames, rx_bytes, tx_bytes, rx_dropped, tx_dropped, rx_errors;
+};
+
+/* One buffer of a received frame; a frame may span several (mergeable buffers). */
+struct nic_frame {
+    const u8 *data;
+    u32 len;
+    bool more;          /* the next frame of rx_next continues this one */
+    bool checksum_good; /* the device has verified the TCP/UDP checksum, or the frame never left this machine */
+};
+
+struct nic {
+    const char *name;   /* "virtio-net 00:02.0" */
+    u8 mac[6];
+    u32 mtu;
+    bool tx_checksum;   /* the device fills TCP/UDP checksums when asked */
+    const struct nic_ops *ops;
+    struct nic_stats stats;
+    volatile bool irq_pending; /* set by the interrupt handler, cleared by poll */
+};
+
+struct nic_ops {
+    bool (*link_up)(struct nic *nic);
+    /* Next received buffer; false when none. It stays valid until rx_release. */
+    bool (*rx_next)(struct nic *nic, struct nic_frame *frame);
+    void (*rx_release)(struct nic *nic);
+    /* Copies a frame given in pieces into a transmit buffer. csum_start/csum_offset: as virtio; csum_start 0: none.
+     * E_BUSY when the ring is full: the caller tries again later. */
+    err (*tx)(struct nic *nic, const struct str *piece, u32 count, u16 csum_start, u16 csum_offset);
+    /* All frames given to tx so far are on their way (one doorbell for many frames). */
+    void (*tx_kick)(struct nic *nic);
+    /* Interrupts on (before idling) or off (while polling). */
+    void (*irq)(struct nic *nic, bool on);
+    void (*stop)(struct nic *nic);
+};
+
+/* ---- netif.c: lwIP and the interface ---- */
+
+struct net;
+/* Starts the stack, the interface (nic NULL: loopback only) and the server. The network is up before the model is. */
+err net_open(struct net **net, const struct net_config *config, struct nic *nic, struct ml *ml);
+/* Frames -> requests, timers, server; a bounded amount of work. True when there was some. */
+bool net_poll(struct net *net);
+/* Everything that is ready to go leaves. */
+void net_flush(struct net *net);
+/* Nanoseconds until the next timer of the stack is due: how long the loop may idle when nothing else happens. */
+u64 net_idle_ns(const struct net *net);
+
+struct net_status {
+    bool link_up, bound;
+    char ip4[16], ip6[2][46];
+    u32 connections;
+};
+void net_status(const struct net *net, struct net_status *status);
+
+/* ---- drivers: each probes the bus and returns its nic, or NULL when there is no such card. nic_*.c alone see pci.h. ---- */
+
+struct pci_bus;
+struct nic *nic_virtio_start(struct pci_bus *bus);
+struct nic *nic_e1000e_start(struct pci_bus *bus);
+
+#endif

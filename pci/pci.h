@@ -1,0 +1,151 @@
+/*
+ * pci.h: the bus as drivers see it: found devices, BARs as bounded `struct mmio`, capabilities, vectors, DMA memory.
+ * Knows no driver. All device access goes through one ops table, so a driver runs unchanged on silicon, in QEMU and in a
+ * host test linked with a device model. Facts: PCI Express Base 5.0 chapter 7, PCI Firmware 3.3 section 4.1 (MCFG).
+ */
+#ifndef NOHOST_PCI_H
+#define NOHOST_PCI_H
+
+#include "kernel/base.h"
+
+/* What a device is told: never a CPU address. */
+typedef struct { u64 v; } busaddr;
+
+/* How registers are reached. `ctx` is the implementation's. Offsets are in bytes, naturally aligned, width 1, 2, 4 or 8. */
+struct mmio_ops {
+    u64 (*read)(void *ctx, u64 offset, u32 width);
+    void (*write)(void *ctx, u64 offset, u32 width, u64 value);
+};
+
+/* A bounded window of registers. `base` is set when plain volatile access will do (silicon, QEMU), else ops are used. */
+struct mmio {
+    volatile u8 *base;
+    u64 bytes;
+    const struct mmio_ops *ops;
+    void *ctx;
+};
+
+/* CHECKs the bounds. The only volatile device access of the project stands in these inlines. */
+static inline u32 mmio_read32(const struct mmio *m, u64 offset);
+static inline void mmio_write32(const struct mmio *m, u64 offset, u32 value);
+static inline u8 mmio_read8(const struct mmio *m, u64 offset);
+static inline void mmio_write8(const struct mmio *m, u64 offset, u8 value);
+static inline u16 mmio_read16(const struct mmio *m, u64 offset);
+static inline void mmio_write16(const struct mmio *m, u64 offset, u16 value);
+static inline u64 mmio_read64(const struct mmio *m, u64 offset);
+static inline void mmio_write64(const struct mmio *m, u64 offset, u64 value);
+/* A part of a window. CHECKs that it lies inside. */
+static inline struct mmio mmio_part(const struct mmio *m, u64 offset, u64 bytes);
+
+#define PCI_BARS_MAX 6u
+#define PCI_DEVICES_MAX 128u
+
+struct pci_bar {
+    u64 base, bytes; /* bytes 0: no such BAR */
+    bool is_io, is_64, prefetchable;
+};
+
+struct pci_dev {
+    char name[16]; /* "00:02.0" */
+    u16 segment;
+    u8 bus, device, function;
+    u16 vendor, id, subsystem_vendor, subsystem_id;
+    u8 class_code, subclass, prog_if, revision;
+    bool is_bridge;
+    u8 secondary, subordinate; /* bridges */
+    struct pci_bar bar[PCI_BARS_MAX];
+    struct mmio config; /* 4096 bytes of ECAM */
+    struct pci_bus *home;
+};
+
+/* All that was found, in bus order. */
+struct pci_bus {
+    struct pci_dev dev[PCI_DEVICES_MAX];
+    u32 dev_count;
+};
+
+/* ---- pci.c ---- */
+
+struct pci_ecam {
+    u64 base; /* physical */
+    u16 segment;
+    u8 bus_first, bus_last;
+};
+
+/* Walks every window, sizes BARs, assigns bridge windows and BARs that firmware left empty, logs lspci-like lines. */
+err pci_start(struct pci_bus *bus, const struct pci_ecam *ecam, u32 ecam_count);
+/* Next device with these ids after `after` (NULL: first); NULL when there is none. id 0xffff: any of the vendor. */
+struct pci_dev *pci_find(struct pci_bus *bus, const struct pci_dev *after, u16 vendor, u16 id);
+struct pci_dev *pci_find_class(struct pci_bus *bus, const struct pci_dev *after, u8 class_code, u8 subclass);
+/* Maps a memory BAR uncached. E_NOTFOUND, E_RANGE. */
+err pci_map_bar(struct pci_dev *dev, u32 bar, struct mmio *out);
+/* Offset of a capability in config space, 0 when absent. `after` 0: first. */
+u16 pci_find_cap(const struct pci_dev *dev, u8 cap, u16 after);
+u16 pci_find_ext_cap(const struct pci_dev *dev, u16 cap);
+/* Memory decoding and bus mastering on or off. */
+void pci_enable(struct pci_dev *dev, bool bus_master);
+/* Function level reset, waits its 100 ms; E_UNSUPPORTED without the capability. */
+err pci_reset_function(struct pci_dev *dev);
+
+/* ---- irq.c: MSI and MSI-X. A handler runs with interrupts off and only sets a flag. ---- */
+
+/* Vectors available: MSI-X entries, else MSI messages (power of two), else 0. */
+u32 pci_vectors(const struct pci_dev *dev);
+/* Routes vector `idx` to handler(ctx) and unmasks it. E_UNSUPPORTED, E_LIMIT (no CPU vector left). */
+err pci_vector_on(struct pci_dev *dev, u32 idx, void (*handler)(void *ctx), void *ctx);
+void pci_vector_off(struct pci_dev *dev, u32 idx);
+
+/* ---- dma.c ---- */
+
+/* Memory that a device may reach: one contiguous run, zeroed, coherent on x86. */
+struct dma {
+    void *ptr;
+    busaddr bus;
+    usize bytes;
+};
+
+err dma_alloc(struct pci_dev *dev, usize bytes, usize align, struct dma *out);
+void dma_free(struct pci_dev *dev, struct dma *dma);
+/* All earlier writes are seen before all later ones, by devices too. */
+static inline void dma_wmb(void) { __asm__ volatile("sfence" ::: "memory"); }
+static inline void dma_rmb(void) { __asm__ volatile("lfence" ::: "memory"); }
+static inline void dma_mb(void) { __asm__ volatile("mfence" ::: "memory"); }
+
+/* ---- mmio inlines ---- */
+
+#define MMIO_ACCESS(bits)                                                                     \
+    static inline u##bits mmio_read##bits(const struct mmio *m, u64 offset)                   \
+    {                                                                                         \
+        CHECK(offset + bits / 8 <= m->bytes);                                                 \
+        if (m->base)                                                                          \
+            return *(volatile u##bits *)(m->base + offset);                                   \
+        return (u##bits)m->ops->read(m->ctx, offset, bits / 8);                               \
+    }                                                                                         \
+    static inline void mmio_write##bits(const struct mmio *m, u64 offset, u##bits value)      \
+    {                                                                                         \
+        CHECK(offset + bits / 8 <= m->bytes);                                                 \
+        if (m->base)                                                                          \
+            *(volatile u##bits *)(m->base + offset) = value;                                  \
+        else                                                                                  \
+            m->ops->write(m->ctx, offset, bits / 8, value);                                   \
+    }
+
+MMIO_ACCESS(8)
+MMIO_ACCESS(16)
+MMIO_ACCESS(32)
+MMIO_ACCESS(64)
+#undef MMIO_ACCESS
+
+static inline struct mmio mmio_part(const struct mmio *m, u64 offset, u64 bytes)
+{
+    CHECK(offset <= m->bytes && bytes <= m->bytes - offset);
+    struct mmio part = *m;
+    part.bytes = bytes;
+    if (m->base)
+        part.base = m->base + offset;
+    else
+        CHECK(offset == 0 || bytes == 0); /* a model exposes whole windows */
+    return part;
+}
+
+#endif
