@@ -64,7 +64,7 @@ const char *err_text(err e);
 const char *err_name(err e);
 
 /* Our own mistake: panics with registers and the last log lines, in every build. */
-[[noreturn]] void panic(const char *file, int line, const char *what);
+__attribute__((noreturn)) void panic(const char *file, int line, const char *what);
 #define CHECK(cond) ((cond) ? (void)0 : panic(__FILE__, __LINE__, #cond))
 
 /* The world's mistake: hand it up. Whoever detected it has logged it once. */
@@ -162,6 +162,9 @@ __attribute__((format(printf, 3, 4))) void log_line(enum log_level level, const 
 #define log_info(who, ...) log_line(LOG_INFO, who, __VA_ARGS__)
 #define log_warn(who, ...) log_line(LOG_WARN, who, __VA_ARGS__)
 #define log_error(who, ...) log_line(LOG_ERROR, who, __VA_ARGS__)
+/* Every line from here on is also given to put(ctx, line), line end included; at most 4 sinks, added by the platform. */
+void log_sink_add(void (*put)(void *ctx, struct str line), void *ctx);
+void log_level_set(enum log_level least); /* LOG_INFO at start */
 /* Copies the newest part of the ring that fits, whole lines, oldest first; returns bytes. */
 usize log_read(char *out, usize cap);
 

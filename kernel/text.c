@@ -1,0 +1,330 @@
+/*
+ * text.c: slices of text, UTF-8, the bounded formatter, the texts of errors. Portable, allocates
+ * nothing, must not know who reads the text. UTF-8 follows RFC 3629: no overlong form, no
+ * surrogate, nothing above U+10FFFF.
+ */
+#include "kernel/base.h"
+
+/* ---- errors ---- */
+
+#define ERR_TEXT(name, text) text,
+#define ERR_NAME(name, text) #name,
+static const char *const err_texts[] = {ERR_TABLE(ERR_TEXT)};
+static const char *const err_names[] = {ERR_TABLE(ERR_NAME)};
+
+const char *err_text(err e) { return (u32)e < ERR_COUNT ? err_texts[e] : "unknown error"; }
+const char *err_name(err e) { return (u32)e < ERR_COUNT ? err_names[e] : "E_UNKNOWN"; }
+
+/* ---- slices ---- */
+
+struct str str_of(const char *zero_terminated)
+{
+    return (struct str){zero_terminated, zero_terminated ? strlen(zero_terminated) : 0};
+}
+
+static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + 'a' - 'A') : c; }
+
+bool str_eq(struct str a, struct str b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
+}
+
+bool str_eq_nocase(struct str a, struct str b)
+{
+    if (a.len != b.len)
+        return false;
+    for (usize i = 0; i < a.len; i++)
+        if (lower(a.ptr[i]) != lower(b.ptr[i]))
+            return false;
+    return true;
+}
+
+bool str_starts(struct str text, struct str prefix)
+{
+    return text.len >= prefix.len && str_eq(str_slice(text, 0, prefix.len), prefix);
+}
+
+bool str_ends(struct str text, struct str suffix)
+{
+    return text.len >= suffix.len &&
+           str_eq(str_slice(text, text.len - suffix.len, text.len), suffix);
+}
+
+usize str_find(struct str text, struct str needle)
+{
+    for (usize i = 0; i + needle.len <= text.len; i++)
+        if (str_eq((struct str){text.ptr + i, needle.len}, needle))
+            return i;
+    return text.len;
+}
+
+usize str_find_char(struct str text, char c)
+{
+    usize i = 0;
+    while (i < text.len && text.ptr[i] != c)
+        i++;
+    return i;
+}
+
+struct str str_slice(struct str text, usize from, usize to)
+{
+    to = to < text.len ? to : text.len;
+    from = from < to ? from : to;
+    return (struct str){from ? text.ptr + from : text.ptr, to - from};
+}
+
+static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
+struct str str_trim(struct str text)
+{
+    while (text.len && is_blank(text.ptr[text.len - 1]))
+        text.len--;
+    while (text.len && is_blank(text.ptr[0])) {
+        text.ptr++;
+        text.len--;
+    }
+    return text;
+}
+
+struct str str_cut(struct str text, char c, struct str *rest)
+{
+    usize at = str_find_char(text, c);
+    *rest = str_slice(text, at + 1, text.len);
+    return str_slice(text, 0, at);
+}
+
+err str_to_u64(struct str text, u64 *value)
+{
+    u64 sum = 0;
+
+    if (text.len == 0)
+        return E_FORMAT;
+    for (usize i = 0; i < text.len; i++)
+        if (text.ptr[i] < '0' || text.ptr[i] > '9')
+            return E_FORMAT;
+    for (usize i = 0; i < text.len; i++)
+        if (__builtin_mul_overflow(sum, 10, &sum) ||
+            __builtin_add_overflow(sum, (u64)(text.ptr[i] - '0'), &sum))
+            return E_RANGE;
+    *value = sum;
+    return OK;
+}
+
+/* ---- UTF-8 ---- */
+
+/* Lead byte of each length: the bits that mark it, and the smallest code point that needs it. */
+static const struct utf8_form {
+    u8 mask, mark;
+    u32 smallest;
+} utf8_forms[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+
+usize utf8_decode(struct str text, u32 *code_point)
+{
+    usize len = 0;
+
+    if (text.len == 0)
+        return 0;
+    u8 lead = (u8)text.ptr[0];
+    while (len < ARRAY_LEN(utf8_forms) && (lead & utf8_forms[len].mask) != utf8_forms[len].mark)
+        len++;
+    if (len == ARRAY_LEN(utf8_forms) || text.len < len + 1)
+        return 0;
+
+    u32 point = lead & (u8)~utf8_forms[len].mask;
+    for (usize i = 1; i <= len; i++) {
+        u8 next = (u8)text.ptr[i];
+        if ((next & 0xc0) != 0x80)
+            return 0;
+        point = point << 6 | (next & 0x3f);
+    }
+    if (point < utf8_forms[len].smallest || point > 0x10ffff ||
+        (point >= 0xd800 && point <= 0xdfff))
+        return 0;
+    *code_point = point;
+    return len + 1;
+}
+
+usize utf8_encode(u32 code_point, char out[4])
+{
+    usize len = code_point < 0x80 ? 1 : code_point < 0x800 ? 2 : code_point < 0x10000 ? 3 : 4;
+
+    CHECK(code_point <= 0x10ffff);
+    for (usize i = len; i-- > 1; code_point >>= 6)
+        out[i] = (char)(0x80 | (code_point & 0x3f));
+    out[0] = (char)(utf8_forms[len - 1].mark | code_point);
+    return len;
+}
+
+bool utf8_valid(struct str text)
+{
+    u32 point;
+
+    while (text.len) {
+        usize used = utf8_decode(text, &point);
+        if (used == 0)
+            return false;
+        text = str_slice(text, used, text.len);
+    }
+    return true;
+}
+
+/* ---- the bounded formatter ---- */
+
+void text_put(struct text *out, struct str text)
+{
+    usize room = out->cap - out->len;
+    usize take = text.len < room ? text.len : room;
+
+    if (take)
+        memcpy(out->ptr + out->len, text.ptr, take);
+    out->len += take;
+    out->truncated |= take < text.len;
+}
+
+void text_char(struct text *out, char c) { text_put(out, (struct str){&c, 1}); }
+
+struct str text_str(const struct text *out) { return (struct str){out->ptr, out->len}; }
+
+void text_fmt(struct text *out, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    text_vfmt(out, format, args);
+    va_end(args);
+}
+
+/* One conversion, as written between '%' and its letter. */
+struct spec {
+    bool left, zeros;
+    u32 width;
+    usize precision; /* of strings: bytes at most */
+    u32 longs;       /* 0: int, else 64 bits */
+};
+
+static void put_padded(struct text *out, const struct spec *spec, struct str body)
+{
+    usize fill = spec->width > body.len ? spec->width - body.len : 0;
+
+    if (!spec->left)
+        for (usize i = 0; i < fill; i++)
+            text_char(out, ' ');
+    text_put(out, body);
+    if (spec->left)
+        for (usize i = 0; i < fill; i++)
+            text_char(out, ' ');
+}
+
+static void put_number(struct text *out, struct spec *spec, u64 value, u32 base, const char *digits,
+                       bool negative)
+{
+    char body[72];
+    usize at = sizeof(body);
+    usize least = spec->zeros && !spec->left ? min_u32(spec->width, 64) : 1;
+
+    do
+        body[--at] = digits[value % base];
+    while ((value /= base) != 0);
+    while (sizeof(body) - at + negative < least)
+        body[--at] = '0';
+    if (negative)
+        body[--at] = '-';
+    put_padded(out, spec, (struct str){body + at, sizeof(body) - at});
+}
+
+/* Reads flags, width, precision and length from *format; leaves it at the letter. */
+static struct spec read_spec(const char **format, va_list *args)
+{
+    struct spec spec = {.precision = SIZE_MAX};
+    const char *at = *format;
+
+    for (; *at == '-' || *at == '0'; at++) {
+        spec.left |= *at == '-';
+        spec.zeros |= *at == '0';
+    }
+    if (*at == '*') {
+        spec.width = (u32)va_arg(*args, int);
+        at++;
+    }
+    for (; *at >= '0' && *at <= '9'; at++)
+        spec.width = spec.width * 10 + (u32)(*at - '0');
+    if (*at == '.') {
+        spec.precision = 0;
+        if (*++at == '*') {
+            spec.precision = (usize)va_arg(*args, int);
+            at++;
+        }
+        for (; *at >= '0' && *at <= '9'; at++)
+            spec.precision = spec.precision * 10 + (usize)(*at - '0');
+    }
+    for (; *at == 'l' || *at == 'z'; at++)
+        spec.longs++;
+    *format = at;
+    return spec;
+}
+
+static void put_string(struct text *out, const struct spec *spec, const char *text)
+{
+    usize len = 0;
+
+    if (!text)
+        text = "(null)";
+    while (len < spec->precision && text[len])
+        len++;
+    put_padded(out, spec, (struct str){text, len});
+}
+
+static void put_conversion(struct text *out, char letter, struct spec *spec, va_list *args)
+{
+    switch (letter) {
+    case 's':
+        put_string(out, spec, va_arg(*args, const char *));
+        break;
+    case 'c': {
+        char c = (char)va_arg(*args, int);
+        put_padded(out, spec, (struct str){&c, 1});
+        break;
+    }
+    case 'd':
+    case 'i': {
+        i64 value = spec->longs ? va_arg(*args, i64) : va_arg(*args, int);
+        put_number(out, spec, value < 0 ? 0 - (u64)value : (u64)value, 10, "0123456789", value < 0);
+        break;
+    }
+    case 'u':
+    case 'x':
+    case 'X': {
+        u64 value = spec->longs ? va_arg(*args, u64) : va_arg(*args, u32);
+        const char *digits = letter == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
+        put_number(out, spec, value, letter == 'u' ? 10 : 16, digits, false);
+        break;
+    }
+    case 'p':
+        text_put(out, STR("0x"));
+        put_number(out, spec, (u64)(usize)va_arg(*args, void *), 16, "0123456789abcdef", false);
+        break;
+    case '%':
+        text_char(out, '%');
+        break;
+    default: /* a letter that the compiler's format check lets pass and we do not know */
+        CHECK(letter == '%');
+    }
+}
+
+void text_vfmt(struct text *out, const char *format, va_list args)
+{
+    va_list rest;
+    va_copy(rest, args);
+    while (*format) {
+        const char *plain = format;
+        while (*format && *format != '%')
+            format++;
+        text_put(out, (struct str){plain, (usize)(format - plain)});
+        if (!*format)
+            break;
+        format++;
+        struct spec spec = read_spec(&format, &rest);
+        put_conversion(out, *format, &spec, &rest);
+        format += *format != 0;
+    }
+    va_end(rest);
+}
