@@ -1,0 +1,219 @@
+/*
+ * compile.h: public face of the tensor compiler. Types first (graph, program), then one prototype per pass in pass order:
+ *
+ *   graph_* builders | graph_parse -> graph_rewrite -> schedule -> lower -> (lir.h) regalloc -> x86 -> struct program
+ *
+ * Pure: bytes in, bytes out. Knows no device, no file format, no model. The interpreter (interp.c) is the oracle.
+ */
+#ifndef NOHOST_COMPILE_H
+#define NOHOST_COMPILE_H
+
+#include "kernel/base.h"
+
+/* ======== graph: a flat, hash-consed array of nodes in topological order ======== */
+
+#define RANK_MAX 6u
+#define NODE_SRCS_MAX 3u
+#define SYMS_MAX 8u
+#define NODES_MAX 16384u
+#define EXTERNALS_MAX 2048u
+
+/* Values are F32 or I32 (I32 is also the truth value: 0 or 1). The other types are storage of sources: a load converts. */
+enum dtype { DT_F32, DT_I32, DT_F16, DT_BF16, DT_I8, DT_U8, DT_COUNT };
+u32 dtype_bytes(enum dtype dtype);
+const char *dtype_name(enum dtype dtype);
+
+/* An extent: a constant >= 1, or a symbol whose value is known when the program runs (0 <= value <= bound). */
+typedef struct { i32 v; } dim;
+static inline dim dim_of(u32 extent) { return (dim){(i32)extent}; }
+static inline dim dim_sym(u32 sym) { return (dim){-1 - (i32)sym}; }
+static inline bool dim_is_sym(dim d) { return d.v < 0; }
+static inline u32 dim_sym_idx(dim d) { return (u32)(-1 - d.v); }
+static inline bool dim_same(dim a, dim b) { return a.v == b.v; }
+
+/* How a weight matrix [rows, columns] is laid out after repacking (pack.c writes it, gather and linear read it).
+ * Rows are interleaved by `tile` (the lanes of the target), so a vector load holds one position of `tile` rows:
+ *   row tile -> super block -> { super scale[tile] f16, super min[tile] f16 } if super > 1
+ *               -> block -> code planes -> scale[tile] -> min[tile] if has_min
+ * Code plane of b bits: dword `w` of lane r holds codes of columns 4*g+j in bits 8*j + b*(g mod 8/b) .. , w = g / (8/b).
+ * value = scale * (code - zero) + min. Float formats (code_bits 0): element (k, r) at (k * tile + r), no blocks. */
+struct packing {
+    enum dtype float_type; /* code_bits == 0: F32, F16 or BF16 elements */
+    u8 code_bits;          /* 0, 4, 5, 6 or 8; low plane 4 bits (8 for 8), the rest a high plane of 1 or 2 bits */
+    u8 zero;               /* unsigned zero point: 0, 8, 16, 32, 128; with signed_codes 0 */
+    bool signed_codes;     /* 8-bit codes stored as two's complement (targets without unsigned 8-bit dot) */
+    bool has_min;
+    u8 scale_type;         /* enum dtype: F16 or F32 when super == 1; U8 or I8 times the super scale when super > 1 */
+    u8 block;              /* columns per scale: 16 or 32 */
+    u8 super;              /* blocks per super block: 1, 8 or 16 */
+    u8 tile;               /* rows interleaved */
+};
+
+enum op {
+#define OP(name, ...) OP_##name,
+#include "ml/compile/op.def"
+#undef OP
+    OP_COUNT
+};
+
+struct node {
+    enum op op;
+    enum dtype dtype;   /* F32 or I32 */
+    u8 rank;
+    u8 src_count;
+    u32 src[NODE_SRCS_MAX];
+    dim shape[RANK_MAX];
+    union {
+        struct { u32 external; enum dtype storage; } source; /* INPUT, CONST, STATE, WEIGHT: index into externals */
+        struct { u32 bits; } scalar;                         /* SCALAR: raw 32 bits */
+        struct { u8 order[RANK_MAX]; } permute;
+        struct { i32 begin[RANK_MAX]; } slice;               /* SLICE: first element per axis; PAD: zeros before */
+        struct { u8 axes; } flip;                            /* bit mask of axes */
+        struct { u8 axes; u8 kind; bool has_len; } reduce;   /* REDUCE_*: bit mask; src[1] is len when has_len */
+        struct { u8 axis; } iota;
+        struct { u8 block; } quant;
+        u32 raw[RANK_MAX];
+    };
+};
+
+struct external {
+    struct str name;
+    enum op kind;        /* OP_INPUT, OP_CONST, OP_STATE, OP_WEIGHT */
+    enum dtype storage;
+    u8 rank;
+    dim shape[RANK_MAX];
+    struct packing packing; /* WEIGHT */
+    bool fixed;          /* CONST, WEIGHT: same bytes every run */
+};
+
+struct sym {
+    struct str name;
+    u32 bound;           /* largest value; buffers are sized by it */
+};
+
+struct graph {
+    struct node *node;
+    u32 node_count, node_max;
+    struct external external[EXTERNALS_MAX];
+    u32 external_count;
+    struct sym sym[SYMS_MAX];
+    u32 sym_count;
+    u32 output[64];
+    struct str output_name[64];
+    u32 output_count;
+    u32 *hash;           /* open addressing over node indexes, power of two */
+    u32 hash_mask;
+    struct arena *arena;
+    err status;          /* first builder error; later calls return node 0 and keep it */
+    char why[160];
+};
+
+/* ---- graph.c: builders. Each checks shapes; the first mistake sticks in graph->status with its reason. ---- */
+
+err graph_init(struct graph *graph, struct arena *arena, u32 node_max);
+u32 graph_sym(struct graph *graph, struct str name, u32 bound);
+/* kind INPUT (new bytes each run), CONST (dense, fixed), STATE (lives across runs, written by SCATTER). */
+u32 graph_source(struct graph *graph, enum op kind, struct str name, enum dtype storage, const dim *shape, u32 rank);
+u32 graph_weight(struct graph *graph, struct str name, u32 rows, u32 columns, struct packing packing);
+u32 graph_scalar_f32(struct graph *graph, f32 value);
+u32 graph_scalar_i32(struct graph *graph, i32 value);
+/* Elementwise: operands are broadcast against each other by numpy's rules (missing leading axes, extent 1). */
+u32 graph_unary(struct graph *graph, enum op op, u32 a);
+u32 graph_binary(struct graph *graph, enum op op, u32 a, u32 b);
+u32 graph_where(struct graph *graph, u32 condition, u32 a, u32 b);
+u32 graph_cast(struct graph *graph, u32 a, enum dtype to); /* F32 <-> I32, truncating */
+u32 graph_reshape(struct graph *graph, u32 a, const dim *shape, u32 rank);
+u32 graph_permute(struct graph *graph, u32 a, const u8 *order);
+u32 graph_expand(struct graph *graph, u32 a, const dim *shape, u32 rank);
+u32 graph_slice(struct graph *graph, u32 a, const i32 *begin, const dim *shape);
+u32 graph_pad(struct graph *graph, u32 a, const i32 *before, const dim *shape);
+u32 graph_flip(struct graph *graph, u32 a, u32 axes);
+/* Reduced axes stay with extent 1. len: node of I32 that broadcasts to the result, how many leading elements of the (one)
+ * reduced axis count; NO_NODE: all. The sum of nothing is 0, the max -inf, the min +inf. */
+#define NO_NODE UINT32_MAX
+u32 graph_reduce(struct graph *graph, enum op op, u32 a, u32 axes, u32 len);
+/* index I32 [i...], table [rows, rest...] -> [i..., rest...]. An index outside the table is clamped into it. */
+u32 graph_gather(struct graph *graph, u32 table, u32 index);
+/* state[index[t], ...] = value[t, ...]; the result is the state afterwards. A negative index writes nothing. */
+u32 graph_scatter(struct graph *graph, u32 state, u32 index, u32 value);
+/* x [..., columns] times weight [rows, columns] transposed -> [..., rows]. */
+u32 graph_linear(struct graph *graph, u32 x, u32 weight);
+/* a [..., m, k] times b [..., k, n] -> [..., m, n], leading axes broadcast: built from expand, MUL and REDUCE_SUM. */
+u32 graph_matmul(struct graph *graph, u32 a, u32 b);
+u32 graph_iota(struct graph *graph, u32 axis, const dim *shape, u32 rank);
+void graph_output(struct graph *graph, struct str name, u32 node);
+/* Compositions every model uses. */
+u32 graph_sigmoid(struct graph *graph, u32 a);
+u32 graph_silu(struct graph *graph, u32 a);
+u32 graph_softmax(struct graph *graph, u32 a, u32 axis, u32 len);
+u32 graph_rms_norm(struct graph *graph, u32 a, u32 weight, f32 epsilon); /* over the last axis */
+
+/* What every pass must keep true; the reason goes to graph->why. Run after each pass in tests and debug builds. */
+err graph_check(struct graph *graph);
+void graph_print(const struct graph *graph, struct text *out);
+
+/* ---- parse.c: the documented text form (docs/GRAPH.md) ---- */
+err graph_parse(struct graph *graph, struct str source, struct text *why);
+
+/* ---- interp.c: the oracle: evaluates node by node in float32 with f64 sums ---- */
+struct binding { void *data; }; /* one per external, in order; states are written */
+err interp_run(const struct graph *graph, const struct binding *binding, const u32 *sym_value, struct arena *arena,
+               void **output);
+
+/* ======== targets ======== */
+
+enum isa { ISA_AVX2, ISA_AVX512 };
+struct target {
+    enum isa isa;
+    u32 lanes;        /* 32-bit lanes of a full vector: 8 or 16 */
+    u32 vector_regs;  /* 16 or 32 */
+    bool vnni;        /* unsigned 8-bit x signed 8-bit dot in one instruction */
+    u32 cores;        /* how many share a launch: grid sizes are chosen with it in mind */
+};
+struct target target_of(const struct cpu_features *cpu, u32 cores);
+
+/* ======== program: what a device runs ======== */
+
+enum arg_kind { ARG_EXTERNAL, ARG_BUFFER, ARG_SYM };
+/* The argument table of a program: u64 per entry, the same for all launches: externals, then buffers, then symbols. */
+struct program_buffer { u64 offset, bytes; }; /* inside the program's workspace */
+
+#define LAUNCH_GRID_MAX 4u
+struct launch {
+    u32 code_offset;                  /* entry in program.code */
+    dim grid[LAUNCH_GRID_MAX];        /* items = product; an item is independent of all others */
+    u32 grid_divisor[LAUNCH_GRID_MAX];/* extent of axis i is ceil(grid[i] / grid_divisor[i]) */
+    u8 grid_rank;
+    bool barrier;                     /* all earlier launches must have finished */
+    u32 scratch_bytes;                /* per worker */
+    u32 node;                         /* the graph node it realises, for reports */
+    u64 work;                         /* rough operations per item, for chunking */
+    char label[32];
+};
+
+struct program {
+    u8 *code; usize code_bytes;
+    struct launch *launch; u32 launch_count;
+    struct program_buffer *buffer; u32 buffer_count;
+    u64 workspace_bytes; u32 scratch_bytes;
+    u32 external_count, sym_count;
+    u32 output_buffer[64]; u32 output_count; /* argument table index of each output */
+    struct target target;
+};
+/* A kernel: computes items begin <= i < end of its grid. scratch is the worker's own. */
+typedef void (*kernel_entry)(const u64 *args, u64 begin, u64 end, void *scratch);
+
+struct compile_options {
+    bool int8_activations; /* LINEAR on quantised weights multiplies 8-bit activations; else plain float32 */
+    struct text *dump;     /* listing of passes named in dump_passes; NULL: none */
+    const char *dump_passes; /* letters: G graph, R rewritten, S schedule, L lir, A assembly */
+};
+
+/* ---- rewrite.c: rules as a table; a rule never adds work. QUANT is put before LINEAR here. ---- */
+err graph_rewrite(struct graph *graph, const struct compile_options *options);
+
+/* ---- compile.c: all passes; code must later be copied into memory from code_alloc and sealed ---- */
+err compile(struct graph *graph, const struct target *target, const struct compile_options *options, struct arena *arena,
+            struct program *program, struct text *why);
+
+#endif

@@ -1,0 +1,79 @@
+/*
+ * lir.h: the low-level IR between lowering and a machine: straight-line code and counted loops over virtual registers.
+ * lower.c writes it, regalloc.c places it, x86.c (later rdna.c) encodes it. A virtual register may be written more than
+ * once (accumulators, addresses); its value at a loop's head is whatever the last write left.
+ *
+ * A kernel is void f(const u64 *args, u64 begin, u64 end, u8 *scratch); virtual registers 0..3 of class SCALAR hold these.
+ */
+#ifndef NOHOST_LIR_H
+#define NOHOST_LIR_H
+
+#include "ml/compile/compile.h"
+
+#define LIR_VREGS_MAX 4096u
+#define LIR_INSTRS_MAX 32768u
+#define LIR_LOOP_DEPTH_MAX 16u
+#define LIR_NONE 0xffffu
+
+enum { LIR_ARGS = 0, LIR_BEGIN = 1, LIR_END = 2, LIR_SCRATCH = 3, LIR_FIRST_FREE = 4 };
+
+enum lir_class { LIR_SCALAR /* 64-bit integer */, LIR_VECTOR /* 32-bit lanes, float or integer by the instruction */ };
+
+/* base + index * scale + disp, in bytes. base SCALAR; index SCALAR or LIR_NONE (GATHER: VECTOR of 32-bit signed). */
+struct lir_mem {
+    u16 base, index;
+    u8 scale; /* 1, 2, 4, 8 */
+    i32 disp;
+};
+
+enum lir_op {
+#define LIR(name, ...) LIR_##name,
+#include "ml/compile/lir.def"
+#undef LIR
+    LIR_OP_COUNT
+};
+
+struct lir_instr {
+    u8 op;           /* enum lir_op */
+    u8 lanes;        /* VECTOR ops: 1 or the target's lanes */
+    u8 mem_type;     /* enum dtype of the memory element for loads and stores */
+    u8 aux;          /* predicate, rounding mode */
+    u16 dst, a, b, c;
+    i64 imm;
+    struct lir_mem mem;
+};
+
+/* Comparison predicates (aux of FCMP and ICMP). Unordered compares are false. */
+enum { LIR_EQ, LIR_LT, LIR_LE };
+/* Rounding (aux of FROUND and CVT_F2I). */
+enum { LIR_NEAREST, LIR_DOWN, LIR_UP, LIR_TRUNC };
+
+struct lir {
+    struct lir_instr *instr;
+    u32 count, max;
+    u8 vreg_class[LIR_VREGS_MAX];
+    u32 vreg_count;
+    u32 open_loops;
+    err status;      /* E_LIMIT when something did not fit; sticky */
+};
+
+/* ---- lir.c ---- */
+err lir_init(struct lir *lir, struct arena *arena); /* makes vregs 0..3 */
+u16 lir_vreg(struct lir *lir, enum lir_class class);
+struct lir_instr *lir_emit(struct lir *lir, enum lir_op op); /* fill the fields; never NULL (a spare place when full) */
+err lir_check(const struct lir *lir, struct text *why);      /* classes, loops closed, read after write */
+void lir_print(const struct lir *lir, struct text *out);
+
+/* ---- lir_eval.c (tests only, in tests/): executes LIR directly: the oracle of the encoder ---- */
+
+/* ---- regalloc.c + x86.c ---- */
+
+/* Appends machine code to code[*code_len..cap). E_LIMIT when it does not fit. listing (may be NULL) gets one line of
+ * Intel-syntax assembly per instruction, as llvm-mc accepts it. */
+struct code_out {
+    u8 *bytes; usize len, cap;
+    struct text *listing;
+};
+err x86_emit(const struct lir *lir, const struct target *target, struct arena *scratch, struct code_out *out);
+
+#endif
