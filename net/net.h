@@ -15,6 +15,7 @@
 struct net_config {
     struct str hostname;      /* "nohost": also <hostname>.local */
     struct str ip4_address, ip4_netmask, ip4_gateway, dns, sntp_server; /* empty: DHCP decides */
+    struct str ip4_fallback; /* taken (with ip4_netmask) when DHCP does not answer; empty: a link-local 169.254.x.y */
     struct str api_key[NET_KEYS_MAX]; /* none: the API is open, privileged routes are off */
     u32 api_key_count;
     u16 port; /* 80 */
@@ -52,7 +53,7 @@ struct nic {
 
 struct nic_ops {
     bool (*link_up)(struct nic *nic);
-    /* Next received buffer; false when none. It stays valid until rx_release. */
+    /* Next received buffer; false when none. It stays valid, and is returned again, until rx_release. */
     bool (*rx_next)(struct nic *nic, struct nic_frame *frame);
     void (*rx_release)(struct nic *nic);
     /* Copies a frame given in pieces into a transmit buffer. csum_start/csum_offset: as virtio; csum_start 0: none.
@@ -76,6 +77,11 @@ bool net_poll(struct net *net);
 void net_flush(struct net *net);
 /* Nanoseconds until the next timer of the stack is due: how long the loop may idle when nothing else happens. */
 u64 net_idle_ns(const struct net *net);
+/* Called before idling, with the CPU's interrupts off: turns the card's interrupts on. False when a frame has come in
+ * meanwhile: then poll instead of idling. net_poll turns them off again. */
+bool net_irq_arm(struct net *net);
+/* Lines for /metrics: frames, bytes, and the stack's pools (used, peak, refused). For config.metrics of kernel/main.c. */
+void net_metrics(struct text *out);
 
 struct net_status {
     bool link_up, bound;
