@@ -1,0 +1,31 @@
+/*
+ * device.h: the cores of this CPU as a device that runs a compiled program: load once, start a run, advance it in slices.
+ * A run is a list of launches; the items of a launch are drawn by the workers and, in bounded slices, by the caller's own
+ * core, so one core works and two give two. Nothing here waits. (A GPU takes the same five calls later.)
+ */
+#ifndef NOHOST_DEVICE_H
+#define NOHOST_DEVICE_H
+
+#include "ml/compile/compile.h"
+
+struct device;
+
+/* threads: cores that compute including the caller's, 0: all. Starts the workers. Memory from pages_alloc. */
+err device_open(struct device **device, u32 threads);
+u32 device_threads(const struct device *device);
+void device_close(struct device *device);
+
+struct loaded; /* a program with its code sealed, workspace, scratch and argument table */
+err device_load(struct device *device, const struct program *program, struct loaded **loaded);
+void device_unload(struct device *device, struct loaded *loaded);
+/* Where external i lives. Must be set for every external before the first start. */
+void device_bind(struct loaded *loaded, u32 external, void *data);
+/* Address of output i; valid after the run. */
+void *device_output(const struct loaded *loaded, u32 output);
+
+/* One run at a time per device (CHECKed). sym_value: one per symbol, within its bound (CHECKed). */
+void device_start(struct device *device, struct loaded *loaded, const u32 *sym_value);
+/* Computes until the run has finished (true) or time_ns() passes deadline_ns (false). */
+bool device_advance(struct device *device, u64 deadline_ns);
+
+#endif
