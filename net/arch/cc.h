@@ -1,0 +1,42 @@
+/*
+ * cc.h: what lwIP asks of compiler and platform. netif.c implements the port_* functions; nothing
+ * of libc is used but what arch/libc/ declares. Follows: lwIP 2.2.1, lwip/arch.h.
+ */
+#ifndef NOHOST_LWIP_CC_H
+#define NOHOST_LWIP_CC_H
+
+#include <limits.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BYTE_ORDER          LITTLE_ENDIAN
+#define LWIP_NO_CTYPE_H     1
+#define LWIP_NO_INTTYPES_H  1
+#define LWIP_NO_UNISTD_H    1
+#define X8_F                "02x"
+#define U16_F               "u"
+#define S16_F               "d"
+#define X16_F               "x"
+#define U32_F               "u"
+#define S32_F               "d"
+#define X32_F               "x"
+#define SZT_F               "zu"
+
+typedef ptrdiff_t ssize_t;
+#ifndef SSIZE_MAX /* the freestanding limits.h has none */
+#define SSIZE_MAX           PTRDIFF_MAX
+#endif
+
+/* A broken invariant inside the stack is our own mistake, as CHECK is. */
+__attribute__((noreturn)) void panic(const char *file, int line, const char *what);
+#define LWIP_PLATFORM_ASSERT(what) panic(__FILE__, __LINE__, what)
+#define LWIP_PLATFORM_DIAG(message)
+
+/* Ports, transaction ids, delays: all from the machine's random source. */
+uint32_t port_rand(void);
+#define LWIP_RAND() port_rand()
+
+/* SNTP has answered. */
+void port_time_set(uint32_t unix_s);
+
+#endif
