@@ -1,0 +1,42 @@
+/*
+ * mathf.h: the elementary functions for freestanding code, and numbers as decimal text. f64
+ * functions are the core, the f32 ones round their result once. Bounds against exact values are
+ * tested in tests/ml_quant_test.c.
+ */
+#ifndef NOHOST_MATHF_H
+#define NOHOST_MATHF_H
+
+#include "kernel/base.h"
+
+#define MATH_INF (__builtin_inf())
+#define MATH_NAN (__builtin_nan(""))
+#define MATH_TRIG_MAX 1.6e6 /* radians; sin and cos of more are NaN, never a wrong number */
+
+/* Within 1 ulp (exp, log, sin, cos); sqrt and floor are exact. */
+f64 math_exp(f64 x);
+f64 math_log(f64 x); /* -inf at 0, NaN below */
+f64 math_sin(f64 x);
+f64 math_cos(f64 x);
+f64 math_sqrt(f64 x);
+f64 math_floor(f64 x);
+/* x >= 0 (NaN below): relative error about 1e-16 * (1 + |y * log x|). */
+f64 math_pow(f64 x, f64 y);
+
+/* Within 0.51 ulp. expf is the one in the sampler's loop: fewer terms, no f64 division. */
+f32 mathf_exp(f32 x);
+static inline f32 mathf_log(f32 x) { return (f32)math_log((f64)x); }
+static inline f32 mathf_sin(f32 x) { return (f32)math_sin((f64)x); }
+static inline f32 mathf_cos(f32 x) { return (f32)math_cos((f64)x); }
+static inline f32 mathf_pow(f32 x, f32 y) { return (f32)math_pow((f64)x, (f64)y); }
+static inline f32 mathf_sqrt(f32 x) { return (f32)math_sqrt((f64)x); }
+static inline f32 mathf_floor(f32 x) { return (f32)math_floor((f64)x); }
+
+/* Appends value with at most `decimals` (<= 15) digits behind the point, rounded to nearest,
+ * trailing zeros dropped; from 1e15 on in the form 1.25e+20. Valid JSON. NaN and infinities
+ * append `otherwise` ("null", "NaN"). */
+void text_f64(struct text *out, f64 value, u32 decimals, struct str otherwise);
+/* [-+]digits[.digits][e[-+]digits] and nothing else; within 1 ulp. E_FORMAT; E_RANGE when it
+ * overflows. */
+err str_to_f64(struct str text, f64 *value);
+
+#endif

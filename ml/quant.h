@@ -1,0 +1,60 @@
+/*
+ * quant.h: the block formats of weights as a table. Every quantised format is decomposed the same
+ * way, so that the repacker and the compiler know one shape: unsigned codes, and per sub-block a
+ * scale and an offset. Layouts follow ggml's ggml-common.h; type numbers are those of the GGUF
+ * format.
+ */
+#ifndef NOHOST_QUANT_H
+#define NOHOST_QUANT_H
+
+#include "kernel/base.h"
+
+enum quant_type {
+    QUANT_F32 = 0, QUANT_F16 = 1, QUANT_Q4_0 = 2, QUANT_Q4_1 = 3,
+    QUANT_Q5_0 = 6, QUANT_Q5_1 = 7, QUANT_Q8_0 = 8, QUANT_Q4_K = 12, QUANT_Q5_K = 13, QUANT_Q6_K = 14, QUANT_BF16 = 30
+};
+
+#define QUANT_BLOCK_MAX 256u /* elements */
+#define QUANT_SUBS_MAX 16u
+
+/*
+ * One block, unpacked. With s = i / sub_elements:
+ *     value[i] = scale[s] * code[i] + offset[s]                        (what a kernel computes)
+ *     value[i] = scale[s] * (code[i] - zero)      when the format has no minimum:
+ *                offset[s] = -zero * scale[s] exactly, so that a kernel may use signed codes
+ *                (code - zero) and no offset at all.
+ * scale and offset are exact in f32: f16 times a small integer.
+ */
+struct quant_block {
+    u8 code[QUANT_BLOCK_MAX];
+    f32 scale[QUANT_SUBS_MAX];
+    f32 offset[QUANT_SUBS_MAX];
+    u32 zero; /* same as the format's */
+};
+
+struct quant_format {
+    enum quant_type type;
+    const char *name;
+    u32 elements, bytes; /* of one block */
+    u32 sub_elements;    /* that share scale and offset; 0: a float format, no decomposition */
+    u32 code_bits;       /* 4, 5, 6 or 8; 0: float */
+    bool has_min;        /* the offset is stored in the file; zero is 0 */
+    u32 zero;            /* code of the value 0 when !has_min */
+    void (*unpack)(const u8 *bytes, struct quant_block *out); /* NULL: float */
+};
+
+/* The row of a GGUF tensor type, NULL when it is unknown or not supported. */
+const struct quant_format *quant_format(u32 type);
+/* Bytes of `count` elements; count is a multiple of the block (CHECKed). */
+u64 quant_bytes(const struct quant_format *format, u64 count);
+/* One block of a quantised format. */
+void quant_unpack(const struct quant_format *format, const void *block, struct quant_block *out);
+/* The reference: exactly what ggml's scalar code yields. count is a multiple of the block. */
+void quant_decode(const struct quant_format *format, const void *bytes, f32 *out, u64 count);
+
+f32 f16_to_f32(u16 half);
+u16 f32_to_f16(f32 value); /* to nearest, ties to even; NaN stays NaN */
+f32 bf16_to_f32(u16 value);
+u16 f32_to_bf16(f32 value); /* to nearest, ties to even; NaN stays NaN */
+
+#endif

@@ -1,0 +1,86 @@
+/*
+ * tokenizer.h: text to tokens and back, byte-level BPE (tokenizer.ggml.model = gpt2) with the
+ * file's own vocabulary, merges and pre-tokenizer. Results equal Hugging Face's `tokenizers` on
+ * the concatenated text. Knows nothing of chat.
+ */
+#ifndef NOHOST_TOKENIZER_H
+#define NOHOST_TOKENIZER_H
+
+#include "ml/gguf.h"
+
+#define TOKEN_NONE 0xffffffffu
+#define TOKEN_VOCAB_MAX (1u << 20)
+#define TOKEN_MERGES_MAX (1u << 20)
+#define TOKEN_BYTES_MAX 1024u /* text of one token */
+/* What tokenizer_encode needs of the scratch arena for a text of so many bytes (its worst case
+ * is one single word). */
+#define TOKEN_SCRATCH_BYTES(text_bytes) (14 * (usize)(text_bytes) + 4096)
+
+enum token_kind { /* numbers of tokenizer.ggml.token_type */
+    TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_UNUSED, TOKEN_BYTE
+};
+
+struct tokenizer;
+
+/* Tables live in the arena. The GGUF's memory is not used afterwards. Refusals are logged once
+ * and put in `reason`: E_UNSUPPORTED (model or pre-tokenizer that is not known), E_FORMAT,
+ * E_LIMIT, E_NOMEM. */
+err tokenizer_open(struct tokenizer **tok, const struct gguf *gguf, struct arena *arena,
+                   struct text *reason);
+
+u32 tokenizer_vocab(const struct tokenizer *tok);
+u32 tokenizer_bos(const struct tokenizer *tok); /* TOKEN_NONE when the file names none */
+u32 tokenizer_eos(const struct tokenizer *tok);
+bool tokenizer_adds_bos(const struct tokenizer *tok); /* the file's wish for a plain prompt */
+/* Ends a generation: eos, eot, eom, <|im_end|>, ... */
+bool tokenizer_is_end(const struct tokenizer *tok, u32 token);
+enum token_kind tokenizer_kind(const struct tokenizer *tok, u32 token);
+/* The token's own bytes, maybe half a character; empty when there is no such token. */
+struct str tokenizer_text(const struct tokenizer *tok, u32 token);
+/* The token of exactly this text, special tokens first; TOKEN_NONE. */
+u32 tokenizer_find(const struct tokenizer *tok, struct str text);
+
+/*
+ * Control tokens are recognised in TEMPLATE parts only and never across the border to a USER
+ * part; the text between them is tokenized as if the parts were one string. *count is the whole
+ * number of tokens even when that is over max: then the answer is E_LIMIT and the first max
+ * tokens are there. E_NOMEM: scratch too small. The scratch is reset.
+ */
+err tokenizer_encode(struct tokenizer *tok, struct arena *scratch, const struct ml_part *part,
+                     u32 part_count, u32 *token, u32 max, u32 *count);
+
+/* ---- streaming: bytes of tokens in, valid UTF-8 out; a character is never split ---- */
+
+struct utf8_stream {
+    char held[4];
+    u32 held_len;
+};
+
+/* Appends complete characters, holds back an unfinished one, replaces what can never become
+ * one by U+FFFD. */
+void utf8_stream_put(struct utf8_stream *stream, struct str bytes, struct text *out);
+/* The end: what is still held becomes U+FFFD. */
+void utf8_stream_end(struct utf8_stream *stream, struct text *out);
+
+/* ---- pretok.c ---- */
+
+/* One row per pre-tokenizer: how its regular expression differs from the others of the family. */
+struct pretok {
+    const char *name;
+    bool wide_prefix;   /* a word takes one character in front that is no letter, number or line
+                           end; else a space only */
+    bool fold;          /* contractions ('s, 'll, ...) in both cases */
+    bool line_ends;     /* line ends stick to punctuation and close a run of white space */
+    bool split_numbers; /* each number is a text of its own, before everything else */
+    bool marks;         /* combining marks count as letters */
+    u32 numbers_max;    /* characters of one number; 0: any, after an optional space */
+    bool ignore_merges; /* a word that is a token is that token */
+    bool adds_bos;      /* when the file does not say */
+};
+
+/* NULL when the name is not known. */
+const struct pretok *pretok_find(struct str name);
+/* Bytes of the first word of a text that is not empty. */
+usize pretok_next(const struct pretok *pretok, struct str text);
+
+#endif
