@@ -3,7 +3,7 @@
  * section; each runs with a fresh platform and its own seed, a failure jumps out of it. The last
  * line is "N passed, N failed, N skipped".
  *
- *     build/test/tests [--filter SUBSTR] [--seed N] [--data NAME=PATH]... [--list] [--verbose]
+ *     build/test/runner [--filter SUBSTR] [--seed N] [--data NAME=PATH]... [--list] [--verbose]
  */
 #include <setjmp.h>
 #include <stdio.h>
