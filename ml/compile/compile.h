@@ -174,33 +174,35 @@ struct target target_of(const struct cpu_features *cpu, u32 cores);
 
 /* ======== program: what a device runs ======== */
 
-enum arg_kind { ARG_EXTERNAL, ARG_BUFFER, ARG_SYM };
-/* The argument table of a program: u64 per entry, the same for all launches: externals, then buffers, then symbols. */
-struct program_buffer { u64 offset, bytes; }; /* inside the program's workspace */
+/* Entries of the global table, u64 each: externals first, then buffers (addresses in the workspace), then symbols. A launch
+ * names the entries that its kernel reads as args[0..]; so equal kernels of different layers share their code. */
+struct program_buffer { u64 offset, bytes; }; /* inside the program's workspace, 64-byte aligned */
 
-#define LAUNCH_GRID_MAX 4u
+#define LAUNCH_GRID_MAX 6u
 struct launch {
-    u32 code_offset;                  /* entry in program.code */
-    dim grid[LAUNCH_GRID_MAX];        /* items = product; an item is independent of all others */
-    u32 grid_divisor[LAUNCH_GRID_MAX];/* extent of axis i is ceil(grid[i] / grid_divisor[i]) */
+    u32 code_offset;      /* entry in program.code */
+    u32 arg_first, arg_count;
+    dim grid[LAUNCH_GRID_MAX];          /* items = product over axes of ceil(grid / divisor); items are independent */
+    u32 grid_divisor[LAUNCH_GRID_MAX];
     u8 grid_rank;
-    bool barrier;                     /* all earlier launches must have finished */
-    u32 scratch_bytes;                /* per worker */
-    u32 node;                         /* the graph node it realises, for reports */
-    u64 work;                         /* rough operations per item, for chunking */
-    char label[32];
+    bool barrier;         /* all earlier launches must have finished */
+    u32 node;             /* the graph node it realises, for reports */
+    u32 work;             /* rough nanoseconds per item, for chunking */
 };
 
 struct program {
     u8 *code; usize code_bytes;
     struct launch *launch; u32 launch_count;
+    u32 *arg; u32 arg_count;            /* indexes into the global table */
     struct program_buffer *buffer; u32 buffer_count;
-    u64 workspace_bytes; u32 scratch_bytes;
+    u64 workspace_bytes;
+    u32 scratch_bytes;                  /* per worker, the largest of all launches */
     u32 external_count, sym_count;
-    u32 output_buffer[64]; u32 output_count; /* argument table index of each output */
-    struct target target;
+    u32 output_arg[64]; u32 output_count; /* global table index of each output */
+    struct sym sym[SYMS_MAX];
+    u32 kernel_count;                   /* distinct pieces of code */
 };
-/* A kernel: computes items begin <= i < end of its grid. scratch is the worker's own. */
+/* Computes items begin <= i < end. scratch is the worker's own, 64-byte aligned. */
 typedef void (*kernel_entry)(const u64 *args, u64 begin, u64 end, void *scratch);
 
 struct compile_options {
