@@ -56,6 +56,17 @@ enum op {
     OP_COUNT
 };
 
+/* The rows of op.def. */
+enum op_class {
+    CLASS_SOURCE, CLASS_ELEMENT, CLASS_MOVE, CLASS_REDUCE, CLASS_GATHER, CLASS_SCATTER, CLASS_QUANT, CLASS_LINEAR
+};
+enum dtype_rule { RULE_SAME, RULE_BOOL, RULE_F32, RULE_I32, RULE_ANY };
+struct op_row {
+    const char *name; /* upper case */
+    u8 sources, class, rule, cost;
+};
+extern const struct op_row op_row[OP_COUNT];
+
 struct node {
     enum op op;
     enum dtype dtype;   /* F32 or I32 */
@@ -65,7 +76,7 @@ struct node {
     dim shape[RANK_MAX];
     union {
         struct { u32 external; enum dtype storage; } source; /* INPUT, CONST, STATE, WEIGHT: index into externals */
-        struct { u32 bits; } scalar;                         /* SCALAR: raw 32 bits */
+        struct { u32 bits; } scalar;                         /* SCALAR: raw 32 bits; any shape: all its elements */
         struct { u8 order[RANK_MAX]; } permute;
         struct { i32 begin[RANK_MAX]; } slice;               /* SLICE: first element per axis; PAD: zeros before */
         struct { u8 axes; } flip;                            /* bit mask of axes */
@@ -83,6 +94,7 @@ struct external {
     u8 rank;
     dim shape[RANK_MAX];
     struct packing packing; /* WEIGHT */
+    struct str format;   /* WEIGHT of the text form: its storage format's name; who reads the bytes fills packing */
     bool fixed;          /* CONST, WEIGHT: same bytes every run */
 };
 
@@ -134,22 +146,41 @@ u32 graph_flip(struct graph *graph, u32 a, u32 axes);
 u32 graph_reduce(struct graph *graph, enum op op, u32 a, u32 axes, u32 len);
 /* index I32 [i...], table [rows, rest...] -> [i..., rest...]. An index outside the table is clamped into it. */
 u32 graph_gather(struct graph *graph, u32 table, u32 index);
-/* state[index[t], ...] = value[t, ...]; the result is the state afterwards. A negative index writes nothing. */
+/* state[index[t], ...] = value[t, ...]; the result is the state afterwards. An index outside the state writes nothing;
+ * equal indices leave it open which value stays. state is a STATE or an earlier SCATTER. */
 u32 graph_scatter(struct graph *graph, u32 state, u32 index, u32 value);
 /* x [..., columns] times weight [rows, columns] transposed -> [..., rows]. */
 u32 graph_linear(struct graph *graph, u32 x, u32 weight);
+u32 graph_iota(struct graph *graph, u32 axis, const dim *shape, u32 rank);
+/* a rounded to int8 and back: per `block` elements of the last axis scale = amax / 127, code = a * (127 / amax) to nearest
+ * even, value = code * scale. Compiled code keeps the codes. */
+u32 graph_quant(struct graph *graph, u32 a, u32 block);
+/* Checks a node that was filled in by hand and adds it, or finds the equal one. Zero it first: all bytes are compared. */
+u32 graph_add(struct graph *graph, const struct node *node);
+void graph_output(struct graph *graph, struct str name, u32 node);
+/* ---- graph_build.c: compositions every model uses ---- */
 /* a [..., m, k] times b [..., k, n] -> [..., m, n], leading axes broadcast: built from expand, MUL and REDUCE_SUM. */
 u32 graph_matmul(struct graph *graph, u32 a, u32 b);
-u32 graph_iota(struct graph *graph, u32 axis, const dim *shape, u32 rank);
-void graph_output(struct graph *graph, struct str name, u32 node);
-/* Compositions every model uses. */
 u32 graph_sigmoid(struct graph *graph, u32 a);
 u32 graph_silu(struct graph *graph, u32 a);
 u32 graph_softmax(struct graph *graph, u32 a, u32 axis, u32 len);
-u32 graph_rms_norm(struct graph *graph, u32 a, u32 weight, f32 epsilon); /* over the last axis */
+u32 graph_rms_norm(struct graph *graph, u32 a, u32 weight, f32 epsilon); /* over the last axis; weight NO_NODE: none */
+u32 graph_layer_norm(struct graph *graph, u32 a, u32 weight, u32 bias, f32 epsilon); /* over the last axis */
+u32 graph_mean(struct graph *graph, u32 a, u32 axes); /* reduced axes stay with extent 1 */
+u32 graph_concat(struct graph *graph, const u32 *part, u32 count, u32 axis);
+u32 graph_squeeze(struct graph *graph, u32 a, u32 axes); /* drops these axes of extent 1 */
 
-/* What every pass must keep true; the reason goes to graph->why. Run after each pass in tests and debug builds. */
+/* ---- graph.c again ---- */
+
+/* Number of elements with these values of the symbols (sym_value NULL: their bounds). Never over SHAPE_ELEMENTS_MAX. */
+#define SHAPE_ELEMENTS_MAX ((u64)1 << 48)
+u64 shape_elements(const struct graph *graph, const dim *shape, u32 rank, const u32 *sym_value);
+bool shape_same(const dim *a, u32 a_rank, const dim *b, u32 b_rank);
+void shape_print(const struct graph *graph, const dim *shape, u32 rank, struct text *out);
+/* What every pass must keep true; the reason goes to graph->why. Run after each pass in tests and debug builds.
+ * A state that is scattered into is read only through that SCATTER: its older version has no other user. */
 err graph_check(struct graph *graph);
+/* In the text form of docs/GRAPH.md: graph_parse reads it back to the same nodes. */
 void graph_print(const struct graph *graph, struct text *out);
 
 /* ---- parse.c: the documented text form (docs/GRAPH.md) ---- */
