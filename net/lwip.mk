@@ -1,7 +1,7 @@
 # lwip.mk: what of lwIP is built. The Makefile includes this with LWIP set to the unpacked source.
-# Its files see -isystem of LWIP_INC and are compiled with relaxed warnings; net/*.c needs LWIP_INC too.
+# Its files see -isystem of LWIP_INC (net/port: the port headers) and are compiled with relaxed warnings; net/*.c needs LWIP_INC too.
 
-LWIP_INC = $(LWIP)/src/include net net/arch/libc
+LWIP_INC = $(LWIP)/src/include net/port
 
 LWIP_SRC = $(addprefix $(LWIP)/src/, \
     $(addprefix core/, init.c def.c dns.c inet_chksum.c ip.c mem.c memp.c netif.c pbuf.c stats.c \
