@@ -160,9 +160,14 @@ BOOT = -fpic -fshort-wchar -mno-red-zone -fno-stack-protector -maccumulate-outgo
 build/boot/%.o: %.c Makefile | $(DEPS)/gnu-efi.ok
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) $(WARN) -I. $(BOOT) -c $< -o $@
-build/boot/loader.so: $(call objects,build/boot,$(wildcard boot/*.c))
+# crt0 relocates the program and calls efi_main by the System V convention: no EFIAPI there. Nothing else of gnu-efi's
+# library is linked.
+build/boot/%.o: %.S Makefile
+	@mkdir -p $(@D)
+	$(CC) $(COMMON) -I. $(BOOT) -c $< -o $@
+build/boot/loader.so: $(call objects,build/boot,$(wildcard boot/*.[cS]) kernel/text.c kernel/rt.c)
 	ld -nostdlib -znocombreloc -shared -Bsymbolic --no-undefined --gc-sections -T $(EFI)/lib/elf_x86_64_efi.lds \
-		-L $(EFI)/lib $(EFI)/lib/crt0-efi-x86_64.o $^ -lefi -lgnuefi -o $@
+		-L $(EFI)/lib $(EFI)/lib/crt0-efi-x86_64.o $^ -lgnuefi --defsym=_entry=efi_main -o $@
 build/image/BOOTX64.EFI: build/boot/loader.so
 	@mkdir -p $(@D)
 	objcopy -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j '.rel*' -j .reloc \
