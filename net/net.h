@@ -46,6 +46,7 @@ struct nic {
     u8 mac[6];
     u32 mtu;
     bool tx_checksum;   /* the device fills TCP/UDP checksums when asked */
+    bool has_irq;       /* false: the loop must poll, nothing wakes it */
     const struct nic_ops *ops;
     struct nic_stats stats;
     volatile bool irq_pending; /* set by the interrupt handler, cleared by poll */

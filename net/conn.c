@@ -1,0 +1,256 @@
+/*
+ * conn.c: TCP connections as streams (priv.h): places, what has arrived, back-pressure, and a bounded
+ * end. lwIP's callbacks fill a place and set flags; the loop does the rest. Knows no HTTP.
+ * Follows: RFC 9293; lwIP 2.2.1, doc/rawapi.txt.
+ */
+#include "net/stack.h"
+
+/* A connection that was closed may drain this long; then it is reset (lwIP polls twice a second). */
+#define LINGER_POLLS     40u
+#define KEEP_IDLE_MS     60000u /* a peer that vanished without a word is found within two minutes */
+#define KEEP_INTERVAL_MS 10000u
+#define KEEP_COUNT       6u
+
+static const struct stream_ops conn_ops;
+static err_t accepted(void *ctx, struct tcp_pcb *pcb, err_t status);
+
+err conns_open(struct tcp_conns *conns, u16 port)
+{
+    struct tcp_pcb *pcb = tcp_new_ip_type(IPADDR_TYPE_ANY);
+    u8 *rings = pages_alloc(NET_CONNECTIONS_MAX * TCP_WND);
+
+    if (!pcb || !rings)
+        return E_NOMEM;
+    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
+        conns->conn[i] = (struct tcp_conn){.stream.ops = &conn_ops, .ring = rings + (usize)i * TCP_WND};
+    CHECK(tcp_bind(pcb, IP_ANY_TYPE, port) == ERR_OK);
+    conns->listener = tcp_listen(pcb);
+    if (!conns->listener)
+        return E_NOMEM;
+    tcp_arg(conns->listener, conns);
+    tcp_accept(conns->listener, accepted);
+    return OK;
+}
+
+bool conns_accept(struct tcp_conns *conns, bool (*accept)(void *ctx, struct stream *), void *ctx)
+{
+    bool any = false;
+
+    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++) {
+        struct tcp_conn *conn = &conns->conn[i];
+        if (!conn->waiting)
+            continue;
+        conn->waiting = false;
+        any = true;
+        if (accept(ctx, &conn->stream))
+            continue;
+        conns->refused++;
+        conn_ops.abort(&conn->stream);
+    }
+    return any;
+}
+
+void conns_flush(struct tcp_conns *conns)
+{
+    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++) {
+        if (conns->conn[i].pcb)
+            tcp_output(conns->conn[i].pcb);
+    }
+}
+
+u32 conns_count(const struct tcp_conns *conns)
+{
+    u32 count = 0;
+
+    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
+        count += conns->conn[i].taken;
+    return count;
+}
+
+/* ---- lwIP's callbacks ---- */
+
+static err_t received(void *ctx, struct tcp_pcb *pcb, struct pbuf *chain, err_t status);
+static void failed(void *ctx, err_t why);
+
+static err_t accepted(void *ctx, struct tcp_pcb *pcb, err_t status)
+{
+    struct tcp_conns *conns = ctx;
+    struct tcp_conn *conn = conns->conn;
+    struct tcp_conn *end = conns->conn + NET_CONNECTIONS_MAX;
+
+    if (status != ERR_OK || !pcb)
+        return ERR_VAL;
+    while (conn < end && conn->taken)
+        conn++;
+    if (conn == end) {
+        conns->refused++;
+        return ERR_MEM; /* lwIP resets it */
+    }
+    *conn = (struct tcp_conn){.stream.ops = &conn_ops, .ring = conn->ring, .pcb = pcb, .taken = true, .waiting = true};
+    ipaddr_ntoa_r(&pcb->remote_ip, conn->stream.peer, sizeof conn->stream.peer);
+    tcp_setprio(pcb, TCP_PRIO_NORMAL + 1); /* a flood of new ones cannot push it out */
+    tcp_nagle_disable(pcb);
+    ip_set_option(pcb, SOF_KEEPALIVE);
+    pcb->keep_idle = KEEP_IDLE_MS;
+    pcb->keep_intvl = KEEP_INTERVAL_MS;
+    pcb->keep_cnt = KEEP_COUNT;
+    tcp_arg(pcb, conn);
+    tcp_recv(pcb, received);
+    tcp_err(pcb, failed);
+    return ERR_OK;
+}
+
+/* Copies at once, so that many small segments hold no frame buffers. The window is the ring. */
+static err_t received(void *ctx, struct tcp_pcb *pcb, struct pbuf *chain, err_t status)
+{
+    struct tcp_conn *conn = ctx;
+
+    (void)pcb, (void)status;
+    if (!chain) {
+        conn->peer_done = true;
+        return ERR_OK;
+    }
+    if (chain->tot_len > TCP_WND - conn->ring_used)
+        return ERR_MEM; /* lwIP keeps it and offers it again */
+    u32 start = (conn->ring_start + conn->ring_used) % TCP_WND;
+    u16 first = (u16)min_u32(chain->tot_len, TCP_WND - start);
+    pbuf_copy_partial(chain, conn->ring + start, first, 0);
+    pbuf_copy_partial(chain, conn->ring, (u16)(chain->tot_len - first), first);
+    conn->ring_used += chain->tot_len;
+    pbuf_free(chain);
+    return ERR_OK;
+}
+
+/* lwIP has freed the control block already. */
+static void failed(void *ctx, err_t why)
+{
+    struct tcp_conn *conn = ctx;
+
+    (void)why;
+    conn->pcb = NULL;
+}
+
+/* ---- the stream face ---- */
+
+static struct tcp_conn *conn_of(struct stream *stream)
+{
+    struct tcp_conn *conn = (struct tcp_conn *)stream;
+
+    CHECK(stream->ops == &conn_ops);
+    CHECK(conn->taken);
+    return conn;
+}
+
+static usize conn_recv(struct stream *stream, void *out, usize cap)
+{
+    struct tcp_conn *conn = conn_of(stream);
+    u32 len = (u32)min_u64(cap, conn->ring_used);
+    u32 first = min_u32(len, TCP_WND - conn->ring_start);
+
+    memcpy(out, conn->ring + conn->ring_start, first);
+    memcpy((u8 *)out + first, conn->ring, len - first);
+    conn->ring_start = (conn->ring_start + len) % TCP_WND;
+    conn->ring_used -= len;
+    if (conn->pcb && len)
+        tcp_recved(conn->pcb, (u16)len);
+    return len;
+}
+
+static usize conn_send(struct stream *stream, const void *data, usize len)
+{
+    struct tcp_conn *conn = conn_of(stream);
+
+    if (!conn->pcb)
+        return 0;
+    u16 room = (u16)min_u64(len, tcp_sndbuf(conn->pcb));
+    if (!room || tcp_write(conn->pcb, data, room, TCP_WRITE_FLAG_COPY) != ERR_OK)
+        return 0; /* queue or heap is full: the caller offers it again */
+    return room;
+}
+
+static void conn_push(struct stream *stream)
+{
+    struct tcp_conn *conn = conn_of(stream);
+
+    if (conn->pcb)
+        tcp_output(conn->pcb);
+}
+
+static usize conn_unsent(struct stream *stream)
+{
+    struct tcp_conn *conn = conn_of(stream);
+
+    return conn->pcb ? (usize)(TCP_SND_BUF - tcp_sndbuf(conn->pcb)) : 0;
+}
+
+static enum stream_state conn_state(struct stream *stream)
+{
+    struct tcp_conn *conn = conn_of(stream);
+
+    if (!conn->pcb)
+        return STREAM_GONE;
+    return conn->peer_done ? STREAM_PEER_DONE : STREAM_OPEN;
+}
+
+/* ---- the end: the place is free at once, the control block lives on until its peer agrees or time is up ---- */
+
+static err_t drained(void *ctx, struct tcp_pcb *pcb, struct pbuf *chain, err_t status)
+{
+    (void)ctx, (void)status;
+    if (chain) {
+        tcp_recved(pcb, chain->tot_len);
+        pbuf_free(chain);
+    }
+    return ERR_OK;
+}
+
+static err_t lingered(void *ctx, struct tcp_pcb *pcb)
+{
+    (void)ctx;
+    tcp_abort(pcb);
+    return ERR_ABRT;
+}
+
+/* Only our direction is shut, so that a client that still sends gets to read its answer before a
+ * reset; when there is no memory for the FIN, lwIP tries again from its timer. */
+static void conn_close(struct stream *stream)
+{
+    struct tcp_conn *conn = conn_of(stream);
+    struct tcp_pcb *pcb = conn->pcb;
+
+    conn->taken = conn->waiting = false;
+    conn->pcb = NULL;
+    if (!pcb)
+        return;
+    tcp_recved(pcb, (u16)conn->ring_used);
+    tcp_arg(pcb, NULL);
+    tcp_err(pcb, NULL);
+    tcp_recv(pcb, drained);
+    tcp_poll(pcb, lingered, LINGER_POLLS);
+    tcp_setprio(pcb, TCP_PRIO_MIN); /* the first to go when control blocks run out */
+    if (tcp_shutdown(pcb, 0, 1) != ERR_OK)
+        tcp_abort(pcb);
+}
+
+static void conn_abort(struct stream *stream)
+{
+    struct tcp_conn *conn = conn_of(stream);
+    struct tcp_pcb *pcb = conn->pcb;
+
+    conn->taken = conn->waiting = false;
+    conn->pcb = NULL;
+    if (!pcb)
+        return;
+    tcp_err(pcb, NULL);
+    tcp_abort(pcb);
+}
+
+static const struct stream_ops conn_ops = {
+    .recv = conn_recv,
+    .send = conn_send,
+    .push = conn_push,
+    .unsent = conn_unsent,
+    .state = conn_state,
+    .close = conn_close,
+    .abort = conn_abort,
+};
