@@ -157,12 +157,16 @@ u32 graph_iota(struct graph *graph, u32 axis, const dim *shape, u32 rank);
 u32 graph_quant(struct graph *graph, u32 a, u32 block);
 /* Checks a node that was filled in by hand and adds it, or finds the equal one. Zero it first: all bytes are compared. */
 u32 graph_add(struct graph *graph, const struct node *node);
+/* For compositions: this can not be built from these sources, and why. Returns node 0. */
+u32 graph_refuse(struct graph *graph, const u32 *src, u32 count, const char *what);
 void graph_output(struct graph *graph, struct str name, u32 node);
 /* ---- graph_build.c: compositions every model uses ---- */
 /* a [..., m, k] times b [..., k, n] -> [..., m, n], leading axes broadcast: built from expand, MUL and REDUCE_SUM. */
 u32 graph_matmul(struct graph *graph, u32 a, u32 b);
 u32 graph_sigmoid(struct graph *graph, u32 a);
 u32 graph_silu(struct graph *graph, u32 a);
+u32 graph_tanh(struct graph *graph, u32 a);
+u32 graph_gelu(struct graph *graph, u32 a); /* tanh form */
 u32 graph_softmax(struct graph *graph, u32 a, u32 axis, u32 len);
 u32 graph_rms_norm(struct graph *graph, u32 a, u32 weight, f32 epsilon); /* over the last axis; weight NO_NODE: none */
 u32 graph_layer_norm(struct graph *graph, u32 a, u32 weight, u32 bias, f32 epsilon); /* over the last axis */
@@ -176,6 +180,11 @@ u32 graph_squeeze(struct graph *graph, u32 a, u32 axes); /* drops these axes of 
 #define SHAPE_ELEMENTS_MAX ((u64)1 << 48)
 u64 shape_elements(const struct graph *graph, const dim *shape, u32 rank, const u32 *sym_value);
 bool shape_same(const dim *a, u32 a_rank, const dim *b, u32 b_rank);
+u32 dim_value(const struct graph *graph, dim extent, const u32 *sym_value);
+/* The type a node's rule gives it; what is wrong with a node whose sources come before `limit`, NULL: nothing. */
+enum dtype node_dtype(const struct graph *graph, const struct node *node);
+const char *node_fault(const struct graph *graph, const struct node *node, u32 limit);
+void node_name_print(const struct graph *graph, u32 node, struct text *out);
 void shape_print(const struct graph *graph, const dim *shape, u32 rank, struct text *out);
 /* What every pass must keep true; the reason goes to graph->why. Run after each pass in tests and debug builds.
  * A state that is scattered into is read only through that SCATTER: its older version has no other user. */
