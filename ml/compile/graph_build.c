@@ -159,7 +159,7 @@ u32 graph_matmul(struct graph *graph, u32 a, u32 b)
     if (!left->rank || !right->rank ||
         !dim_same(left->shape[left->rank - 1], right->shape[column ? 0 : right->rank - 2]))
         return graph_refuse(graph, (u32[]){a, b}, 2, "matmul: needs [..., m, k] and [..., k, n]");
-    a = unsqueeze(graph, row ? unsqueeze(graph, a, 0) : a, left->rank + (row ? 1 : 0));
+    a = unsqueeze(graph, row ? unsqueeze(graph, a, 0) : a, left->rank + (row ? 1u : 0));
     b = column ? unsqueeze(graph, b, 1) : b;
     b = unsqueeze(graph, b, column ? 0 : right->rank - 2u);
     u32 product = graph_binary(graph, OP_MUL, a, b);

@@ -310,7 +310,7 @@ static const char *expand_fault(const struct node *src, const struct node *node)
     return NULL;
 }
 
-/* The part of `outer` that starts at `begin` and is `inner` long. A symbol is as long as its bound. */
+/* The part of `outer` that starts at `begin` and is `inner` long; a symbol counts by its bound. */
 static bool range_inside(const struct graph *graph, dim inner, i32 begin, dim outer)
 {
     if (dim_is_sym(outer))
