@@ -1,12 +1,13 @@
 # nohost: every build and every check. README.md says which of these a user needs.
 #
-#   make run      set up, build, boot in QEMU          make stop     end what `make run DETACH=1` started
-#   make image    build/nohost.img for a USB stick     make model    just the model
-#   make test     everything that can be checked here  make bench    the comparisons of docs/BENCH.md
-#   make fuzz     fuzzers, SECONDS= each               make tidy     style and line budget
+#   make run    set up, build, boot in QEMU      make stop   end what `make run DETACH=1` started
+#   make image  build/nohost.img for a stick     make model  just the model
+#   make test   all that can be checked here     make bench  the comparisons of docs/BENCH.md
+#   make fuzz   fuzzers, SECONDS= each           make tidy   style and line budget
 #
-# Sources are found by folder: a new file needs no line here. Five object trees, one per way of building:
-# build/target (kernel), build/boot (EFI program), build/host (tools), build/test (sanitized), build/fuzz.
+# Sources are found by folder: a new file needs no line here. Five object trees, one per way of
+# building: build/target (kernel), build/boot (EFI program), build/host (tools), build/test
+# (sanitized), build/fuzz.
 
 MODEL   ?= build/model/SmolLM2-135M-Instruct.Q4_1.gguf
 CONF    ?= tools/nohost.conf
@@ -16,6 +17,7 @@ JOBS    ?= $(shell nproc)
 CC      = gcc
 CLANG   = clang
 FETCH   = tools/fetch
+TREES   = build/target build/boot build/host build/test build/fuzz
 export MODEL CONF
 
 .DELETE_ON_ERROR:
@@ -39,12 +41,13 @@ model: build/deps/model.ok
 test:
 	@tools/test
 bench:
-	@$(MAKE) --no-print-directory -j$(JOBS) build/host/nohost build/nohost.img build/deps/qemu.ok build/deps/llama.ok
+	@$(MAKE) --no-print-directory -j$(JOBS) build/host/nohost build/nohost.img \
+		build/deps/qemu.ok build/deps/llama.ok build/deps/venv.ok
 	@build/venv/bin/python tools/bench
 tidy:
 	@python3 tools/tidy
 clean:
-	rm -rf build/target build/boot build/host build/test build/fuzz build/gen build/image build/nohost.*
+	rm -rf $(TREES) build/gen build/image build/nohost.*
 
 # ---- dependencies: pinned in tools/deps.lock, never committed ----
 
@@ -55,10 +58,13 @@ build/deps/%.ok: tools/deps.lock
 DEPS  = build/deps
 LWIP  = $(DEPS)/lwip/src
 EFI   = $(DEPS)/gnu-efi/usr
-lwip_sources = $(addprefix core/, altcp.c altcp_alloc.c altcp_tcp.c def.c dns.c inet_chksum.c init.c ip.c mem.c \
-	memp.c netif.c pbuf.c raw.c stats.c sys.c tcp.c tcp_in.c tcp_out.c timeouts.c udp.c) \
-	$(addprefix core/ipv4/, acd.c autoip.c dhcp.c etharp.c icmp.c igmp.c ip4.c ip4_addr.c ip4_frag.c) \
-	$(addprefix core/ipv6/, dhcp6.c ethip6.c icmp6.c inet6.c ip6.c ip6_addr.c ip6_frag.c mld6.c nd6.c) \
+lwip_sources = $(addprefix core/, altcp.c altcp_alloc.c altcp_tcp.c def.c dns.c inet_chksum.c \
+	init.c ip.c mem.c memp.c netif.c pbuf.c raw.c stats.c sys.c tcp.c tcp_in.c tcp_out.c \
+	timeouts.c udp.c) \
+	$(addprefix core/ipv4/, acd.c autoip.c dhcp.c etharp.c icmp.c igmp.c ip4.c ip4_addr.c \
+	ip4_frag.c) \
+	$(addprefix core/ipv6/, dhcp6.c ethip6.c icmp6.c inet6.c ip6.c ip6_addr.c ip6_frag.c \
+	mld6.c nd6.c) \
 	$(addprefix apps/mdns/, mdns.c mdns_out.c mdns_domain.c) apps/sntp/sntp.c netif/ethernet.c
 third_party = $(lwip_sources:%.c=lwip/%.o) yyjson/yyjson.o
 
@@ -73,11 +79,12 @@ kernel   = $(wildcard kernel/*.c kernel/*.S pci/*.c)
 # What the host links from the kernel's rooms: an archive, so a test pulls in only what it calls.
 hosted   = $(filter-out kernel/rt.c kernel/main.c, $(filter %.c, $(kernel))) $(portable)
 host_programs = $(wildcard tests/host/*.c)
-tests    = $(filter-out tests/fuzz_%, $(wildcard tests/*.c)) $(filter-out tests/host/nohost%, $(host_programs))
+tests    = $(filter-out tests/fuzz_%, $(wildcard tests/*.c)) \
+	$(filter-out tests/host/nohost%, $(host_programs))
 fuzzers  = $(wildcard tests/fuzz_*.c)
 
 WARN     = -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Werror
-INCLUDE  = -I. -Ibuild/gen -iquote net -isystem $(LWIP)/include -isystem $(DEPS)/yyjson/src
+INCLUDE  = -I. -Ibuild/gen -iquote net/port -isystem $(LWIP)/include -isystem $(DEPS)/yyjson/src
 COMMON   = -std=c2x -ffreestanding -O2 -g -ffunction-sections -fdata-sections -MMD -MP
 OURS     = $(COMMON) $(WARN) $(INCLUDE)
 THEIRS   = $(COMMON) -w $(INCLUDE)
@@ -94,7 +101,8 @@ build/target/ml/%.o: ROOM = -march=x86-64-v3
 
 build/gen/version.h: FORCE
 	@mkdir -p $(@D)
-	@echo "#define NOHOST_VERSION \"0.1-$$(git describe --always --dirty 2>/dev/null || echo source)\"" >$@.new
+	@version=0.1-$$(git describe --always --dirty 2>/dev/null || echo source); \
+		echo "#define NOHOST_VERSION \"$$version\"" >$@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 FORCE:
 
@@ -119,7 +127,7 @@ build/fuzz/%.o: %.c Makefile | build/gen/version.h $(SOURCES_READY)
 define third_party_rules
 build/$(1)/lwip/%.o: $(LWIP)/%.c Makefile
 	@mkdir -p $$(@D)
-	$(2) $(THEIRS) $(3) -c $$< -o $$@
+	$(2) $(THEIRS) -isystem net/port $(3) -c $$< -o $$@
 build/$(1)/yyjson/%.o: $(DEPS)/yyjson/src/%.c Makefile
 	@mkdir -p $$(@D)
 	$(2) $(THEIRS) $(3) -c $$< -o $$@
@@ -150,35 +158,38 @@ fuzz-build: $(fuzzers:tests/%.c=build/fuzz/%)
 fuzz: fuzz-build
 	@tools/test fuzz $(SECONDS)
 lint: # the second compiler's opinion of every file
-	$(CLANG) $(filter-out -MMD -MP,$(OURS)) -march=x86-64-v3 -fsyntax-only $(filter %.c,$(hosted) $(tests) $(host_programs))
+	$(CLANG) $(filter-out -MMD -MP,$(OURS)) -march=x86-64-v3 -fsyntax-only \
+		$(hosted) $(tests) $(fuzzers) $(host_programs)
 
 # ---- loader, kernel, image ----
 
-BOOT = -fpic -fshort-wchar -mno-red-zone -fno-stack-protector -maccumulate-outgoing-args -DGNU_EFI_USE_MS_ABI \
-	-isystem $(EFI)/include/efi -isystem $(EFI)/include/efi/x86_64
+BOOT = -fpic -fshort-wchar -mno-red-zone -fno-stack-protector -maccumulate-outgoing-args \
+	-DGNU_EFI_USE_MS_ABI -isystem $(EFI)/include/efi -isystem $(EFI)/include/efi/x86_64
 
 build/boot/%.o: %.c Makefile | $(DEPS)/gnu-efi.ok
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) $(WARN) -I. $(BOOT) -c $< -o $@
-# crt0 relocates the program and calls efi_main by the System V convention: no EFIAPI there. Nothing else of gnu-efi's
-# library is linked.
+# crt0 relocates the program and calls efi_main by the System V convention: no EFIAPI there.
+# Nothing else of gnu-efi's library is linked.
 build/boot/%.o: %.S Makefile
 	@mkdir -p $(@D)
 	$(CC) $(COMMON) -I. $(BOOT) -c $< -o $@
 build/boot/loader.so: $(call objects,build/boot,$(wildcard boot/*.[cS]) kernel/text.c kernel/rt.c)
-	ld -nostdlib -znocombreloc -shared -Bsymbolic --no-undefined --gc-sections -T $(EFI)/lib/elf_x86_64_efi.lds \
-		-L $(EFI)/lib $(EFI)/lib/crt0-efi-x86_64.o $^ -lgnuefi --defsym=_entry=efi_main -o $@
+	ld -nostdlib -znocombreloc -shared -Bsymbolic --no-undefined --gc-sections \
+		-T $(EFI)/lib/elf_x86_64_efi.lds --defsym=_entry=efi_main \
+		$(EFI)/lib/crt0-efi-x86_64.o $^ $(EFI)/lib/libgnuefi.a -o $@
 build/image/BOOTX64.EFI: build/boot/loader.so
 	@mkdir -p $(@D)
 	objcopy -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j '.rel*' -j .reloc \
 		--target=efi-app-x86_64 --subsystem=10 $< $@
-build/nohost.elf: linker.ld $(call objects,build/target,$(kernel) $(portable)) $(third_party:%=build/target/%)
-	$(CC) -static -nostdlib -no-pie -Wl,--gc-sections,--build-id=none,-z,noexecstack,-z,max-page-size=4096 \
-		-Wl,-Map=build/nohost.map -T linker.ld $(filter %.o,$^) -lgcc -o $@
+build/nohost.elf: linker.ld $(call objects,build/target,$(kernel) $(portable)) \
+		$(third_party:%=build/target/%)
+	$(CC) -static -nostdlib -no-pie -Wl,--gc-sections,--build-id=none,-z,noexecstack \
+		-Wl,-z,max-page-size=4096,-Map=build/nohost.map -T linker.ld $(filter %.o,$^) -lgcc -o $@
 build/image/nohost.elf: build/nohost.elf
 	@mkdir -p $(@D)
 	strip --strip-all $< -o $@
-build/nohost.img: build/image/BOOTX64.EFI build/image/nohost.elf $(CONF) tools/mkimage $(DEPS)/model.ok FORCE
+build/nohost.img: build/image/BOOTX64.EFI build/image/nohost.elf $(CONF) $(DEPS)/model.ok FORCE
 	@tools/mkimage $@ $(CONF) build/image/BOOTX64.EFI build/image/nohost.elf $(MODEL)
 
--include $(shell find build/target build/boot build/host build/test build/fuzz -name '*.d' 2>/dev/null)
+-include $(shell find $(TREES) -name '*.d' 2>/dev/null)
