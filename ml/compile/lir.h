@@ -48,6 +48,10 @@ enum { LIR_EQ, LIR_LT, LIR_LE };
 /* Rounding (aux of FROUND and CVT_F2I). */
 enum { LIR_NEAREST, LIR_DOWN, LIR_UP, LIR_TRUNC };
 
+/* One row of lir.def. operands: the classes of dst, a, b, c ('S', 'V', '-') and the memory operand ('L', 'T', '-'). */
+struct lir_row { const char *name, *operands; };
+extern const struct lir_row lir_rows[LIR_OP_COUNT];
+
 struct lir {
     struct lir_instr *instr;
     u32 count, max;
@@ -55,13 +59,16 @@ struct lir {
     u32 vreg_count;
     u32 open_loops;
     err status;      /* E_LIMIT when something did not fit; sticky */
+    struct arena *arena; /* instr grows in it */
 };
 
 /* ---- lir.c ---- */
 err lir_init(struct lir *lir, struct arena *arena); /* makes vregs 0..3 */
 u16 lir_vreg(struct lir *lir, enum lir_class class);
 struct lir_instr *lir_emit(struct lir *lir, enum lir_op op); /* fill the fields; never NULL (a spare place when full) */
-err lir_check(const struct lir *lir, struct text *why);      /* classes, loops closed, read after write */
+/* Classes, lanes, loops closed, and every read after a write in the order of the listing. A value written only inside a
+ * loop and read behind it is undefined when the loop makes no trip. */
+err lir_check(const struct lir *lir, struct text *why);
 void lir_print(const struct lir *lir, struct text *out);
 
 /* ---- lir_eval.c (tests only, in tests/): executes LIR directly: the oracle of the encoder ---- */
