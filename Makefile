@@ -18,6 +18,7 @@ CC      = gcc
 CLANG   = clang
 FETCH   = tools/fetch
 TREES   = build/target build/boot build/host build/test build/fuzz
+SAY     = @echo "  $@"; # make SAY= shows the commands
 export MODEL CONF
 
 .DELETE_ON_ERROR:
@@ -66,11 +67,9 @@ lwip_sources = $(addprefix core/, altcp.c altcp_alloc.c altcp_tcp.c def.c dns.c 
 	$(addprefix core/ipv6/, dhcp6.c ethip6.c icmp6.c inet6.c ip6.c ip6_addr.c ip6_frag.c \
 	mld6.c nd6.c) \
 	$(addprefix apps/mdns/, mdns.c mdns_out.c mdns_domain.c) apps/sntp/sntp.c netif/ethernet.c
-third_party = $(lwip_sources:%.c=lwip/%.o) yyjson/yyjson.o
+third_party = $(lwip_sources:%.c=lwip/%.o)
 
 $(DEPS)/lwip/src/%.c: | $(DEPS)/lwip.ok ;
-$(DEPS)/yyjson/src/%.c: | $(DEPS)/yyjson.ok ;
-SOURCES_READY = $(DEPS)/lwip.ok $(DEPS)/yyjson.ok
 
 # ---- rooms and flags ----
 
@@ -84,7 +83,7 @@ tests    = $(filter-out tests/fuzz_%, $(wildcard tests/*.c)) \
 fuzzers  = $(wildcard tests/fuzz_*.c)
 
 WARN     = -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Werror
-INCLUDE  = -I. -Ibuild/gen -iquote net/port -isystem $(LWIP)/include -isystem $(DEPS)/yyjson/src
+INCLUDE  = -I. -Ibuild/gen -iquote net/port -isystem $(LWIP)/include
 COMMON   = -std=c2x -ffreestanding -O2 -g -ffunction-sections -fdata-sections -MMD -MP
 OURS     = $(COMMON) $(WARN) $(INCLUDE)
 THEIRS   = $(COMMON) -w $(INCLUDE)
@@ -99,38 +98,42 @@ build/target/ml/%.o: ROOM = -march=x86-64-v3
 
 # ---- generated: the build's name and the page ----
 
+READY = build/gen/version.h $(if $(wildcard net/page/index.html),build/gen/page.h) $(DEPS)/lwip.ok
+
 build/gen/version.h: FORCE
 	@mkdir -p $(@D)
-	@version=0.1-$$(git describe --always --dirty 2>/dev/null || echo source); \
+	@version=0.1-$$(git --no-optional-locks describe --always --dirty 2>/dev/null || echo source); \
 		echo "#define NOHOST_VERSION \"$$version\"" >$@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+build/gen/page.h: net/page/index.html
+	@mkdir -p $(@D)
+	@echo 'static const unsigned char page_gz[] = {' >$@
+	@gzip -9nc $< | od -An -v -tu1 | sed 's/  */,/g; s/^,//; s/$$/,/' >>$@
+	@echo '};' >>$@
 FORCE:
 
 # ---- the five trees ----
 
-build/target/%.o: %.c Makefile | build/gen/version.h $(SOURCES_READY)
+build/target/%.o: %.c Makefile | $(READY)
 	@mkdir -p $(@D)
-	$(CC) $(OURS) $(TARGET) $(ROOM) -c $< -o $@
+	$(SAY)$(CC) $(OURS) $(TARGET) $(ROOM) -c $< -o $@
 build/target/%.o: %.S Makefile
 	@mkdir -p $(@D)
-	$(CC) $(OURS) $(TARGET) -c $< -o $@
-build/host/%.o: %.c Makefile | build/gen/version.h $(SOURCES_READY)
+	$(SAY)$(CC) $(OURS) $(TARGET) -c $< -o $@
+build/host/%.o: %.c Makefile | $(READY)
 	@mkdir -p $(@D)
-	$(CC) $(OURS) $(HOST) -c $< -o $@
-build/test/%.o: %.c Makefile | build/gen/version.h $(SOURCES_READY)
+	$(SAY)$(CC) $(OURS) $(HOST) -c $< -o $@
+build/test/%.o: %.c Makefile | $(READY)
 	@mkdir -p $(@D)
-	$(CC) $(OURS) $(HOST) $(SANITIZE) -c $< -o $@
-build/fuzz/%.o: %.c Makefile | build/gen/version.h $(SOURCES_READY)
+	$(SAY)$(CC) $(OURS) $(HOST) $(SANITIZE) -c $< -o $@
+build/fuzz/%.o: %.c Makefile | $(READY)
 	@mkdir -p $(@D)
-	$(CLANG) $(OURS) $(HOST) $(SANITIZE) -fsanitize=fuzzer-no-link -c $< -o $@
+	$(SAY)$(CLANG) $(OURS) $(HOST) $(SANITIZE) -fsanitize=fuzzer-no-link -c $< -o $@
 
 define third_party_rules
 build/$(1)/lwip/%.o: $(LWIP)/%.c Makefile
 	@mkdir -p $$(@D)
-	$(2) $(THEIRS) -isystem net/port $(3) -c $$< -o $$@
-build/$(1)/yyjson/%.o: $(DEPS)/yyjson/src/%.c Makefile
-	@mkdir -p $$(@D)
-	$(2) $(THEIRS) $(3) -c $$< -o $$@
+	$$(SAY)$(2) $(THEIRS) -isystem net/port $(3) -c $$< -o $$@
 endef
 $(eval $(call third_party_rules,target,$$(CC),$$(TARGET)))
 $(eval $(call third_party_rules,host,$$(CC),$$(HOST)))
@@ -168,12 +171,12 @@ BOOT = -fpic -fshort-wchar -mno-red-zone -fno-stack-protector -maccumulate-outgo
 
 build/boot/%.o: %.c Makefile | $(DEPS)/gnu-efi.ok
 	@mkdir -p $(@D)
-	$(CC) $(COMMON) $(WARN) -I. $(BOOT) -c $< -o $@
+	$(SAY)$(CC) $(COMMON) $(WARN) -I. $(BOOT) -c $< -o $@
 # crt0 relocates the program and calls efi_main by the System V convention: no EFIAPI there.
 # Nothing else of gnu-efi's library is linked.
 build/boot/%.o: %.S Makefile
 	@mkdir -p $(@D)
-	$(CC) $(COMMON) -I. $(BOOT) -c $< -o $@
+	$(SAY)$(CC) $(COMMON) -I. $(BOOT) -c $< -o $@
 build/boot/loader.so: $(call objects,build/boot,$(wildcard boot/*.[cS]) kernel/text.c kernel/rt.c)
 	ld -nostdlib -znocombreloc -shared -Bsymbolic --no-undefined --gc-sections \
 		-T $(EFI)/lib/elf_x86_64_efi.lds --defsym=_entry=efi_main \
