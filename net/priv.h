@@ -7,6 +7,8 @@
 
 #include "kernel/base.h"
 #include "ml/ml.h"
+#include "net/json.h"
+#include "net/limits.h"
 #include "net/net.h"
 
 /* ---- stream: bytes in and out of one connection; plain TCP today, TLS tomorrow, a socket or a wire in memory in tests ---- */
@@ -50,5 +52,275 @@ bool server_accept(struct server *server, struct stream *stream);
 bool server_poll(struct server *server);
 u32 server_connections(const struct server *server);
 void server_close(struct server *server);
+
+/* ---- rope.c: bytes that wait, in a chain of equal blocks of one pool ---- */
+
+struct block;
+struct rope {
+    struct block *head, *tail;
+    usize len;
+};
+
+err rope_pool_init(struct pool *pool, const char *name, struct arena *arena, usize bytes);
+/* Appends all of it or, when that would leave fewer than `spare` blocks in the pool, nothing. */
+bool rope_put(struct rope *rope, struct pool *pool, struct str bytes, u32 spare);
+/* The first bytes that lie together; empty when the rope is. */
+struct str rope_peek(const struct rope *rope);
+void rope_drop(struct rope *rope, struct pool *pool, usize bytes);
+void rope_copy(const struct rope *rope, char *out);
+/* `from` is empty afterwards. Both belong to the same pool. */
+void rope_append(struct rope *rope, struct rope *from);
+void rope_clear(struct rope *rope, struct pool *pool);
+
+/* ---- http.c: RFC 9112 as pure functions over bytes ---- */
+
+enum http_method {
+    HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_OPTIONS, HTTP_PUT, HTTP_DELETE, HTTP_PATCH, HTTP_METHODS
+};
+extern const char *const http_method_names[HTTP_METHODS];
+
+enum http_field {
+    FIELD_HOST, FIELD_CONTENT_LENGTH, FIELD_TRANSFER_ENCODING, FIELD_CONNECTION, FIELD_EXPECT,
+    FIELD_AUTHORIZATION, FIELD_CONTENT_TYPE, FIELD_REQUEST_ID, FIELD_COUNT
+};
+
+enum http_step { HTTP_MORE, HTTP_DONE, HTTP_BAD };
+
+/* Zero it before the first byte of a request. Slices point into the caller's bytes. */
+struct http_head {
+    usize scanned, line_start; /* how far the bytes have been read */
+    u32 lines, method, minor;
+    struct str target, path; /* path: target without query, scheme and authority */
+    struct str field[FIELD_COUNT];
+    u64 content_length;
+    bool chunked, keep_alive, said_close, wants_continue;
+    u32 status; /* HTTP_BAD: what to answer, and why */
+    const char *why;
+};
+
+/* `bytes` is all that has arrived since the request's first byte; only what is new is looked at.
+ * HTTP_DONE: line_start is the head's length. */
+enum http_step http_head_read(struct http_head *head, struct str bytes);
+
+struct http_body {
+    u32 state;
+    u64 left, total; /* of this chunk or of the whole; data bytes so far */
+    u32 lines;       /* of the trailer */
+    u32 status;
+    const char *why;
+};
+
+struct http_body http_body_start(const struct http_head *head);
+/* Takes *used bytes from the front; *data is the part of them that belongs to the body. HTTP_MORE
+ * with *used == 0: nothing can be done before more arrives. */
+enum http_step http_body_read(struct http_body *body, struct str bytes, usize *used,
+                              struct str *data);
+
+#define HTTP_LENGTH_CHUNKED UINT64_MAX
+#define HTTP_LENGTH_UNTIL_CLOSE (UINT64_MAX - 1)
+
+struct http_reply {
+    u32 status;
+    u64 length; /* bytes, or one of the two above */
+    const char *content_type; /* NULL: no body, then no length either for 1xx and 204 */
+    const char *extra;        /* whole lines with CRLF, or "" */
+    struct str request_id, version;
+    bool close;
+};
+void http_reply_head(struct text *out, const struct http_reply *reply);
+
+/* ---- api_fault.c: what the client did wrong, or why we cannot serve it now ---- */
+
+/*    name            status  type                     code (NULL: null)         Retry-After s */
+#define FAULT_TABLE(X)                                                                          \
+    X(BAD_HTTP,        400, "invalid_request_error", "bad_http", 0)                             \
+    X(BAD_JSON,        400, "invalid_request_error", "invalid_json", 0)                         \
+    X(MISSING,         400, "invalid_request_error", "missing_required_parameter", 0)           \
+    X(TYPE,            400, "invalid_request_error", "invalid_type", 0)                         \
+    X(VALUE,           400, "invalid_request_error", "invalid_value", 0)                        \
+    X(UNSUPPORTED,     400, "invalid_request_error", "unsupported_parameter", 0)                \
+    X(TEMPLATE,        400, "invalid_request_error", "chat_template_error", 0)                  \
+    X(CONTEXT,         400, "invalid_request_error", "context_length_exceeded", 0)              \
+    X(NO_KEY,          401, "authentication_error",  "missing_api_key", 0)                      \
+    X(BAD_KEY,         401, "authentication_error",  "invalid_api_key", 0)                      \
+    X(FORBIDDEN,       403, "permission_error",      "privileged_route_disabled", 0)            \
+    X(NO_ROUTE,        404, "invalid_request_error", "unknown_url", 0)                          \
+    X(NO_MODEL,        404, "invalid_request_error", "model_not_found", 0)                      \
+    X(METHOD,          405, "invalid_request_error", "method_not_allowed", 0)                   \
+    X(SLOW,            408, "invalid_request_error", "request_timeout", 0)                      \
+    X(BODY_SIZE,       413, "invalid_request_error", "request_too_large", 0)                    \
+    X(TARGET_SIZE,     414, "invalid_request_error", "uri_too_long", 0)                         \
+    X(MEDIA,           415, "invalid_request_error", "unsupported_media_type", 0)               \
+    X(EXPECT,          417, "invalid_request_error", "expectation_failed", 0)                   \
+    X(QUEUE_FULL,      429, "rate_limit_error",      "queue_full", 1)                           \
+    X(HEAD_SIZE,       431, "invalid_request_error", "request_header_fields_too_large", 0)      \
+    X(INTERNAL,        500, "server_error",          "internal_error", 0)                       \
+    X(NOT_IMPLEMENTED, 501, "invalid_request_error", "not_implemented", 0)                      \
+    X(LOADING,         503, "server_error",          "model_loading", 1)                        \
+    X(FAILED,          503, "server_error",          "model_failed", 0)                         \
+    X(OVERLOADED,      503, "server_error",          "overloaded", 1)                           \
+    X(DEVICE,          503, "server_error",          "device_failed", 5)                        \
+    X(VERSION,         505, "invalid_request_error", "http_version_not_supported", 0)
+
+#define FAULT_ENUM(name, status, type, code, retry) FAULT_##name,
+enum fault_kind { FAULT_TABLE(FAULT_ENUM) FAULT_COUNT };
+#undef FAULT_ENUM
+
+struct fault {
+    enum fault_kind kind;
+    char param[64]; /* "": null */
+    char text[240];
+    u32 prompt_tokens, ctx_max; /* with FAULT_CONTEXT */
+};
+
+/* Fills it and returns false, so that a check can `return fault_set(...)`. */
+__attribute__((format(printf, 4, 5))) bool fault_set(struct fault *fault, enum fault_kind kind,
+                                                     const char *param, const char *format, ...);
+/* A refusal or a failure of the runtime, in the client's words; `param` held the prompt. */
+bool fault_from_ml(struct fault *fault, err why, const char *param,
+                   const struct ml_refusal *refusal);
+enum fault_kind fault_of_status(u32 status);
+u32 fault_status(enum fault_kind kind);
+u32 fault_retry_s(enum fault_kind kind);
+/* {"error":{...}} with message, type, param and code. */
+void fault_json(struct text *out, const struct fault *fault);
+
+/* ---- the server's connections ---- */
+
+enum conn_phase {
+    CONN_FREE,
+    CONN_HEAD,   /* between requests, or inside a request's head */
+    CONN_BODY,
+    CONN_RUN,    /* a ticket of the runtime is out; events become the answer */
+    CONN_SEND,   /* the answer is complete in `out` */
+    CONN_LINGER, /* answered without having read everything: what still comes is thrown away */
+};
+
+/* An answer of the runtime in the making: sse.c. */
+#define ANSWER_LISTS 4u
+struct answer {
+    u64 ticket;
+    bool chat, stream, include_usage, logprobs;
+    char id[40];
+    i64 created_unix_s;
+    u64 text_offset;         /* /v1/completions: characters before this token */
+    u32 completion_tokens;
+    struct rope text;        /* not streaming: the text so far, escaped */
+    struct rope list[ANSWER_LISTS]; /* and the items of the logprobs arrays */
+};
+
+struct conn {
+    struct stream *stream;
+    enum conn_phase phase;
+    struct http_head head;
+    struct http_body body;
+    const struct route *route;
+    usize in_len, head_len;
+    struct rope upload, out;
+    struct answer answer;
+    u64 since_ns;  /* when the phase began */
+    u64 moved_ns;  /* when bytes last moved */
+    char request_id[REQUEST_ID_BYTES_MAX];
+    usize request_id_len;
+    bool close_after; /* no further request on this connection */
+    bool unread;      /* answered before the whole request was read */
+    char in[HTTP_HEAD_BYTES_MAX + HTTP_READ_AHEAD_BYTES];
+};
+
+/* The runtime as the server uses it: ml.h's functions, or a test's. */
+struct server_ml {
+    void (*status)(const struct ml *ml, struct ml_status *status);
+    const struct ml_model_info *(*model_info)(const struct ml *ml);
+    err (*submit)(struct ml *ml, const struct ml_request *request, u64 *ticket,
+                  struct ml_refusal *refusal);
+    void (*cancel)(struct ml *ml, u64 ticket);
+    bool (*event_next)(struct ml *ml, struct ml_event *event);
+    void (*stats)(const struct ml *ml, struct ml_stats *stats);
+};
+
+struct server_stats {
+    u64 accepted, refused, evicted, timeouts, stalls, disconnects, bad_http;
+    u64 replies[6]; /* by first digit of the status */
+};
+
+struct server {
+    const struct net_config *config;
+    struct ml *ml;
+    const struct server_ml *on;
+    struct arena arena;
+    struct conn *conn; /* NET_CONNECTIONS_MAX */
+    struct pool in_pool, out_pool;
+    struct server_stats stats;
+    /* Scratch of the one request that is being looked at. */
+    char *body;
+    struct json_doc json;
+    struct ml_message *message;
+    struct ml_part part;
+    u32 *token;
+    struct text line;
+    /* Reset or power-off, once its answer has left. */
+    void (*act)(void);
+    struct conn *act_after;
+    u64 act_deadline_ns;
+};
+
+err server_open_on(struct server **server, const struct net_config *config, struct ml *ml,
+                   const struct server_ml *on);
+/* Appends to what leaves on this connection; false: the pool is empty, the connection was dropped. */
+bool conn_put(struct server *server, struct conn *conn, struct str bytes);
+void conn_phase(struct conn *conn, enum conn_phase phase);
+/* Gives back everything; a running request is cancelled. */
+void conn_drop(struct server *server, struct conn *conn);
+
+/* ---- reply.c: whole answers ---- */
+
+/* server->line, empty: for the one answer, chunk or page that is being written. */
+struct text *reply_line(struct server *server);
+
+/* content_type NULL: no body. */
+void reply_send(struct server *server, struct conn *conn, u32 status, const char *content_type,
+                const char *extra, struct str body);
+void reply_fault(struct server *server, struct conn *conn, const struct fault *fault);
+/* The head alone; the caller appends `length` bytes, or chunks, and ends the phase. */
+bool reply_head(struct server *server, struct conn *conn, u32 status, const char *content_type,
+                const char *extra, u64 length);
+
+/* ---- api.c: routes and the gate before them ---- */
+
+/* At the end of the head: may this request be read? Sets conn->route. */
+bool api_admit(struct server *server, struct conn *conn, struct fault *fault);
+void api_put_allow(struct text *out, const struct route *route);
+/* At the end of the body: answers, or submits and leaves the rest to sse.c. */
+void api_answer(struct server *server, struct conn *conn);
+
+/* ---- api_params.c, api_input.c: the body of a generation request ---- */
+
+struct api_request {
+    struct ml_request ml;
+    bool chat, stream, include_usage, stream_options;
+    i32 max_tokens, max_completion_tokens, top_k, top_logprobs, text_logprobs;
+};
+
+/* Text in the request points into the server's scratch. */
+bool api_request_read(struct server *server, bool chat, struct api_request *request,
+                      struct fault *fault);
+bool api_model_matches(struct server *server, struct str name);
+/* Read the prompt: "messages" of chat, "prompt" of completions. */
+bool api_messages_read(struct server *server, const struct json *value, struct ml_request *request,
+                       struct fault *fault);
+bool api_prompt_read(struct server *server, const struct json *value, struct ml_request *request,
+                     struct fault *fault);
+
+/* ---- sse.c: ml events -> chunks of a stream, or one whole answer ---- */
+
+void answer_start(struct server *server, struct conn *conn, const struct api_request *request,
+                  u64 ticket);
+void answer_event(struct server *server, struct conn *conn, const struct ml_event *event);
+/* A comment that keeps proxies from giving up during a long prefill. */
+void answer_ping(struct server *server, struct conn *conn);
+
+/* ---- metrics.c ---- */
+
+void metrics_write(struct server *server, struct text *out);
 
 #endif

@@ -1,0 +1,302 @@
+/*
+ * json.c: a strict reader of JSON and a writer of its pieces. The reader is one pass over bytes that
+ * it may change: strings are decoded where they stand, nothing is allocated, nesting is a small array
+ * instead of recursion. Follows RFC 8259, and RFC 3629 for UTF-8; no comment, no trailing comma, no
+ * byte order mark, no lone surrogate, no control character inside a string.
+ */
+#include "net/json.h"
+#include "net/limits.h"
+
+struct reader {
+    struct json_doc *doc;
+    char *start, *at, *end;
+    u32 open[JSON_DEPTH_MAX]; /* indices of the containers around `at` */
+    u32 depth;
+};
+
+static err read_value(struct reader *r);
+static err read_close(struct reader *r);
+static err read_key(struct reader *r);
+
+static err fail(struct reader *r, err e, const char *why)
+{
+    r->doc->why = why;
+    r->doc->at = (usize)(r->at - r->start);
+    return e;
+}
+
+/* The next byte that is not white space, 0 at the end (a NUL byte is not valid anywhere either). */
+static char peek(struct reader *r)
+{
+    while (r->at < r->end && (*r->at == ' ' || *r->at == '\t' || *r->at == '\n' || *r->at == '\r'))
+        r->at++;
+    return r->at < r->end ? *r->at : 0;
+}
+
+static struct json *container(struct reader *r)
+{
+    return r->depth ? &r->doc->node[r->open[r->depth - 1]] : NULL;
+}
+
+err json_read(struct json_doc *doc, char *text, usize len)
+{
+    struct reader r = {.doc = doc, .start = text, .at = text, .end = text + len};
+
+    doc->count = 0;
+    doc->why = "";
+    do {
+        TRY(read_value(&r));
+        TRY(read_close(&r));
+    } while (r.depth);
+    peek(&r);
+    return r.at == r.end ? OK : fail(&r, E_FORMAT, "text after the document");
+}
+
+/* After a value: closes every container that ends here, or goes on to the next element. */
+static err read_close(struct reader *r)
+{
+    struct json *of;
+
+    while ((of = container(r)) != NULL) {
+        bool object = of->kind == JSON_OBJECT;
+        bool empty = of == &r->doc->node[r->doc->count - 1];
+        char c = peek(r);
+        if (c == (object ? '}' : ']')) {
+            r->at++;
+            r->depth--;
+            of->span = r->doc->count - r->open[r->depth];
+            continue;
+        }
+        if (!empty && c != ',')
+            return fail(r, E_FORMAT, object ? "expected ',' or '}'" : "expected ',' or ']'");
+        r->at += !empty;
+        of->count++;
+        return object ? read_key(r) : OK;
+    }
+    return OK;
+}
+
+static err node_add(struct reader *r, enum json_kind kind, struct str text)
+{
+    struct json_doc *doc = r->doc;
+
+    if (doc->count == doc->node_max)
+        return fail(r, E_LIMIT, "too many values");
+    doc->node[doc->count++] = (struct json){text, kind, 1, 0};
+    return OK;
+}
+
+static err read_container(struct reader *r, enum json_kind kind)
+{
+    if (r->depth == JSON_DEPTH_MAX)
+        return fail(r, E_LIMIT, "nested too deeply");
+    TRY(node_add(r, kind, (struct str){}));
+    r->open[r->depth++] = r->doc->count - 1;
+    r->at++;
+    return OK;
+}
+
+static err read_literal(struct reader *r, enum json_kind kind, struct str literal)
+{
+    if (!str_starts((struct str){r->at, (usize)(r->end - r->at)}, literal))
+        return fail(r, E_FORMAT, "expected a value");
+    r->at += literal.len;
+    return node_add(r, kind, (struct str){});
+}
+
+/* ---- numbers ---- */
+
+static bool skip_digits(struct reader *r)
+{
+    char *first = r->at;
+
+    while (r->at < r->end && *r->at >= '0' && *r->at <= '9')
+        r->at++;
+    return r->at > first;
+}
+
+static bool skip_char(struct reader *r, char a, char b)
+{
+    if (r->at == r->end || (*r->at != a && *r->at != b))
+        return false;
+    r->at++;
+    return true;
+}
+
+static err read_number(struct reader *r)
+{
+    char *first = r->at;
+
+    skip_char(r, '-', '-');
+    if (!skip_char(r, '0', '0') && !skip_digits(r))
+        return fail(r, E_FORMAT, "expected a value");
+    if (skip_char(r, '.', '.') && !skip_digits(r))
+        return fail(r, E_FORMAT, "expected a digit");
+    if (skip_char(r, 'e', 'E')) {
+        skip_char(r, '+', '-');
+        if (!skip_digits(r))
+            return fail(r, E_FORMAT, "expected a digit");
+    }
+    return node_add(r, JSON_NUMBER, (struct str){first, (usize)(r->at - first)});
+}
+
+/* ---- strings ---- */
+
+static bool read_hex4(struct reader *r, u32 *value)
+{
+    *value = 0;
+    if (r->end - r->at < 4)
+        return false;
+    for (u32 i = 0; i < 4; i++) {
+        char c = *r->at++;
+        u32 lower = (u32)c | 0x20;
+        if (c >= '0' && c <= '9')
+            *value = *value * 16 + (u32)(c - '0');
+        else if (lower >= 'a' && lower <= 'f')
+            *value = *value * 16 + lower - 'a' + 10;
+        else
+            return false;
+    }
+    return true;
+}
+
+/* Behind "\u": one code point, from two escapes when the first is a high surrogate. */
+static bool read_code_point(struct reader *r, u32 *point)
+{
+    u32 low;
+
+    if (!read_hex4(r, point) || (*point & 0xfc00) == 0xdc00)
+        return false;
+    if ((*point & 0xfc00) != 0xd800)
+        return true;
+    if (!skip_char(r, '\\', '\\') || !skip_char(r, 'u', 'u') || !read_hex4(r, &low) ||
+        (low & 0xfc00) != 0xdc00)
+        return false;
+    *point = 0x10000 + ((*point & 0x3ff) << 10) + (low & 0x3ff);
+    return true;
+}
+
+/* Behind the backslash; the decoded bytes go to `to`, which never overtakes what is still unread. */
+static char *read_escape(struct reader *r, char *to)
+{
+    static const char from[] = "\"\\/bfnrt", into[] = "\"\\/\b\f\n\r\t";
+    u32 point;
+
+    if (skip_char(r, 'u', 'u'))
+        return read_code_point(r, &point) ? to + utf8_encode(point, to) : NULL;
+    for (usize i = 0; i < sizeof(from) - 1; i++) {
+        if (skip_char(r, from[i], from[i])) {
+            *to = into[i];
+            return to + 1;
+        }
+    }
+    return NULL;
+}
+
+static err read_string(struct reader *r)
+{
+    char *first = ++r->at, *to = first;
+
+    while (r->at < r->end && *r->at != '"') {
+        u32 point;
+        if ((u8)*r->at < 0x20)
+            return fail(r, E_FORMAT, "control character in a string");
+        if (*r->at == '\\') {
+            r->at++;
+            to = read_escape(r, to);
+            if (!to)
+                return fail(r, E_FORMAT, "invalid escape");
+            continue;
+        }
+        usize len = utf8_decode((struct str){r->at, (usize)(r->end - r->at)}, &point);
+        if (!len)
+            return fail(r, E_FORMAT, "invalid UTF-8");
+        memmove(to, r->at, len);
+        to += len;
+        r->at += len;
+    }
+    if (r->at == r->end)
+        return fail(r, E_FORMAT, "string without an end");
+    r->at++;
+    return node_add(r, JSON_STRING, (struct str){first, (usize)(to - first)});
+}
+
+static err read_key(struct reader *r)
+{
+    if (peek(r) != '"')
+        return fail(r, E_FORMAT, "expected a member's name");
+    TRY(read_string(r));
+    if (peek(r) != ':')
+        return fail(r, E_FORMAT, "expected ':'");
+    r->at++;
+    return OK;
+}
+
+static err read_value(struct reader *r)
+{
+    switch (peek(r)) {
+    case '{': return read_container(r, JSON_OBJECT);
+    case '[': return read_container(r, JSON_ARRAY);
+    case '"': return read_string(r);
+    case 't': return read_literal(r, JSON_TRUE, STR("true"));
+    case 'f': return read_literal(r, JSON_FALSE, STR("false"));
+    case 'n': return read_literal(r, JSON_NULL, STR("null"));
+    default: return read_number(r);
+    }
+}
+
+/* ---- looking into a document ---- */
+
+const struct json *json_member(const struct json *object, struct str name)
+{
+    const struct json *key = json_first(object), *found = NULL;
+
+    for (u32 i = 0; object->kind == JSON_OBJECT && i < object->count; i++) {
+        if (str_eq(key->text, name))
+            found = key + 1;
+        key = json_next(key + 1);
+    }
+    return found;
+}
+
+err json_i64(const struct json *node, i64 *value)
+{
+    bool negative = node->text.len && node->text.ptr[0] == '-';
+    u64 size;
+
+    if (node->kind != JSON_NUMBER)
+        return E_FORMAT;
+    TRY(str_to_u64(str_slice(node->text, negative, node->text.len), &size));
+    if (size > (u64)INT64_MAX + negative)
+        return E_RANGE;
+    *value = (i64)(negative ? 0 - size : size);
+    return OK;
+}
+
+/* ---- writing ---- */
+
+void json_put_chars(struct text *out, struct str text)
+{
+    while (text.len) {
+        u32 point = 0;
+        usize len = utf8_decode(text, &point);
+        if (len == 0)
+            text_put(out, STR("\xef\xbf\xbd")); /* U+FFFD */
+        else if (point == '"' || point == '\\')
+            text_fmt(out, "\\%c", (char)point);
+        else if (point == '\n')
+            text_put(out, STR("\\n"));
+        else if (point < 0x20 || point == 0x7f)
+            text_fmt(out, "\\u%04x", point);
+        else
+            text_put(out, str_slice(text, 0, len));
+        text = str_slice(text, len ? len : 1, text.len);
+    }
+}
+
+void json_put_str(struct text *out, struct str text)
+{
+    text_char(out, '"');
+    json_put_chars(out, text);
+    text_char(out, '"');
+}
