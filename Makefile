@@ -96,9 +96,9 @@ objects  = $(patsubst %,$(1)/%.o,$(basename $(2)))
 build/target/kernel/%.o build/target/pci/%.o: ROOM = -mgeneral-regs-only
 build/target/ml/%.o: ROOM = -march=x86-64-v3
 
-# ---- generated: the build's name and the page ----
+# ---- generated: the build's name, the page, the classes of characters ----
 
-READY = build/gen/version.h $(if $(wildcard net/page/index.html),build/gen/page.h) $(DEPS)/lwip.ok
+READY = build/gen/version.h build/gen/page.h build/gen/unicode.h $(DEPS)/lwip.ok
 
 build/gen/version.h: FORCE
 	@mkdir -p $(@D)
@@ -110,6 +110,9 @@ build/gen/page.h: net/page/index.html
 	@echo 'static const unsigned char page_gz[] = {' >$@
 	@gzip -9nc $< | od -An -v -tu1 | sed 's/  */,/g; s/^,//; s/$$/,/' >>$@
 	@echo '};' >>$@
+build/gen/unicode.h: tools/gen_unicode.py
+	@mkdir -p $(@D)
+	@python3 $< >$@
 FORCE:
 
 # ---- the five trees ----

@@ -1,7 +1,7 @@
 /*
  * test.h: one assertion style, tests register themselves in a linker section; the runner is test.c.
- * A test's first line says what it guards. Random tests draw from test_random, whose seed the runner
- * prints.
+ * A test's first line says what it guards. Random tests draw from test_random, whose seed the
+ * runner prints.
  */
 #ifndef NOHOST_TEST_H
 #define NOHOST_TEST_H
@@ -51,8 +51,8 @@ void test_fail(const char *file, int line, const char *format, ...);
 u64 test_random(void);
 u32 test_random_below(u32 limit);
 f32 test_random_f32(f32 low, f32 high);
-/* A file given to the runner with --data NAME=PATH (the model, a witness's output); NULL when absent:
- * then test_skip. */
+/* A file given to the runner with --data NAME=PATH (the model, a witness's output); NULL when
+ * absent: then test_skip. */
 const char *test_data(const char *name);
 __attribute__((noreturn)) void test_skip(const char *why);
 
