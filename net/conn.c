@@ -1,11 +1,12 @@
 /*
- * conn.c: TCP connections as streams (priv.h): places, what has arrived, back-pressure, and a bounded
- * end. lwIP's callbacks fill a place and set flags; the loop does the rest. Knows no HTTP.
+ * conn.c: TCP connections as streams (priv.h): places, what has arrived, back-pressure, and a
+ * bounded end. lwIP's callbacks fill a place and set flags; the loop does the rest. Knows no HTTP.
  * Follows: RFC 9293; lwIP 2.2.1, doc/rawapi.txt.
  */
 #include "net/stack.h"
 
-/* A connection that was closed may drain this long; then it is reset (lwIP polls twice a second). */
+/* A connection that was closed may drain this long; then it is reset (lwIP polls twice a second).
+ */
 #define LINGER_POLLS     40u
 #define KEEP_IDLE_MS     60000u /* a peer that vanished without a word is found within two minutes */
 #define KEEP_INTERVAL_MS 10000u
@@ -22,7 +23,8 @@ err conns_open(struct tcp_conns *conns, u16 port)
     if (!pcb || !rings)
         return E_NOMEM;
     for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
-        conns->conn[i] = (struct tcp_conn){.stream.ops = &conn_ops, .ring = rings + (usize)i * TCP_WND};
+        conns->conn[i] =
+            (struct tcp_conn){.stream.ops = &conn_ops, .ring = rings + (usize)i * TCP_WND};
     CHECK(tcp_bind(pcb, IP_ANY_TYPE, port) == ERR_OK);
     conns->listener = tcp_listen(pcb);
     if (!conns->listener)
@@ -86,7 +88,8 @@ static err_t accepted(void *ctx, struct tcp_pcb *pcb, err_t status)
         conns->refused++;
         return ERR_MEM; /* lwIP resets it */
     }
-    *conn = (struct tcp_conn){.stream.ops = &conn_ops, .ring = conn->ring, .pcb = pcb, .taken = true, .waiting = true};
+    *conn = (struct tcp_conn){
+        .stream.ops = &conn_ops, .ring = conn->ring, .pcb = pcb, .taken = true, .waiting = true};
     ipaddr_ntoa_r(&pcb->remote_ip, conn->stream.peer, sizeof conn->stream.peer);
     tcp_setprio(pcb, TCP_PRIO_NORMAL + 1); /* a flood of new ones cannot push it out */
     tcp_nagle_disable(pcb);
@@ -192,7 +195,8 @@ static enum stream_state conn_state(struct stream *stream)
     return conn->peer_done ? STREAM_PEER_DONE : STREAM_OPEN;
 }
 
-/* ---- the end: the place is free at once, the control block lives on until its peer agrees or time is up ---- */
+/* ---- the end: the place is free at once, the control block lives on until its peer agrees or time
+ * is up ---- */
 
 static err_t drained(void *ctx, struct tcp_pcb *pcb, struct pbuf *chain, err_t status)
 {

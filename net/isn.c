@@ -10,7 +10,8 @@
 #define CLOCK_NS 4000u /* RFC 6528, section 3: M ticks every 4 microseconds */
 
 /* lwIP asks without a context; the only interface there is carries it. */
-u32_t port_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote, u16_t remote_port)
+u32_t port_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote,
+                   u16_t remote_port)
 {
     const struct stack *stack = netif_default->state;
     struct {
@@ -19,8 +20,10 @@ u32_t port_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *re
     } ends = {.local_port = local_port, .remote_port = remote_port};
     usize address_bytes = IP_IS_V6(local) ? 16 : 4;
 
-    memcpy(ends.local, IP_IS_V6(local) ? (const void *)ip_2_ip6(local) : ip_2_ip4(local), address_bytes);
-    memcpy(ends.remote, IP_IS_V6(remote) ? (const void *)ip_2_ip6(remote) : ip_2_ip4(remote), address_bytes);
+    memcpy(ends.local, IP_IS_V6(local) ? (const void *)ip_2_ip6(local) : ip_2_ip4(local),
+           address_bytes);
+    memcpy(ends.remote, IP_IS_V6(remote) ? (const void *)ip_2_ip6(remote) : ip_2_ip4(remote),
+           address_bytes);
     return (u32)(time_ns() / CLOCK_NS + siphash(stack->isn_key, (const u8 *)&ends, sizeof ends));
 }
 

@@ -64,7 +64,8 @@ void net_status(const struct net *net, struct net_status *status)
     const struct netif *netif = &net->stack.netif;
     u32 found = 0;
 
-    *status = (struct net_status){.link_up = net->stack.link, .connections = conns_count(&net->conns)};
+    *status =
+        (struct net_status){.link_up = net->stack.link, .connections = conns_count(&net->conns)};
     if (!net->stack.nic)
         return;
     status->bound = !ip4_addr_isany(netif_ip4_addr(netif));
@@ -89,7 +90,8 @@ static void metrics_pool(struct text *out, const char *name, const struct stats_
 {
     text_fmt(out, "nohost_net_pool_used{pool=\"%s\"} %llu\n", name, (unsigned long long)pool->used);
     text_fmt(out, "nohost_net_pool_peak{pool=\"%s\"} %llu\n", name, (unsigned long long)pool->max);
-    text_fmt(out, "nohost_net_pool_size{pool=\"%s\"} %llu\n", name, (unsigned long long)pool->avail);
+    text_fmt(out, "nohost_net_pool_size{pool=\"%s\"} %llu\n", name,
+             (unsigned long long)pool->avail);
     text_fmt(out, "nohost_net_pool_refused_total{pool=\"%s\"} %u\n", name, (u32)pool->err);
 }
 
@@ -105,10 +107,12 @@ void net_metrics(struct text *out)
         const char *name;
         u64 value;
     } counts[] = {
-        {"rx_frames", nic->rx_frames},   {"rx_bytes", nic->rx_bytes},     {"rx_errors", nic->rx_errors},
-        {"rx_dropped", nic->rx_dropped}, {"tx_frames", nic->tx_frames},   {"tx_bytes", nic->tx_bytes},
+        {"rx_frames", nic->rx_frames},   {"rx_bytes", nic->rx_bytes},
+        {"rx_errors", nic->rx_errors},   {"rx_dropped", nic->rx_dropped},
+        {"tx_frames", nic->tx_frames},   {"tx_bytes", nic->tx_bytes},
         {"tx_dropped", nic->tx_dropped},
     };
     for (u32 i = 0; i < ARRAY_LEN(counts); i++)
-        text_fmt(out, "nohost_net_%s_total %llu\n", counts[i].name, (unsigned long long)counts[i].value);
+        text_fmt(out, "nohost_net_%s_total %llu\n", counts[i].name,
+                 (unsigned long long)counts[i].value);
 }

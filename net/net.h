@@ -57,9 +57,9 @@ struct nic_ops {
     /* Next received buffer; false when none. It stays valid, and is returned again, until rx_release. */
     bool (*rx_next)(struct nic *nic, struct nic_frame *frame);
     void (*rx_release)(struct nic *nic);
-    /* Copies a frame given in pieces into a transmit buffer. csum_start/csum_offset: as virtio; csum_start 0: none.
+    /* Copies a frame into a transmit buffer. csum_start/csum_offset: as virtio; csum_start 0: none.
      * E_BUSY when the ring is full: the caller tries again later. */
-    err (*tx)(struct nic *nic, const struct str *piece, u32 count, u16 csum_start, u16 csum_offset);
+    err (*tx)(struct nic *nic, struct str frame, u16 csum_start, u16 csum_offset);
     /* All frames given to tx so far are on their way (one doorbell for many frames). */
     void (*tx_kick)(struct nic *nic);
     /* Interrupts on (before idling) or off (while polling). */

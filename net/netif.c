@@ -1,7 +1,8 @@
 /*
  * netif.c: the interface under lwIP: frames between the card and the stack, checksums left to the
- * card, link, addresses (DHCP, static, fallback, SLAAC), name service (mDNS) and clock (SNTP). Knows
- * no connection. Follows: lwIP 2.2.1, doc/NO_SYS_SampleCode.c; RFC 2131, 3927, 4862, 6762, 4330.
+ * card, link, addresses (DHCP, static, fallback, SLAAC), name service (mDNS) and clock (SNTP).
+ * Knows no connection. Follows: lwIP 2.2.1, doc/NO_SYS_SampleCode.c; RFC 2131, 3927, 4862, 6762,
+ * 4330.
  */
 #include "net/stack.h"
 
@@ -18,9 +19,11 @@
 #include "lwip/timeouts.h"
 #include "netif/ethernet.h"
 
-#define LOOK_NS          (100 * NS_PER_MS) /* the link is looked at ten times a second */
-#define POLL_NS          (1 * NS_PER_MS)   /* and frames this often when the card cannot interrupt */
-#define DHCP_PATIENCE_NS (4 * NS_PER_S)    /* two of DHCP's tries (RFC 2131, 4.1), then the fallback */
+#define LOOK_NS (100 * NS_PER_MS) /* the link is looked at ten times a second */
+#define POLL_NS (1 * NS_PER_MS)   /* and frames this often when the card cannot interrupt */
+#define DHCP_PATIENCE_NS                                                                           \
+    (4 * NS_PER_S) /* two of DHCP's tries (RFC 2131, 4.1), then the fallback                       \
+                    */
 #define MTU_MAX          1500u
 #define ADDRESS_TEXT_MAX 48u
 
@@ -120,9 +123,10 @@ static bool frame_in(struct stack *stack)
     struct pbuf *frame = stack->in;
     stack->in = NULL;
     stack->in_dropped = false;
-    /* Flags belong to the interface, checksums to frames: input runs to its end before the next frame. */
+    /* Flags belong to the interface, checksums to frames: input runs to its end before the next
+     * frame. */
     u16 verify = stack->in_checked ? 0 : NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP;
-    stack->netif.chksum_flags &= (u16)~(NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP);
+    stack->netif.chksum_flags &= (u16) ~(NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP);
     stack->netif.chksum_flags |= verify;
     if (frame && stack->netif.input(frame, &stack->netif) != ERR_OK)
         pbuf_free(frame);
@@ -165,8 +169,8 @@ static err_t frame_out(struct netif *netif, struct pbuf *chain)
         pbuf_copy_partial(chain, frame, chain->tot_len, 0);
     }
     u16 start = nic->tx_checksum ? checksum_start(frame, chain->tot_len) : 0;
-    struct str piece = {(const char *)frame, chain->tot_len};
-    if (nic->ops->tx(nic, &piece, 1, start, offsetof(struct tcp_hdr, chksum)) != OK) {
+    if (nic->ops->tx(nic, (struct str){(const char *)frame, chain->tot_len}, start,
+                     offsetof(struct tcp_hdr, chksum)) != OK) {
         nic->stats.tx_dropped++;
         return ERR_MEM; /* TCP keeps its segment and tries again */
     }
@@ -189,7 +193,8 @@ static u16 checksum_start(u8 *frame, u32 len)
 {
     const u8 *ip = frame + SIZEOF_ETH_HDR;
     bool v4 = len > SIZEOF_ETH_HDR + IP_HLEN + TCP_HLEN && ip[0] >> 4 == 4 && ip[9] == IP_PROTO_TCP;
-    bool v6 = len > SIZEOF_ETH_HDR + IP6_HLEN + TCP_HLEN && ip[0] >> 4 == 6 && ip[6] == IP_PROTO_TCP;
+    bool v6 =
+        len > SIZEOF_ETH_HDR + IP6_HLEN + TCP_HLEN && ip[0] >> 4 == 6 && ip[6] == IP_PROTO_TCP;
     u32 start = SIZEOF_ETH_HDR + (v4 ? (ip[0] & 15u) * 4 : IP6_HLEN);
 
     if ((!v4 && !v6) || start + TCP_HLEN > len)
@@ -212,8 +217,8 @@ static err_t interface_init(struct netif *netif)
     memcpy(netif->hwaddr, stack->nic->mac, sizeof stack->nic->mac);
     netif->hwaddr_len = sizeof stack->nic->mac;
     netif->mtu = (u16)min_u32(stack->nic->mtu, MTU_MAX);
-    netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET | NETIF_FLAG_IGMP |
-                   NETIF_FLAG_MLD6;
+    netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET |
+                   NETIF_FLAG_IGMP | NETIF_FLAG_MLD6;
     netif->output = etharp_output;
     netif->output_ip6 = ethip6_output;
     netif->linkoutput = frame_out;
@@ -264,7 +269,8 @@ static void fallback_take(struct stack *stack)
     ip4_addr_t address;
 
     stack->fallback = true;
-    log_warn("net", "no DHCP server answered in %u s, still asking", (u32)(DHCP_PATIENCE_NS / NS_PER_S));
+    log_warn("net", "no DHCP server answered in %u s, still asking",
+             (u32)(DHCP_PATIENCE_NS / NS_PER_S));
     if (address_read(stack->config->ip4_fallback, "fallback", &address))
         address_take(stack, &address);
     else if (autoip_start(&stack->netif) != ERR_OK)
@@ -332,7 +338,8 @@ static void log_addresses(struct stack *stack, u64 now)
     for (u8 i = 0; i < LWIP_IPV6_NUM_ADDRESSES; i++) {
         bool valid = ip6_addr_ispreferred(netif_ip6_addr_state(&stack->netif, i));
         if (valid && !(stack->ip6_seen >> i & 1))
-            log_info("net", "address %s, %u ms after link", ip6addr_ntoa(netif_ip6_addr(&stack->netif, i)), ms);
+            log_info("net", "address %s, %u ms after link",
+                     ip6addr_ntoa(netif_ip6_addr(&stack->netif, i)), ms);
         stack->ip6_seen = (u8)((stack->ip6_seen & ~(1u << i)) | (u32)valid << i);
     }
 }

@@ -22,10 +22,10 @@ struct stack {
     const struct net_config *config;
     struct nic *nic; /* NULL: no card; the stack then only keeps time */
     struct netif netif;
-    struct pbuf *in;   /* parts of a frame that is not complete yet */
-    bool in_dropped;   /* its other parts are to be dropped as well */
-    bool in_checked;   /* the card has verified its TCP or UDP checksum */
-    bool tx_waiting;   /* frames were given to the card since the last doorbell */
+    struct pbuf *in; /* parts of a frame that is not complete yet */
+    bool in_dropped; /* its other parts are to be dropped as well */
+    bool in_checked; /* the card has verified its TCP or UDP checksum */
+    bool tx_waiting; /* frames were given to the card since the last doorbell */
     bool irq_on, link, fallback, named, time_asked;
     volatile bool name_taken; /* set by the mDNS callback */
     u64 isn_key[2];
@@ -73,7 +73,8 @@ struct tcp_conns {
 
 /* Listens on the port, IPv4 and IPv6. E_NOMEM. */
 err conns_open(struct tcp_conns *conns, u16 port);
-/* Shows each new connection to accept(ctx, stream); aborts it when that says no. True when there was one. */
+/* Shows each new connection to accept(ctx, stream); aborts it when that says no. True when there
+ * was one. */
 bool conns_accept(struct tcp_conns *conns, bool (*accept)(void *ctx, struct stream *), void *ctx);
 /* Hands to the interface whatever the windows allow. */
 void conns_flush(struct tcp_conns *conns);

@@ -1,7 +1,7 @@
 /*
  * lwipopts.h: how lwIP is built: raw API, one thread, fixed pools, both address families, nothing
- * that a server of one port does not need. Sizes follow from NET_CONNECTIONS_MAX (64) and from the
- * rule that a peer may exhaust its own share only. Follows: lwIP 2.2.1, lwip/opt.h.
+ * that a server of one port does not need; what is not here keeps lwIP's default. Sizes follow from
+ * NET_CONNECTIONS_MAX (64): a peer may exhaust its own share only. Follows: lwIP 2.2.1, lwip/opt.h.
  */
 #ifndef NOHOST_LWIPOPTS_H
 #define NOHOST_LWIPOPTS_H
@@ -11,11 +11,8 @@
 #define SYS_LIGHTWEIGHT_PROT 0
 #define LWIP_SOCKET         0
 #define LWIP_NETCONN        0
-#define LWIP_TIMERS         1
 
 /* ---- memory: a heap for what is sent, pools for everything else, no malloc ---- */
-#define MEM_LIBC_MALLOC     0
-#define MEMP_MEM_MALLOC     0
 #define MEM_ALIGNMENT       8
 #define MEM_SIZE            (3 * 1024 * 1024) /* 64 connections with a full send queue: 2.2 MB */
 #define PBUF_POOL_SIZE      512 /* frames on their way in; conn.c empties them at once */
@@ -29,44 +26,23 @@
 #define LWIP_RAW            0
 #define MEMP_NUM_SYS_TIMEOUT (LWIP_NUM_SYS_TIMEOUT_INTERNAL + 16) /* mDNS and SNTP have their own */
 #define LWIP_STATS          1 /* pools are counted for /metrics and for the leak tests */
-#define LINK_STATS          0
-#define ETHARP_STATS        0
-#define IP_STATS            0
-#define IPFRAG_STATS        0
-#define ICMP_STATS          0
-#define IGMP_STATS          0
-#define UDP_STATS           0
-#define TCP_STATS           0
-#define IP6_STATS           0
-#define ICMP6_STATS         0
-#define IP6_FRAG_STATS      0
-#define MLD6_STATS          0
-#define ND6_STATS           0
 
 /* ---- interface ---- */
 #define LWIP_SINGLE_NETIF   1
-#define LWIP_NETIF_LOOPBACK 0
-#define LWIP_HAVE_LOOPIF    0
 #define LWIP_NETIF_HOSTNAME 1
 #define LWIP_NETIF_EXT_STATUS_CALLBACK 1
 #define LWIP_NUM_NETIF_CLIENT_DATA 1 /* mDNS */
 #define LWIP_CHECKSUM_CTRL_PER_NETIF 1 /* netif.c sets the flags frame by frame */
 #define LWIP_CHKSUM_ALGORITHM 3
-#define ETH_PAD_SIZE        0
 
 /* ---- IPv4 ---- */
-#define LWIP_IPV4           1
-#define LWIP_ARP            1
 #define ARP_TABLE_SIZE      64
 #define ARP_QUEUEING        1
-#define ETHARP_TRUST_IP_MAC 0
-#define IP_FORWARD          0
-#define IP_OPTIONS_ALLOWED  1
 #define IP_REASS_MAX_PBUFS  16
 #define MEMP_NUM_REASSDATA  4
 #define LWIP_IGMP           1
 #define LWIP_DHCP           1
-#define LWIP_DHCP_DOES_ACD_CHECK 0 /* its probes take seconds; a served address is the server's word */
+#define LWIP_DHCP_DOES_ACD_CHECK 0 /* takes seconds; the server knows what it gives */
 #define LWIP_DHCP_GET_NTP_SRV 1
 #define LWIP_DHCP_MAX_NTP_SERVERS 1
 #define LWIP_AUTOIP         1
@@ -76,25 +52,18 @@
 /* ---- IPv6 ---- */
 #define LWIP_IPV6           1
 #define LWIP_IPV6_NUM_ADDRESSES 4
-#define LWIP_IPV6_AUTOCONFIG 1
 #define LWIP_IPV6_DUP_DETECT_ATTEMPTS 1
-#define LWIP_IPV6_MLD       1
-#define LWIP_IPV6_DHCP6     0
-#define LWIP_IPV6_FORWARD   0
-#define LWIP_IPV6_FRAG      1
 #define LWIP_ND6_NUM_NEIGHBORS 32
 #define LWIP_ND6_NUM_DESTINATIONS 64
 #define LWIP_ND6_RDNSS_MAX_DNS_SERVERS 1
 #define MEMP_NUM_ND6_QUEUE  32
 
 /* ---- TCP ---- */
-#define LWIP_TCP            1
 #define TCP_MSS             1440 /* fits a 1500-byte frame over IPv4 and IPv6 */
 #define TCP_WND             (32 * 1024) /* conn.c keeps a ring of this size per connection */
 #define TCP_SND_BUF         (16 * TCP_MSS)
 #define TCP_SND_QUEUELEN    48
-#define TCP_OVERSIZE        256 /* streams send small pieces: a whole segment each would waste the heap */
-#define TCP_QUEUE_OOSEQ     1
+#define TCP_OVERSIZE        256 /* streams send small pieces: whole segments would waste the heap */
 #define TCP_OOSEQ_MAX_PBUFS 6 /* 64 connections cannot hold more than 384 of the 512 frames */
 #define TCP_LISTEN_BACKLOG  1
 #define TCP_DEFAULT_LISTEN_BACKLOG 32
@@ -103,7 +72,6 @@
 #define LWIP_HOOK_FILENAME  "arch/hooks.h"
 
 /* ---- UDP services ---- */
-#define LWIP_UDP            1
 #define LWIP_DNS            1
 #define DNS_MAX_SERVERS     2
 #define DNS_TABLE_SIZE      2

@@ -1,0 +1,396 @@
+/*
+ * nic_e1000e.c: Intel 82574L and what imitates it. One receive and one transmit ring of legacy
+ * descriptors, one interrupt for everything. Trusts no length that the device writes. Knows no
+ * protocol above Ethernet.
+ * Follows: Intel 82574 GbE Controller Family Datasheet, revision 3.4: 4.6 (software start), 7.1
+ * (receive), 7.2 (transmit), 7.4 (interrupts), 10.2 (registers).
+ */
+#include "net/net.h"
+#include "pci/pci.h"
+
+#define INTEL           0x8086u
+#define E1000E_82574    0x10d3u
+#define REGISTERS_BYTES 0x8000u
+#define RING_SIZE       256u
+#define BUFFER_BYTES    2048u
+#define MTU             1500u
+#define RESET_WAIT_MS   100u
+#define RESET_QUIET_NS  NS_PER_MS /* no access while the reset runs */
+#define TX_STALL_NS     (5 * NS_PER_S)
+#define FAULTS_MAX      8u /* then the card stays off */
+#define ALL_ONES        0xffffffffu
+
+// clang-format off
+enum reg {
+    CTRL = 0x0000, STATUS = 0x0008, EECD = 0x0010, CTRL_EXT = 0x0018,       /* 10.2.2 general */
+    ICR = 0x00c0, IMS = 0x00d0, IMC = 0x00d8, EIAC = 0x00dc, IVAR = 0x00e4, /* 10.2.4 interrupts */
+    RCTL = 0x0100, RDBAL = 0x2800, RDBAH = 0x2804, RDLEN = 0x2808,          /* 10.2.5 receive */
+    RDH = 0x2810, RDT = 0x2818, RXCSUM = 0x5000, RFCTL = 0x5008,
+    MTA = 0x5200, RAL = 0x5400, RAH = 0x5404,
+    TCTL = 0x0400, TIPG = 0x0410, TDBAL = 0x3800, TDT = 0x3818, TXDCTL = 0x3828, /* 10.2.6 transmit */
+};
+enum field {
+    CTRL_MASTER_DISABLE = 1 << 2, CTRL_LINK_UP = 1 << 6, CTRL_FORCE_SPEED_DUPLEX = 3 << 11,
+    CTRL_RESET = 1 << 26, STATUS_LINK_UP = 1 << 1, STATUS_MASTER = 1 << 19,
+    EECD_AUTO_READ_DONE = 1 << 9, CTRL_EXT_DRIVER_LOADED = 1 << 28,
+    IVAR_RXQ0_TO_0 = 8, IVAR_OTHER_TO_0 = 8 << 16,
+    /* link, few buffers, overrun, frame; with MSI-X: queue 0, other */
+    CAUSES = 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 20 | 1 << 24,
+    RCTL_ON = 1 << 1, RCTL_ALL_MULTICAST = 1 << 4, RCTL_BROADCAST = 1 << 15,
+    RCTL_STRIP_CRC = 1 << 26, RXCSUM_IP_TCP_UDP = 3 << 8, MTA_WORDS = 128,
+    TCTL_ON = 1 << 1, TCTL_PAD_SHORT = 1 << 3, TCTL_COLLISIONS = 0xf << 4 | 0x3f << 12,
+    TIPG_COPPER = 8 | 8 << 10 | 6 << 20, TXDCTL_WRITE_BACK_EACH = 1 << 16 | 1 << 22 | 1 << 24,
+};
+/* 7.1.4 and 7.2.10: legacy descriptors */
+enum { RX_DONE = 1, RX_END = 2, RX_NOT_CHECKED = 4, RX_CHECKED = 3 << 4, RX_CHECKSUM_BAD = 1 << 5,
+       RX_FRAME_BAD = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 4 | 1 << 7 };
+enum { TX_END = 1, TX_ADD_CRC = 2, TX_REPORT = 8, TX_DONE = 1 };
+struct rx_desc { u64 address; u16 len, checksum; u8 status, errors; u16 special; };
+struct tx_desc { u64 address; u16 len; u8 csum_offset, command, status, csum_start; u16 special; };
+_Static_assert(sizeof(struct rx_desc) == 16 && sizeof(struct tx_desc) == 16, "82574, 7.1.4");
+// clang-format on
+
+struct rings {
+    struct rx_desc rx[RING_SIZE];
+    struct tx_desc tx[RING_SIZE];
+    u8 rx_buffer[RING_SIZE][BUFFER_BYTES], tx_buffer[RING_SIZE][BUFFER_BYTES];
+};
+
+struct e1000e {
+    struct nic nic; /* first: the card is its nic */
+    struct pci_dev *dev;
+    struct mmio regs;
+    struct dma dma;
+    struct rings *ring;
+    u32 rx_next, tx_next, tx_done; /* indices */
+    u32 rx_len, rx_untold;
+    u64 tx_progress_ns;
+    u32 faults;
+    bool dead;
+};
+
+static const struct nic_ops e1000e_ops;
+static err start(struct e1000e *e);
+static void interrupted(void *ctx);
+
+struct nic *nic_e1000e_start(struct pci_bus *bus)
+{
+    struct pci_dev *dev = pci_find(bus, NULL, INTEL, E1000E_82574);
+    struct e1000e *e = dev ? pages_alloc(sizeof *e) : NULL;
+
+    if (!e)
+        return NULL;
+    *e = (struct e1000e){.nic = {.name = dev->name, .mtu = MTU, .ops = &e1000e_ops}, .dev = dev};
+    pci_enable(dev, true);
+    if (pci_map_bar(dev, 0, &e->regs) != OK || e->regs.bytes < REGISTERS_BYTES ||
+        dma_alloc(dev, sizeof *e->ring, 4096, &e->dma) != OK) {
+        log_error(dev->name,
+                  "e1000e: want %u bytes of registers and memory for the rings, saw %llu",
+                  REGISTERS_BYTES, (unsigned long long)e->regs.bytes);
+        return NULL;
+    }
+    e->ring = e->dma.ptr;
+    e->nic.has_irq = pci_vectors(dev) > 0 && pci_vector_on(dev, 0, interrupted, e) == OK;
+    if (start(e) != OK)
+        return NULL;
+    const u8 *mac = e->nic.mac;
+    log_info(dev->name, "e1000e %02x:%02x:%02x:%02x:%02x:%02x, %s", mac[0], mac[1], mac[2], mac[3],
+             mac[4], mac[5], e->nic.has_irq ? "interrupts" : "polled");
+    return &e->nic;
+}
+
+static void interrupted(void *ctx)
+{
+    ((struct e1000e *)ctx)->nic.irq_pending = true;
+}
+
+/* ---- start, 4.6, step by step; also how a card that broke the rules gets another chance ---- */
+
+static err device_reset(struct e1000e *e);
+static err mac_read(struct e1000e *e);
+static void receive_start(struct e1000e *e);
+static void transmit_start(struct e1000e *e);
+
+static u32 reg_read(const struct e1000e *e, enum reg reg)
+{
+    return mmio_read32(&e->regs, reg);
+}
+
+static void reg_write(const struct e1000e *e, enum reg reg, u32 value)
+{
+    mmio_write32(&e->regs, reg, value);
+}
+
+static err start(struct e1000e *e)
+{
+    TRY(device_reset(e));
+    TRY(mac_read(e));
+    reg_write(e, CTRL_EXT, reg_read(e, CTRL_EXT) | CTRL_EXT_DRIVER_LOADED);
+    reg_write(e, CTRL, (reg_read(e, CTRL) | CTRL_LINK_UP) & ~(u32)CTRL_FORCE_SPEED_DUPLEX);
+    reg_write(e, IVAR, IVAR_RXQ0_TO_0 | IVAR_OTHER_TO_0);
+    reg_write(e, EIAC, 0); /* causes are cleared when interrupts are armed, never by the card */
+    memset(e->ring, 0, sizeof *e->ring);
+    receive_start(e);
+    transmit_start(e);
+    return OK;
+}
+
+static err reg_wait(const struct e1000e *e, enum reg reg, u32 mask, u32 want)
+{
+    u64 end = time_ns() + RESET_WAIT_MS * NS_PER_MS;
+    u32 seen;
+
+    while (((seen = reg_read(e, reg)) & mask) != want && time_ns() < end)
+        cpu_relax();
+    if ((seen & mask) == want && seen != ALL_ONES)
+        return OK;
+    log_error(e->dev->name, "e1000e: want %08x of %08x in register %04x, saw %08x", want, mask, reg,
+              seen);
+    return E_TIMEOUT;
+}
+
+/* 4.6.2: no transfer may be under way when the reset comes; then the card reads its settings. */
+static err device_reset(struct e1000e *e)
+{
+    reg_write(e, IMC, ALL_ONES);
+    reg_write(e, RCTL, 0);
+    reg_write(e, TCTL, 0);
+    reg_write(e, CTRL, reg_read(e, CTRL) | CTRL_MASTER_DISABLE);
+    TRY(reg_wait(e, STATUS, STATUS_MASTER, 0));
+    reg_write(e, CTRL, reg_read(e, CTRL) | CTRL_RESET);
+    for (u64 end = time_ns() + RESET_QUIET_NS; time_ns() < end;)
+        cpu_relax();
+    TRY(reg_wait(e, CTRL, CTRL_RESET, 0));
+    TRY(reg_wait(e, EECD, EECD_AUTO_READ_DONE, EECD_AUTO_READ_DONE));
+    reg_write(e, IMC, ALL_ONES);
+    reg_write(e, ICR, ALL_ONES);
+    return OK;
+}
+
+static err mac_read(struct e1000e *e)
+{
+    u64 address = (u64)reg_read(e, RAH) << 32 | reg_read(e, RAL);
+
+    for (u32 i = 0; i < sizeof e->nic.mac; i++)
+        e->nic.mac[i] = (u8)(address >> 8 * i);
+    if (address << 16 != 0 && !(e->nic.mac[0] & 1))
+        return OK;
+    log_error(e->dev->name, "e1000e: want an address of one machine, saw %llx",
+              (unsigned long long)address);
+    return E_DEVICE;
+}
+
+static u64 bus_of(const struct e1000e *e, const void *inside)
+{
+    return e->dma.bus.v + (u64)((const u8 *)inside - (const u8 *)e->dma.ptr);
+}
+
+static void ring_write(const struct e1000e *e, enum reg base_low, const void *ring)
+{
+    u64 bus = bus_of(e, ring);
+
+    reg_write(e, base_low, (u32)bus);
+    reg_write(e, base_low + (RDBAH - RDBAL), (u32)(bus >> 32));
+    reg_write(e, base_low + (RDLEN - RDBAL), RING_SIZE * (u32)sizeof(struct rx_desc));
+    reg_write(e, base_low + (RDH - RDBAL), 0);
+    reg_write(e, base_low + (RDT - RDBAL), 0);
+}
+
+/* 4.6.5. All multicast: mDNS and neighbour discovery live on it, lwIP sorts it out. */
+static void receive_start(struct e1000e *e)
+{
+    for (u32 i = 0; i < MTA_WORDS; i++)
+        reg_write(e, MTA + i * 4, 0);
+    for (u32 i = 0; i < RING_SIZE; i++)
+        e->ring->rx[i].address = bus_of(e, e->ring->rx_buffer[i]);
+    e->rx_next = e->rx_untold = 0;
+    reg_write(e, RFCTL, 0); /* legacy descriptors */
+    reg_write(e, RXCSUM, RXCSUM_IP_TCP_UDP);
+    ring_write(e, RDBAL, e->ring->rx);
+    reg_write(e, RCTL, RCTL_ON | RCTL_ALL_MULTICAST | RCTL_BROADCAST | RCTL_STRIP_CRC);
+    dma_wmb();
+    reg_write(e, RDT, RING_SIZE - 1); /* one less than all: equal indices mean empty */
+}
+
+/* 4.6.6 */
+static void transmit_start(struct e1000e *e)
+{
+    for (u32 i = 0; i < RING_SIZE; i++)
+        e->ring->tx[i].address = bus_of(e, e->ring->tx_buffer[i]);
+    e->tx_next = e->tx_done = 0;
+    e->tx_progress_ns = time_ns();
+    ring_write(e, TDBAL, e->ring->tx);
+    reg_write(e, TIPG, TIPG_COPPER);
+    reg_write(e, TXDCTL, TXDCTL_WRITE_BACK_EACH);
+    reg_write(e, TCTL, TCTL_ON | TCTL_PAD_SHORT | TCTL_COLLISIONS);
+}
+
+/* The detector has logged. A card that keeps on is left off. */
+static void restart(struct e1000e *e)
+{
+    e->nic.stats.rx_errors++;
+    e->dead = ++e->faults > FAULTS_MAX || start(e) != OK;
+    if (e->dead && device_reset(e) == OK)
+        log_error(e->dev->name, "e1000e: switched off after %u faults", e->faults);
+}
+
+/* ---- the nic face ---- */
+
+static struct e1000e *e1000e_of(struct nic *nic)
+{
+    CHECK(nic->ops == &e1000e_ops);
+    return (struct e1000e *)nic;
+}
+
+static bool link_up(struct nic *nic)
+{
+    struct e1000e *e = e1000e_of(nic);
+
+    if (e->dead)
+        return false;
+    u32 status = reg_read(e, STATUS);
+    if (status == ALL_ONES) {
+        log_error(e->dev->name, "e1000e: want a status, saw %08x: the card is gone", status);
+        e->dead = true;
+    }
+    return !e->dead && status & STATUS_LINK_UP;
+}
+
+/* The descriptor goes back with its buffer; the card hears of it at the end of a batch. */
+static void rx_give_back(struct e1000e *e)
+{
+    e->ring->rx[e->rx_next].status = 0;
+    e->rx_next = (e->rx_next + 1) % RING_SIZE;
+    e->rx_untold++;
+}
+
+static void rx_tell(struct e1000e *e)
+{
+    dma_wmb();
+    reg_write(e, RDT,
+              (e->rx_next + RING_SIZE - 1) % RING_SIZE); /* equal indices would mean empty */
+    e->rx_untold = 0;
+}
+
+static bool rx_next(struct nic *nic, struct nic_frame *frame)
+{
+    struct e1000e *e = e1000e_of(nic);
+
+    for (u32 n = 0; n < RING_SIZE && !e->dead; n++) {
+        const struct rx_desc *at = &e->ring->rx[e->rx_next];
+        u8 status = __atomic_load_n(&at->status, __ATOMIC_ACQUIRE);
+        dma_rmb();
+        u8 errors = __atomic_load_n(&at->errors, __ATOMIC_RELAXED);
+        u16 len = __atomic_load_n(&at->len, __ATOMIC_RELAXED);
+        if (!(status & RX_DONE))
+            break;
+        if (len > BUFFER_BYTES) {
+            log_error(nic->name, "e1000e: want at most %u bytes, saw %u", BUFFER_BYTES, len);
+            restart(e);
+            return false;
+        }
+        if (status & RX_END && !(errors & RX_FRAME_BAD)) {
+            bool checked = status & RX_CHECKED && !(status & RX_NOT_CHECKED);
+            *frame = (struct nic_frame){.data = e->ring->rx_buffer[e->rx_next],
+                                        .len = len,
+                                        .checksum_good = checked && !(errors & RX_CHECKSUM_BAD)};
+            e->rx_len = len;
+            return true;
+        }
+        nic->stats.rx_errors++; /* damaged on the wire */
+        rx_give_back(e);
+    }
+    if (e->rx_untold && !e->dead)
+        rx_tell(e);
+    return false;
+}
+
+static void rx_release(struct nic *nic)
+{
+    struct e1000e *e = e1000e_of(nic);
+
+    nic->stats.rx_frames++;
+    nic->stats.rx_bytes += e->rx_len;
+    rx_give_back(e);
+    if (e->rx_untold >= RING_SIZE / 4)
+        rx_tell(e);
+}
+
+/* Takes back what was sent; a card that sends nothing for long with a full ring is restarted. */
+static void tx_collect(struct e1000e *e)
+{
+    while (e->tx_done != e->tx_next &&
+           __atomic_load_n(&e->ring->tx[e->tx_done].status, __ATOMIC_ACQUIRE) & TX_DONE) {
+        e->tx_done = (e->tx_done + 1) % RING_SIZE;
+        e->tx_progress_ns = time_ns();
+    }
+    if ((e->tx_next + 1) % RING_SIZE == e->tx_done && time_ns() - e->tx_progress_ns > TX_STALL_NS) {
+        log_error(e->nic.name, "e1000e: want frames sent within 5 s, saw none");
+        restart(e);
+    }
+}
+
+static err tx(struct nic *nic, struct str frame, u16 csum_start, u16 csum_offset)
+{
+    struct e1000e *e = e1000e_of(nic);
+    struct tx_desc *at = &e->ring->tx[e->tx_next];
+
+    (void)csum_offset;
+    CHECK(csum_start == 0); /* tx_checksum is false: imitations ignore the legacy bit */
+    if (frame.len > BUFFER_BYTES)
+        return E_LIMIT;
+    if (!e->dead)
+        tx_collect(e);
+    if (e->dead || (e->tx_next + 1) % RING_SIZE == e->tx_done)
+        return e->dead ? E_DEVICE : E_BUSY;
+    if (e->tx_next == e->tx_done)
+        e->tx_progress_ns = time_ns();
+    memcpy(e->ring->tx_buffer[e->tx_next], frame.ptr, frame.len);
+    at->len = (u16)frame.len;
+    at->status = 0;
+    at->command = TX_END | TX_ADD_CRC | TX_REPORT;
+    e->tx_next = (e->tx_next + 1) % RING_SIZE;
+    nic->stats.tx_frames++;
+    nic->stats.tx_bytes += frame.len;
+    return OK;
+}
+
+static void tx_kick(struct nic *nic)
+{
+    struct e1000e *e = e1000e_of(nic);
+
+    dma_wmb();
+    if (!e->dead)
+        reg_write(e, TDT, e->tx_next);
+}
+
+/* 7.4: causes that came up before do not interrupt again, so they are cleared first; the caller
+ * looks at the ring afterwards. */
+static void irq(struct nic *nic, bool on)
+{
+    struct e1000e *e = e1000e_of(nic);
+
+    if (on)
+        reg_write(e, ICR, ALL_ONES);
+    reg_write(e, on ? IMS : IMC, CAUSES);
+}
+
+static void stop(struct nic *nic)
+{
+    struct e1000e *e = e1000e_of(nic);
+
+    e->dead = true;
+    (void)device_reset(e);
+    pci_vector_off(e->dev, 0);
+    pci_enable(e->dev, false);
+}
+
+static const struct nic_ops e1000e_ops = {
+    .link_up = link_up,
+    .rx_next = rx_next,
+    .rx_release = rx_release,
+    .tx = tx,
+    .tx_kick = tx_kick,
+    .irq = irq,
+    .stop = stop,
+};
