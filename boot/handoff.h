@@ -10,6 +10,9 @@
 
 #define HANDOFF_MAGIC 0x54534f484f4e3031ull /* "10NOHOST" */
 #define HANDOFF_VERSION 1u
+/* All RAM of the map (free, kept, file, ACPI, runtime) is readable and writable here, never executable. */
+#define HANDOFF_DIRECT_MAP 0xffff800000000000ull
+#define HANDOFF_KERNEL_LOW 0xffffffff80000000ull /* kernel segments lie between this and the top of memory */
 #define HANDOFF_RANGES_MAX 512u
 #define HANDOFF_FILES_MAX 64u
 #define HANDOFF_NAME_MAX 96u

@@ -1,0 +1,79 @@
+/*
+ * rt.c: what a freestanding compiler calls. Owns nothing. Large moves are string instructions of
+ * eight bytes a turn: cores run them at full width, and QEMU's translator, which runs them turn by
+ * turn, moves eight times as much with each.
+ */
+#include "kernel/base.h"
+
+void *memcpy(void *restrict to, const void *restrict from, usize bytes)
+{
+    void *at = to;
+    usize words = bytes / 8, tail = bytes % 8;
+
+    __asm__ volatile("rep movsq\n\tmov %3, %2\n\trep movsb"
+                     : "+D"(at), "+S"(from), "+c"(words)
+                     : "r"(tail)
+                     : "memory");
+    return to;
+}
+
+void *memmove(void *to, const void *from, usize bytes)
+{
+    if ((usize)to - (usize)from >= bytes) /* also true when `to` lies before `from` */
+        return memcpy(to, from, bytes);
+
+    u8 *to_at = (u8 *)to + bytes;
+    const u8 *from_at = (const u8 *)from + bytes;
+    for (; bytes >= 8; bytes -= 8) { /* backwards; the whole word is read before it is written */
+        u64 word;
+        to_at -= 8;
+        from_at -= 8;
+        __builtin_memcpy(&word, from_at, 8);
+        __builtin_memcpy(to_at, &word, 8);
+    }
+    while (bytes--)
+        __asm__ volatile("movb (%1), %%al\n\tmovb %%al, (%0)"
+                         :
+                         : "r"(--to_at), "r"(--from_at)
+                         : "al", "memory");
+    return to;
+}
+
+void *memset(void *to, int byte, usize bytes)
+{
+    void *at = to;
+    u64 word = (u64)(u8)byte * 0x0101010101010101ull;
+    usize words = bytes / 8, tail = bytes % 8;
+
+    __asm__ volatile("rep stosq\n\tmov %3, %1\n\trep stosb"
+                     : "+D"(at), "+c"(words)
+                     : "a"(word), "r"(tail)
+                     : "memory");
+    return to;
+}
+
+int memcmp(const void *a, const void *b, usize bytes)
+{
+    const u8 *left = a, *right = b;
+
+    for (; bytes >= 8; bytes -= 8, left += 8, right += 8) {
+        u64 x, y;
+        __builtin_memcpy(&x, left, 8);
+        __builtin_memcpy(&y, right, 8);
+        if (x != y)
+            break;
+    }
+    for (; bytes; bytes--, left++, right++)
+        if (*left != *right)
+            return *left < *right ? -1 : 1;
+    return 0;
+}
+
+usize strlen(const char *text)
+{
+    const char *end = text;
+
+    while (*end)
+        end++;
+    return (usize)(end - text);
+}
