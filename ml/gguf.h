@@ -8,6 +8,7 @@
 #define NOHOST_GGUF_H
 
 #include "ml/ml.h"
+#include "ml/names.h"
 #include "ml/quant.h"
 
 /* Every number that a file can choose has its cap here; over it is E_LIMIT. */
@@ -47,12 +48,6 @@ struct gguf_tensor {
     u64 offset; /* of the first byte in the part's store */
 };
 
-/* Finds an entry of a table by name; filled once, bounded probes. */
-struct gguf_index {
-    u32 *slot;
-    u32 mask;
-};
-
 struct gguf {
     struct store *part;
     u32 part_count;
@@ -60,7 +55,7 @@ struct gguf {
     u32 key_count;
     struct gguf_tensor *tensor; /* of all parts, in file order */
     u32 tensor_count;
-    struct gguf_index key_index, tensor_index;
+    struct names key_names, tensor_names;
 };
 
 /*
@@ -80,7 +75,6 @@ const struct gguf_tensor *gguf_tensor(const struct gguf *gguf, struct str name);
  * logged). Every integer type is accepted for integers, f32 and f64 for floats. On failure
  * *value is untouched, so it may hold a default. */
 err gguf_u32(const struct gguf *gguf, const char *name, u32 *value);
-err gguf_u64(const struct gguf *gguf, const char *name, u64 *value);
 err gguf_f32(const struct gguf *gguf, const char *name, f32 *value);
 err gguf_bool(const struct gguf *gguf, const char *name, bool *value);
 err gguf_str(const struct gguf *gguf, const char *name, struct str *value);
@@ -96,5 +90,9 @@ f64 gguf_at_float(const struct gguf_key *array, u32 index);
 /* Bytes [from, from + bytes) of the tensor's data; the range is CHECKed. */
 err gguf_read(const struct gguf *gguf, const struct gguf_tensor *tensor, u64 from, void *out,
               usize bytes);
+
+/* For every judge of the file: the sentence goes into *reason (replacing it) and once to the log. */
+__attribute__((format(printf, 3, 4)))
+err gguf_refuse(struct text *reason, err why, const char *format, ...);
 
 #endif

@@ -66,7 +66,7 @@ void utf8_stream_end(struct utf8_stream *stream, struct text *out);
 
 /* One row per pre-tokenizer: how its regular expression differs from the others of the family. */
 struct pretok {
-    const char *name;
+    const char *names;  /* of tokenizer.ggml.pre, separated by spaces */
     bool wide_prefix;   /* a word takes one character in front that is no letter, number or line
                            end; else a space only */
     bool fold;          /* contractions ('s, 'll, ...) in both cases */

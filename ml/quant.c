@@ -1,0 +1,261 @@
+/*
+ * quant.c: the table of block formats and how each block falls apart into codes, scales and
+ * offsets. Must not know tensors or kernels. Layouts follow ggml's ggml-common.h, arithmetic its
+ * ggml-quants.c.
+ */
+#include "ml/quant.h"
+
+static u16 get_u16(const u8 *bytes)
+{
+    return (u16)(bytes[0] | bytes[1] << 8);
+}
+
+static f32 get_f16(const u8 *bytes)
+{
+    return f16_to_f32(get_u16(bytes));
+}
+
+/* 32 codes of 4 bits: the low halves of 16 bytes come first, then the high halves. */
+static void unpack_nibbles(const u8 *packed, u8 *code)
+{
+    for (u32 i = 0; i < 16; i++) {
+        code[i] = packed[i] & 15;
+        code[i + 16] = packed[i] >> 4;
+    }
+}
+
+/* The fifth bit of 32 codes. */
+static void add_high_bits(const u8 *bits, u8 *code)
+{
+    for (u32 i = 0; i < 32; i++)
+        code[i] = (u8)(code[i] | (bits[i / 8] >> (i % 8) & 1) << 4);
+}
+
+static void unpack_q4_0(const u8 *b, struct quant_block *out)
+{
+    out->scale[0] = get_f16(b);
+    unpack_nibbles(b + 2, out->code);
+}
+
+static void unpack_q4_1(const u8 *b, struct quant_block *out)
+{
+    out->scale[0] = get_f16(b);
+    out->offset[0] = get_f16(b + 2);
+    unpack_nibbles(b + 4, out->code);
+}
+
+static void unpack_q5_0(const u8 *b, struct quant_block *out)
+{
+    out->scale[0] = get_f16(b);
+    unpack_nibbles(b + 6, out->code);
+    add_high_bits(b + 2, out->code);
+}
+
+static void unpack_q5_1(const u8 *b, struct quant_block *out)
+{
+    out->scale[0] = get_f16(b);
+    out->offset[0] = get_f16(b + 2);
+    unpack_nibbles(b + 8, out->code);
+    add_high_bits(b + 4, out->code);
+}
+
+static void unpack_q8_0(const u8 *b, struct quant_block *out)
+{
+    out->scale[0] = get_f16(b);
+    for (u32 i = 0; i < 32; i++)
+        out->code[i] = b[2 + i] ^ 0x80; /* signed to unsigned: plus 128 */
+}
+
+/* Eight pairs of 6-bit scale and minimum in 12 bytes; the last four keep their top bits apart. */
+static void unpack_k_scales(const u8 *b, struct quant_block *out)
+{
+    const u8 *s = b + 4;
+    f32 scale = get_f16(b), min = get_f16(b + 2);
+
+    for (u32 i = 0; i < 4; i++) {
+        out->scale[i] = scale * (f32)(s[i] & 63);
+        out->offset[i] = -(min * (f32)(s[i + 4] & 63));
+        out->scale[i + 4] = scale * (f32)((s[i + 8] & 15) | (s[i] >> 6) << 4);
+        out->offset[i + 4] = -(min * (f32)((s[i + 8] >> 4) | (s[i + 4] >> 6) << 4));
+    }
+}
+
+/* 256 codes of 4 bits: each run of 32 bytes holds 64 codes, low halves first. */
+static void unpack_k_nibbles(const u8 *packed, u8 *code)
+{
+    for (u32 i = 0; i < 128; i++) {
+        u32 to = i / 32 * 64 + i % 32;
+
+        code[to] = packed[i] & 15;
+        code[to + 32] = packed[i] >> 4;
+    }
+}
+
+static void unpack_q4_k(const u8 *b, struct quant_block *out)
+{
+    unpack_k_scales(b, out);
+    unpack_k_nibbles(b + 16, out->code);
+}
+
+static void unpack_q5_k(const u8 *b, struct quant_block *out)
+{
+    unpack_k_scales(b, out);
+    unpack_k_nibbles(b + 48, out->code);
+    for (u32 i = 0; i < 256; i++)
+        out->code[i] = (u8)(out->code[i] | (b[16 + i % 32] >> (i / 32) & 1) << 4);
+}
+
+/* Halves of 128 codes: 64 bytes of low nibbles, 32 bytes of high pairs. */
+static void unpack_q6_k(const u8 *b, struct quant_block *out)
+{
+    f32 scale = get_f16(b + 208);
+
+    for (u32 i = 0; i < 256; i++) {
+        u32 half = i / 128, in = i % 128;
+        u32 low = b[half * 64 + in % 64] >> (in / 64 * 4) & 15;
+        u32 high = b[128 + half * 32 + in % 32] >> (in / 32 * 2) & 3;
+
+        out->code[i] = (u8)(low | high << 4);
+    }
+    for (u32 i = 0; i < 16; i++)
+        out->scale[i] = scale * (f32)(i8)b[192 + i];
+}
+
+// clang-format off
+static const struct quant_format formats[] = {
+    /* type        name    elements bytes sub bits  min   zero  unpack */
+    {QUANT_F32,    "F32",    1,   4,   0,  0, false,   0, NULL},
+    {QUANT_F16,    "F16",    1,   2,   0,  0, false,   0, NULL},
+    {QUANT_BF16,   "BF16",   1,   2,   0,  0, false,   0, NULL},
+    {QUANT_Q4_0,   "Q4_0",  32,  18,  32,  4, false,   8, unpack_q4_0},
+    {QUANT_Q4_1,   "Q4_1",  32,  20,  32,  4, true,    0, unpack_q4_1},
+    {QUANT_Q5_0,   "Q5_0",  32,  22,  32,  5, false,  16, unpack_q5_0},
+    {QUANT_Q5_1,   "Q5_1",  32,  24,  32,  5, true,    0, unpack_q5_1},
+    {QUANT_Q8_0,   "Q8_0",  32,  34,  32,  8, false, 128, unpack_q8_0},
+    {QUANT_Q4_K,   "Q4_K", 256, 144,  32,  4, true,    0, unpack_q4_k},
+    {QUANT_Q5_K,   "Q5_K", 256, 176,  32,  5, true,    0, unpack_q5_k},
+    {QUANT_Q6_K,   "Q6_K", 256, 210,  16,  6, false,  32, unpack_q6_k},
+};
+// clang-format on
+
+const struct quant_format *quant_format(u32 type)
+{
+    for (u32 i = 0; i < ARRAY_LEN(formats); i++) {
+        if (formats[i].type == type)
+            return &formats[i];
+    }
+    return NULL;
+}
+
+u64 quant_bytes(const struct quant_format *format, u64 count)
+{
+    CHECK(count % format->elements == 0);
+    return count / format->elements * format->bytes;
+}
+
+void quant_unpack(const struct quant_format *format, const void *block, struct quant_block *out)
+{
+    CHECK(format->unpack != NULL);
+    format->unpack(block, out);
+    out->zero = format->zero;
+    for (u32 i = 0; !format->has_min && i < format->elements / format->sub_elements; i++)
+        out->offset[i] = -(out->scale[i] * (f32)format->zero);
+}
+
+static void decode_floats(enum quant_type type, const u8 *bytes, f32 *out, u64 count)
+{
+    for (u64 i = 0; i < count; i++) {
+        if (type == QUANT_F32)
+            memcpy(&out[i], bytes + i * 4, 4);
+        else if (type == QUANT_F16)
+            out[i] = get_f16(bytes + i * 2);
+        else
+            out[i] = bf16_to_f32(get_u16(bytes + i * 2));
+    }
+}
+
+void quant_decode(const struct quant_format *format, const void *bytes, f32 *out, u64 count)
+{
+    struct quant_block block;
+    const u8 *from = bytes;
+
+    CHECK(count % format->elements == 0);
+    if (format->unpack == NULL) {
+        decode_floats(format->type, from, out, count);
+        return;
+    }
+    for (u64 i = 0; i < count; i++) {
+        u32 in = (u32)(i % format->elements), sub = in / format->sub_elements;
+
+        if (in == 0)
+            quant_unpack(format, from + i / format->elements * format->bytes, &block);
+        /* Two statements, because a compiler may fuse one and ggml's reference does not. */
+        out[i] = block.scale[sub] * (f32)((i32)block.code[in] - (i32)format->zero);
+        if (format->has_min)
+            out[i] += block.offset[sub];
+    }
+}
+
+/* ---- half precision ---- */
+
+static f32 f32_of_bits(u32 bits)
+{
+    f32 value;
+
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+static u32 bits_of_f32(f32 value)
+{
+    u32 bits;
+
+    memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+
+f32 f16_to_f32(u16 half)
+{
+    u32 sign = (u32)(half & 0x8000) << 16, rest = half & 0x7fff;
+
+    if (rest >= 0x7c00) /* infinity, NaN */
+        return f32_of_bits(sign | 0x7f800000 | (rest & 0x3ff) << 13);
+    if (rest < 0x400) /* denormal: rest * 2^-24, exact */
+        return f32_of_bits(sign | bits_of_f32((f32)rest * 0x1p-24f));
+    return f32_of_bits(sign | ((rest << 13) + ((127 - 15) << 23)));
+}
+
+/* Drops the low `shift` bits, to nearest, ties to even. */
+static u32 round_bits(u32 bits, u32 shift)
+{
+    u32 odd = bits >> shift & 1;
+
+    return (bits + (1u << (shift - 1)) - 1 + odd) >> shift;
+}
+
+u16 f32_to_f16(f32 value)
+{
+    u32 bits = bits_of_f32(value), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+
+    if (rest > 0x7f800000)
+        return (u16)(sign | 0x7e00 | (rest >> 13 & 0x3ff));
+    if (rest >= 0x477ff000) /* rounds to 65520 or more */
+        return (u16)(sign | 0x7c00);
+    if (rest < 0x38800000) /* denormal: 2^24 steps, the adder rounds to even */
+        return (u16)(sign | (bits_of_f32(f32_of_bits(rest) + 0.5f) - bits_of_f32(0.5f)));
+    return (u16)(sign | round_bits(rest - ((127 - 15) << 23), 13));
+}
+
+f32 bf16_to_f32(u16 value)
+{
+    return f32_of_bits((u32)value << 16);
+}
+
+u16 f32_to_bf16(f32 value)
+{
+    u32 bits = bits_of_f32(value);
+
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return (u16)(bits >> 16 | 0x40);
+    return (u16)round_bits(bits, 16);
+}
