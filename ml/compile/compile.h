@@ -195,6 +195,10 @@ void graph_print(const struct graph *graph, struct text *out);
 /* ---- parse.c: the documented text form (docs/GRAPH.md) ---- */
 err graph_parse(struct graph *graph, struct str source, struct text *why);
 
+/* ---- packing.c: the plain reader of packed weights: oracle and tests only ---- */
+u64 packing_bytes(const struct packing *packing, u32 rows, u32 columns);
+void packing_row(const struct packing *packing, const void *bytes, u32 columns, u32 row, f32 *out);
+
 /* ---- interp.c: the oracle: evaluates node by node in float32 with f64 sums ---- */
 struct binding { void *data; }; /* one per external, in order; states are written */
 err interp_run(const struct graph *graph, const struct binding *binding, const u32 *sym_value, struct arena *arena,

@@ -120,7 +120,7 @@ static void node_print(const struct graph *graph, const struct node *node, struc
         node_name_print(graph, node->src[i], out);
     }
     if (node->op == OP_SCALAR)
-        text_fmt(out, " bits=0x%08x type=%s", node->scalar.bits, dtype_name(node->dtype));
+        text_fmt(out, " bits=%d type=%s", (i32)node->scalar.bits, dtype_name(node->dtype));
     if (node->op == OP_IOTA)
         text_fmt(out, " axis=%u", node->iota.axis);
     if (node->op == OP_QUANT)

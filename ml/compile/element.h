@@ -1,0 +1,26 @@
+/*
+ * element.h: between interp.c (which elements) and element.c (what an op does with them); rewrite.c
+ * folds constants with it.
+ */
+#ifndef NOHOST_ELEMENT_H
+#define NOHOST_ELEMENT_H
+
+#include "ml/compile/compile.h"
+
+union cell {
+    f32 f;
+    i32 i;
+    u32 u;
+};
+
+struct operands {
+    const union cell *base[NODE_SRCS_MAX]; /* unused ones repeat the first */
+    i64 step[NODE_SRCS_MAX];
+    bool floats; /* the first source's type */
+};
+
+/* out[i] = op of the i-th elements; an op that is not elementwise copies the first source. */
+void element_row(enum op op, const struct operands *src, union cell *out, u64 count);
+f32 f32_round_even(f32 x);
+
+#endif
