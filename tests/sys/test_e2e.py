@@ -1,4 +1,4 @@
-"""test_e2e.py: the image as a user meets it: QEMU, the real `openai` client, wrong models and words.
+"""test_e2e.py: the image as a user meets it: QEMU, the real `openai` client, wrong models.
 
 Guards the whole route. Boots from a USB stick, from virtio and NVMe disks, with both cards, one CPU
 and two. Timings go to build/boot.json for docs/BENCH.md.

@@ -16,9 +16,10 @@ import websocket
 
 from machine import KEY, Machine, closing_line, image, run_cases
 
-CHROMIUM = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--no-first-run", "--disable-background-networking", "--remote-debugging-port=0",
-            "--remote-allow-origins=*", "--window-size=900,760", "about:blank"]
+CHROMIUM = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu",
+            "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
+            "--remote-debugging-port=0", "--remote-allow-origins=*", "--window-size=900,760",
+            "about:blank"]
 
 
 class Browser:
@@ -38,7 +39,8 @@ class Browser:
         self.ids = itertools.count(1)
         self.events = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self.session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(domain + ".enable")
 
@@ -56,7 +58,7 @@ class Browser:
             self.events.append(reply)
 
     def eval(self, code):
-        reply = self.call("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
+        reply = self.call("Runtime.evaluate", expression=code, returnByValue=True)
         assert "exceptionDetails" not in reply, reply
         return reply["result"].get("value")
 
@@ -135,7 +137,8 @@ def stops_when_told(machine, browser):
 def loads_nothing_from_elsewhere(machine, browser):
     urls = {event["params"]["request"]["url"] for event in browser.events
             if event["method"] == "Network.requestWillBeSent"}
-    assert urls and all(url.startswith((machine.url + "/", "about:", "data:")) for url in urls), urls
+    here = (machine.url + "/", "about:", "data:")
+    assert urls and all(url.startswith(here) for url in urls), urls
 
 
 def logs_no_error(machine, browser):
