@@ -1,0 +1,98 @@
+/*
+ * clock.c: time from the TSC, calibrated once; wall time from the firmware's clock until SNTP answers.
+ * Must not know who waits. Follows: Intel SDM volume 3, 19.7.3 (TSC frequency); ACPI 6.5, 4.8.3.3
+ * (PM timer); CPUID leaf 4000_0010h as hypervisors define it.
+ */
+#include "kernel/kernel.h"
+
+#define PM_TIMER_HZ 3579545ull
+#define PM_TIMER_MASK 0xffffffu /* 24 bits count on every machine */
+#define CALIBRATE_TICKS 10000u  /* 2.8 ms: 0.02 % with reads that take under a microsecond */
+#define GUESS_HZ 2000000000ull
+
+static struct {
+    u64 hz;
+    u64 ns_per_tick_32; /* fixed point, 32 bits of fraction */
+    i64 unix_base_s;    /* wall time when the TSC was 0 */
+} clock = {.hz = GUESS_HZ, .ns_per_tick_32 = (NS_PER_S << 32) / GUESS_HZ};
+
+static void set_hz(u64 hz)
+{
+    clock.hz = hz;
+    clock.ns_per_tick_32 = (NS_PER_S << 32) / hz;
+}
+
+u64 clock_hz(void) { return clock.hz; }
+
+u64 time_ns(void) { return (u64)((unsigned __int128)cpu_tsc() * clock.ns_per_tick_32 >> 32); }
+
+i64 time_unix_s(void) { return clock.unix_base_s + (i64)(time_ns() / NS_PER_S); }
+
+void time_unix_set(i64 seconds) { clock.unix_base_s = seconds - (i64)(time_ns() / NS_PER_S); }
+
+/* ---- calibration ---- */
+
+struct sample { u64 tsc; u32 pm; };
+
+/* The read with the least time around it: an interruption of the virtual machine spoils only some. */
+static struct sample take_sample(u16 port)
+{
+    struct sample best = {};
+    u64 best_width = UINT64_MAX;
+
+    for (u32 i = 0; i < 8; i++) {
+        u64 before = cpu_tsc();
+        u32 pm = port_read32(port) & PM_TIMER_MASK;
+        u64 width = cpu_tsc() - before;
+        if (width < best_width) {
+            best_width = width;
+            best = (struct sample){before + width / 2, pm};
+        }
+    }
+    return best;
+}
+
+/* Measures TSC and APIC timer against the PM timer; 0 when it does not run. */
+static u64 hz_by_pm_timer(u16 port)
+{
+    struct sample from = take_sample(port), to = from;
+    u64 reads = 0;
+
+    apic_timer_measure(true, 0);
+    while (((to.pm - from.pm) & PM_TIMER_MASK) < CALIBRATE_TICKS && reads++ < CALIBRATE_TICKS)
+        to = take_sample(port);
+    u64 ticks = (to.pm - from.pm) & PM_TIMER_MASK;
+    apic_timer_measure(false, ticks * NS_PER_S / PM_TIMER_HZ);
+    return ticks ? (to.tsc - from.tsc) * PM_TIMER_HZ / ticks : 0;
+}
+
+/* What the processor or the hypervisor states exactly; 0 when neither does. */
+static u64 hz_by_cpuid(void)
+{
+    struct cpuid crystal = cpu_id(0x15, 0), guest = cpu_id(0x40000010, 0);
+
+    if (guest.eax)
+        return (u64)guest.eax * 1000;
+    return crystal.eax ? (u64)crystal.ecx * crystal.ebx / crystal.eax : 0;
+}
+
+void clock_start(i64 unix_s)
+{
+    u64 told = hz_by_cpuid();
+    u64 measured = acpi()->pm_timer_port ? hz_by_pm_timer(acpi()->pm_timer_port) : 0;
+    u64 nominal = (u64)(cpu_id(0x16, 0).eax & 0xffff) * 1000000;
+
+    set_hz(told ? told : measured ? measured : nominal ? nominal : GUESS_HZ);
+    if (!told && !measured)
+        log_warn("clock", "no exact source of the TSC's frequency: times may drift");
+    clock.unix_base_s = unix_s - (i64)(time_ns() / NS_PER_S);
+    log_info("clock", "TSC %lu kHz (%s), wall time %s", clock.hz / 1000,
+             told ? "stated" : measured ? "measured" : "assumed",
+             unix_s ? "from the firmware" : "unknown");
+}
+
+void clock_idle(u64 at_most_ns)
+{
+    apic_timer_arm(at_most_ns);
+    __asm__ volatile("sti\n\thlt" ::: "memory"); /* nothing can come between the two */
+}

@@ -1,0 +1,151 @@
+/*
+ * entry.S: entry from the loader, trap stubs, start code of the other cores.
+ * Follows: AMD64 volume 2, chapters 8 (exceptions), 14 (long mode activation), 16.5 (core start).
+ */
+    .section .text.entry, "ax"
+    .globl kernel_entry
+kernel_entry:                   /* rdi: handoff, in the direct map */
+    cli
+    cld
+    mov $boot_stack_top, %rsp
+    xor %ebp, %ebp              /* backtraces end here */
+    call kernel_main
+1:  hlt
+    jmp 1b
+
+/* ---- traps: 256 stubs of 16 bytes, made one shape by a 0 where the CPU pushes no error code ---- */
+
+    .text
+    .balign 16
+    .globl trap_stubs
+trap_stubs:
+    .set vector, 0
+    .rept 256
+    .balign 16
+    .if (vector != 8) && ((vector < 10) || (vector > 14)) && (vector != 17) && (vector != 21) && (vector != 29) && (vector != 30)
+    push $0
+    .endif
+    push $vector
+    jmp trap_common
+    .set vector, vector + 1
+    .endr
+
+trap_common:                    /* struct trap_frame of trap.c, last field first */
+    push %rax
+    push %rcx
+    push %rdx
+    push %rbx
+    push %rbp
+    push %rsi
+    push %rdi
+    push %r8
+    push %r9
+    push %r10
+    push %r11
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    cld
+    mov %rsp, %rdi
+    call trap_handle
+    pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %r11
+    pop %r10
+    pop %r9
+    pop %r8
+    pop %rdi
+    pop %rsi
+    pop %rbp
+    pop %rbx
+    pop %rdx
+    pop %rcx
+    pop %rax
+    add $16, %rsp
+    iretq
+
+/* u32 trap_try(void (*fn)(void *), void *ctx): the frame that a trap inside fn returns to. */
+    .globl trap_try
+trap_try:
+    push %rbx
+    push %rbp
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    sub $8, %rsp
+    mov %rsp, %gs:8             /* core.recover_rsp */
+    mov %rdi, %rax
+    mov %rsi, %rdi
+    call *%rax
+    mov $256, %eax              /* TRAP_NONE */
+    .globl trap_try_resume
+trap_try_resume:                /* a trap comes here with rsp as saved and its vector in eax */
+    movq $0, %gs:8
+    add $8, %rsp
+    pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %rbp
+    pop %rbx
+    ret
+
+/* ---- the other cores: copied to a page below 1 MiB, entered in real mode at its start ---- */
+
+    .section .rodata
+    .balign 16
+    .globl ap_code, ap_code_end, ap_page_table, ap_gdt_base, ap_far_target
+    .code16
+ap_code:
+    cli
+    mov %cs, %ax
+    mov %ax, %ds
+    lgdtl ap_gdt_pointer - ap_code
+    mov $0x20, %eax             /* CR4: PAE */
+    mov %eax, %cr4
+    mov ap_page_table - ap_code, %eax
+    mov %eax, %cr3
+    mov $0xc0000080, %ecx       /* EFER: long mode, no-execute */
+    rdmsr
+    or $0x900, %eax
+    wrmsr
+    mov $0x80010033, %eax       /* CR0: paging, write-protect, ET, NE, MP, PE */
+    mov %eax, %cr0
+    ljmpl *(ap_far_target - ap_code)
+    .code64
+ap_long:
+    mov $1, %eax
+    mov $smp_arrivals, %rcx
+    lock xadd %eax, (%rcx)      /* cores number themselves as they come */
+    mov $smp_prepared, %rcx
+    cmp (%rcx), %eax
+    jae 1f
+    mov %eax, %edi
+    mov $smp_stacks, %rcx
+    mov (%rcx,%rax,8), %rsp
+    xor %ebp, %ebp
+    mov $smp_core_main, %rcx    /* absolute: this code runs at its copy */
+    call *%rcx
+1:  hlt
+    jmp 1b
+    .balign 8
+ap_gdt:
+    .quad 0, 0x00209a0000000000, 0x0000920000000000
+ap_gdt_pointer:
+    .word 23
+ap_gdt_base:
+    .long ap_gdt - ap_code
+    .balign 4
+ap_far_target:
+    .long ap_long - ap_code
+    .word 8
+    .balign 4
+ap_page_table:
+    .long 0
+ap_code_end:
+
+    .section .note.GNU-stack, "", @progbits

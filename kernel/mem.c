@@ -1,0 +1,57 @@
+/*
+ * mem.c: physical pages: free ranges of the handoff, given out zeroed through the direct map.
+ * Must not know what the pages are for. One thread of control allocates (core 0).
+ */
+#include "kernel/kernel.h"
+
+#define FIRST_MIB (1 * MIB) /* firmware and real mode have old habits there: only for the start of cores */
+
+static struct {
+    struct ranges free;
+    paddr low_page;
+    bool sealed;
+} mem;
+
+/* Everything of the range from 1 MiB on; below, one page is remembered. */
+static void add_free(u64 base, u64 end)
+{
+    if (base < 0xa0000 && end > 0x8000 && !mem.low_page.v)
+        mem.low_page.v = max_u64(base, 0x8000);
+    base = max_u64(base, FIRST_MIB);
+    if (base < end)
+        (void)ranges_add(&mem.free, base, end - base);
+}
+
+void mem_start(const struct handoff *handoff)
+{
+    for (u32 i = 0; i < handoff->range_count; i++)
+        if (handoff->ranges[i].kind == HANDOFF_FREE)
+            add_free(handoff->ranges[i].base, handoff->ranges[i].base + handoff->ranges[i].bytes);
+}
+
+paddr mem_low_page(void) { return mem.low_page; }
+
+void *pages_alloc_aligned(usize bytes, usize align)
+{
+    CHECK(!mem.sealed);
+    if (bytes == 0 || bytes > mem.free.bytes)
+        return NULL;
+    bytes = round_up(bytes, PAGE_BYTES);
+    u64 base = ranges_take(&mem.free, bytes, align);
+    return base == UINT64_MAX ? NULL : memset((void *)(HANDOFF_DIRECT_MAP + base), 0, bytes);
+}
+
+void *pages_alloc(usize bytes) { return pages_alloc_aligned(bytes, PAGE_BYTES); }
+
+void pages_free(void *ptr, usize bytes)
+{
+    if (!ptr || !bytes)
+        return;
+    CHECK((usize)ptr % PAGE_BYTES == 0);
+    if (!ranges_add(&mem.free, vm_physical(ptr).v, round_up(bytes, PAGE_BYTES)))
+        log_warn("memory", "%lu bytes are lost: more than %u free ranges", bytes, RANGES_MAX);
+}
+
+usize pages_available(void) { return mem.free.bytes; }
+
+void mem_seal(void) { mem.sealed = true; }

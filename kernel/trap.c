@@ -1,0 +1,203 @@
+/*
+ * trap.c: the vector table: faults end in a crash report, interrupts in the handler that took the
+ * vector. Must not know a device. Follows: AMD64 volume 2, chapter 8; x86-64 psABI (frame pointers).
+ */
+#include "kernel/kernel.h"
+
+#define FAULTS 32u
+#define VECTORS 256u
+#define BACKTRACE_MAX 16u
+#define CRASH_SHOW_MS 3000u
+#define CRASH_LOG_BYTES 1200u
+
+struct trap_frame { /* as entry.S pushes it, after what the CPU has pushed */
+    u64 r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax;
+    u64 vector, error, rip, cs, rflags, rsp, ss;
+};
+
+struct gate {
+    u16 low, segment;
+    u8 stack, type;
+    u16 middle;
+    u32 high, reserved;
+};
+
+_Static_assert(sizeof(struct gate) == 16, "AMD64 volume 2, figure 4-24");
+
+static struct {
+    _Alignas(16) struct gate gate[VECTORS];
+    struct {
+        void (*handler)(void *ctx);
+        void *ctx;
+    } taken[VECTORS];
+    struct {
+        const char *file, *what;
+        int line;
+    } mistake;
+    bool crashing;
+} table;
+
+extern const char trap_stubs[], trap_try_resume[];
+void trap_handle(struct trap_frame *frame);
+
+/* ---- set-up ---- */
+
+/* Faults run on a stack of their own, so that an overflown stack is a page fault like any other; a
+ * double fault, NMI and machine check, which may come in the middle of that, have a second one. */
+static u8 stack_for(u32 vector)
+{
+    bool severe = vector == 2 || vector == 8 || vector == 18;
+
+    return vector >= FAULTS ? 0 : severe ? 2 : 1;
+}
+
+void trap_start(void)
+{
+    for (u32 i = 0; i < VECTORS; i++) {
+        u64 stub = (usize)trap_stubs + (usize)i * 16;
+        table.gate[i] = (struct gate){(u16)stub, 8, stack_for(i), 0x8e, (u16)(stub >> 16),
+                                      (u32)(stub >> 32), 0};
+    }
+}
+
+void trap_core_start(void)
+{
+    struct { u16 limit; u64 base; } __attribute__((packed)) pointer = {sizeof(table.gate) - 1,
+                                                                       (usize)table.gate};
+    __asm__ volatile("lidt %0" : : "m"(pointer));
+}
+
+err irq_take(void (*handler)(void *ctx), void *ctx, u8 *vector)
+{
+    for (u32 i = VECTOR_DEVICE; i < VECTOR_SPURIOUS; i++)
+        if (!table.taken[i].handler) {
+            table.taken[i].ctx = ctx;
+            table.taken[i].handler = handler;
+            *vector = (u8)i;
+            return OK;
+        }
+    return E_LIMIT;
+}
+
+void irq_give(u8 vector)
+{
+    CHECK(vector >= VECTOR_DEVICE);
+    table.taken[vector].handler = NULL;
+}
+
+/* ---- the crash report ---- */
+
+static const char *const fault_names[FAULTS] = {
+    [0] = "divide error",     [1] = "debug",            [2] = "NMI",
+    [3] = "breakpoint",       [4] = "overflow",         [5] = "bound range",
+    [6] = "invalid opcode",   [7] = "no vector state",  [8] = "double fault",
+    [10] = "invalid TSS",     [11] = "no segment",      [12] = "stack segment",
+    [13] = "protection",      [14] = "page fault",      [16] = "x87 error",
+    [17] = "alignment check", [18] = "machine check",   [19] = "vector float error",
+    [21] = "control flow",
+};
+
+static void report_cause(const struct trap_frame *frame)
+{
+    u64 at = cr_read(2), error = frame->error;
+    const char *name = frame->vector < FAULTS ? fault_names[frame->vector] : NULL;
+
+    if (table.mistake.what)
+        log_error("crash", "%s:%d: CHECK failed: %s", table.mistake.file, table.mistake.line,
+                  table.mistake.what);
+    log_error("crash", "%s (vector %lu, error %lx) on core %u at %016lx", name ? name : "unknown trap",
+              frame->vector, error, core_self()->idx, frame->rip);
+    if (frame->vector != 14)
+        return;
+    log_error("crash", "%s of %016lx: %s", error & 16 ? "execution" : error & 2 ? "write" : "read", at,
+              error & 8 ? "broken page table" : error & 1 ? "not allowed" : "nothing is there");
+    if (at - (frame->rsp - PAGE_BYTES) < 2 * PAGE_BYTES && !(error & 1))
+        log_error("crash", "that is beside the stack pointer: the stack has overflown");
+}
+
+static void report_registers(const struct trap_frame *f)
+{
+    log_error("crash", "rax %016lx rbx %016lx rcx %016lx rdx %016lx", f->rax, f->rbx, f->rcx, f->rdx);
+    log_error("crash", "rsi %016lx rdi %016lx rbp %016lx rsp %016lx", f->rsi, f->rdi, f->rbp, f->rsp);
+    log_error("crash", "r8  %016lx r9  %016lx r10 %016lx r11 %016lx", f->r8, f->r9, f->r10, f->r11);
+    log_error("crash", "r12 %016lx r13 %016lx r14 %016lx r15 %016lx", f->r12, f->r13, f->r14, f->r15);
+    log_error("crash", "cr0 %lx cr2 %lx cr3 %lx cr4 %lx rflags %lx", cr_read(0), cr_read(2), cr_read(3),
+              cr_read(4), f->rflags);
+}
+
+/* Follows saved frame pointers only upwards and only inside the kernel's half: a broken one ends it. */
+static void report_backtrace(u64 rip, u64 frame)
+{
+    char buffer[LOG_LINE_MAX];
+    struct text line = TEXT_ON(buffer);
+
+    text_fmt(&line, "%lx", rip);
+    for (u32 i = 0; i < BACKTRACE_MAX && frame >= HANDOFF_DIRECT_MAP && frame % 8 == 0; i++) {
+        const u64 *saved = (const u64 *)frame;
+        text_fmt(&line, " < %lx", saved[1]);
+        frame = saved[0] > frame ? saved[0] : 0;
+    }
+    log_error("crash", "called from %.*s", (int)line.len, line.ptr);
+}
+
+__attribute__((noreturn)) static void crash(const struct trap_frame *frame)
+{
+    char lines[CRASH_LOG_BYTES];
+
+    if (table.crashing) /* the report itself failed: nothing more can be said safely */
+        machine_reset();
+    table.crashing = true;
+    usize len = log_read(lines, sizeof(lines));
+    report_cause(frame);
+    report_registers(frame);
+    report_backtrace(frame->rip, frame->rbp);
+    log_error("crash", "the last lines before it:");
+    for (struct str rest = {lines, len}, line; rest.len;) {
+        line = str_cut(rest, '\n', &rest);
+        log_error("crash", "| %.*s", (int)line.len, line.ptr);
+    }
+    log_error("crash", "this machine resets in %u s", CRASH_SHOW_MS / 1000);
+    for (struct deadline end = deadline_ms(CRASH_SHOW_MS); !deadline_passed(end);)
+        cpu_relax();
+    machine_reset();
+}
+
+void panic(const char *file, int line, const char *what)
+{
+    cpu_interrupts(false);
+    table.mistake.file = file;
+    table.mistake.line = line;
+    table.mistake.what = what;
+    __builtin_trap(); /* the trap has the registers */
+}
+
+/* ---- what entry.S calls ---- */
+
+static void handle_interrupt(u64 vector)
+{
+    struct core *core = core_self();
+
+    if (vector == VECTOR_TLB) {
+        cr_write(3, cr_read(3));
+        __atomic_fetch_add(&core->tlb_seen, 1, __ATOMIC_RELEASE);
+    } else if (table.taken[vector].handler) {
+        table.taken[vector].handler(table.taken[vector].ctx);
+    }
+    if (vector != VECTOR_SPURIOUS)
+        apic_end_of_interrupt();
+}
+
+void trap_handle(struct trap_frame *frame)
+{
+    struct core *core = core_self();
+
+    if (frame->vector >= FAULTS) {
+        handle_interrupt(frame->vector);
+    } else if (core->recover_rsp) {
+        frame->rip = (usize)trap_try_resume;
+        frame->rsp = core->recover_rsp;
+        frame->rax = frame->vector;
+    } else {
+        crash(frame);
+    }
+}
