@@ -78,8 +78,7 @@ kernel   = $(wildcard kernel/*.c kernel/*.S pci/*.c)
 # What the host links from the kernel's rooms: an archive, so a test pulls in only what it calls.
 hosted   = $(filter-out kernel/rt.c kernel/main.c, $(filter %.c, $(kernel))) $(portable)
 host_programs = $(wildcard tests/host/*.c)
-tests    = $(filter-out tests/fuzz_%, $(wildcard tests/*.c)) \
-	$(filter-out tests/host/nohost%, $(host_programs))
+tests    = $(filter-out tests/fuzz_%, $(wildcard tests/*.c)) tests/host/platform.c
 fuzzers  = $(wildcard tests/fuzz_*.c)
 
 WARN     = -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Werror
