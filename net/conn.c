@@ -5,10 +5,9 @@
  */
 #include "net/stack.h"
 
-/* A connection that was closed may drain this long; then it is reset (lwIP polls twice a second).
- */
+/* A closed connection may drain this long, then it is reset (lwIP polls twice a second). */
 #define LINGER_POLLS     40u
-#define KEEP_IDLE_MS     60000u /* a peer that vanished without a word is found within two minutes */
+#define KEEP_IDLE_MS     60000u /* a peer that vanished silently is found in two minutes */
 #define KEEP_INTERVAL_MS 10000u
 #define KEEP_COUNT       6u
 

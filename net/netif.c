@@ -123,6 +123,8 @@ static bool frame_in(struct stack *stack)
     struct pbuf *frame = stack->in;
     stack->in = NULL;
     stack->in_dropped = false;
+    if (frame)
+        pbuf_realloc(frame, stack->in_len);
     /* Flags belong to the interface, checksums to frames: input runs to its end before the next
      * frame. */
     u16 verify = stack->in_checked ? 0 : NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP;
@@ -133,22 +135,18 @@ static bool frame_in(struct stack *stack)
     return true;
 }
 
+/* All parts lie in one buffer: lwIP wants headers in one piece. */
 static bool part_keep(struct stack *stack, const struct nic_frame *part)
 {
-    u32 before = stack->in ? stack->in->tot_len : 0;
-
-    if (part->len > FRAME_BYTES_MAX - before)
-        return false;
-    struct pbuf *piece = pbuf_alloc(PBUF_RAW, (u16)part->len, PBUF_POOL);
-    if (!piece)
-        return false;
-    pbuf_take(piece, part->data, (u16)part->len);
-    if (stack->in)
-        pbuf_cat(stack->in, piece);
-    else
-        stack->in = piece;
-    if (!before)
+    if (!stack->in) {
+        stack->in = pbuf_alloc(PBUF_RAW, FRAME_BYTES_MAX, PBUF_POOL);
+        stack->in_len = 0;
         stack->in_checked = part->checksum_good;
+    }
+    if (!stack->in || part->len > (u32)FRAME_BYTES_MAX - stack->in_len)
+        return false;
+    pbuf_take_at(stack->in, part->data, (u16)part->len, stack->in_len);
+    stack->in_len = (u16)(stack->in_len + part->len);
     return true;
 }
 
@@ -192,9 +190,10 @@ static u16 sum_words(const u8 *data, u32 bytes, u32 sum)
 static u16 checksum_start(u8 *frame, u32 len)
 {
     const u8 *ip = frame + SIZEOF_ETH_HDR;
-    bool v4 = len > SIZEOF_ETH_HDR + IP_HLEN + TCP_HLEN && ip[0] >> 4 == 4 && ip[9] == IP_PROTO_TCP;
+    bool v4 =
+        len >= SIZEOF_ETH_HDR + IP_HLEN + TCP_HLEN && ip[0] >> 4 == 4 && ip[9] == IP_PROTO_TCP;
     bool v6 =
-        len > SIZEOF_ETH_HDR + IP6_HLEN + TCP_HLEN && ip[0] >> 4 == 6 && ip[6] == IP_PROTO_TCP;
+        len >= SIZEOF_ETH_HDR + IP6_HLEN + TCP_HLEN && ip[0] >> 4 == 6 && ip[6] == IP_PROTO_TCP;
     u32 start = SIZEOF_ETH_HDR + (v4 ? (ip[0] & 15u) * 4 : IP6_HLEN);
 
     if ((!v4 && !v6) || start + TCP_HLEN > len)

@@ -27,7 +27,7 @@ enum reg {
     RCTL = 0x0100, RDBAL = 0x2800, RDBAH = 0x2804, RDLEN = 0x2808,          /* 10.2.5 receive */
     RDH = 0x2810, RDT = 0x2818, RXCSUM = 0x5000, RFCTL = 0x5008,
     MTA = 0x5200, RAL = 0x5400, RAH = 0x5404,
-    TCTL = 0x0400, TIPG = 0x0410, TDBAL = 0x3800, TDT = 0x3818, TXDCTL = 0x3828, /* 10.2.6 transmit */
+    TCTL = 0x0400, TIPG = 0x0410, TDBAL = 0x3800, TDT = 0x3818, TXDCTL = 0x3828, /* 10.2.6 */
 };
 enum field {
     CTRL_MASTER_DISABLE = 1 << 2, CTRL_LINK_UP = 1 << 6, CTRL_FORCE_SPEED_DUPLEX = 3 << 11,

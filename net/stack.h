@@ -22,7 +22,8 @@ struct stack {
     const struct net_config *config;
     struct nic *nic; /* NULL: no card; the stack then only keeps time */
     struct netif netif;
-    struct pbuf *in; /* parts of a frame that is not complete yet */
+    struct pbuf *in; /* a frame that is not complete yet */
+    u16 in_len;
     bool in_dropped; /* its other parts are to be dropped as well */
     bool in_checked; /* the card has verified its TCP or UDP checksum */
     bool tx_waiting; /* frames were given to the card since the last doorbell */

@@ -51,6 +51,7 @@
 
 /* ---- IPv6 ---- */
 #define LWIP_IPV6           1
+#define IPV6_FRAG_COPYHEADER 1 /* pointers are 64 bits wide */
 #define LWIP_IPV6_NUM_ADDRESSES 4
 #define LWIP_IPV6_DUP_DETECT_ATTEMPTS 1
 #define LWIP_ND6_NUM_NEIGHBORS 32

@@ -1,0 +1,295 @@
+/*
+ * net_conn_stack_test.c: the interface and its addresses: lwIP as configured, netif.c and isn.c,
+ * with a peer that builds its frames by hand (net_wire.c).
+ */
+#include "tests/net_wire.h"
+#include "tests/test.h"
+
+static u32 our_ip4(const struct wire *w)
+{
+    return wire_get32((const u8 *)netif_ip4_addr(&w->stack.netif));
+}
+
+static void link_down(struct wire *w)
+{
+    w->link = false;
+    wire_run(w, 200);
+    wire_drop_all(w);
+}
+
+/* Guards: an address from DHCP within a second of link, without the seconds of conflict probes. */
+TEST(net_conn_dhcp_binds_within_a_second)
+{
+    struct wire *w = wire_open();
+
+    EXPECT(wire_bind(w) < 1000);
+    EXPECT_EQ(our_ip4(w), WIRE_OUR_IP);
+}
+
+/* Guards: a link that goes and comes back is noticed, and DHCP asks again. */
+TEST(net_conn_link_flap_asks_dhcp_again)
+{
+    struct wire *w = wire_open();
+
+    wire_bind(w);
+    link_down(w);
+    EXPECT(!w->stack.link);
+    w->link = true;
+    wire_run(w, 300);
+    u32 asked = 0, len;
+    for (const u8 *frame; (frame = wire_take(w, &len));)
+        asked +=
+            wire_get16(frame + 12) == 0x0800 && frame[23] == 17 && wire_get16(frame + 36) == 67;
+    EXPECT(asked >= 1);
+    EXPECT(wire_bind(w) != WIRE_NO_ANSWER);
+}
+
+/* Guards: a silent DHCP server leaves the machine reachable at the configured address, and a server
+ * that wakes up later is still heard. */
+TEST(net_conn_fallback_is_static_when_configured)
+{
+    struct wire *w = wire_open();
+
+    wire_bind(w);
+    link_down(w);
+    w->config.ip4_fallback = STR("10.0.2.99");
+    w->link = true;
+    wire_run(w, 3000);
+    EXPECT(!w->stack.fallback);
+    wire_run(w, 2000);
+    EXPECT(w->stack.fallback);
+    EXPECT_EQ(our_ip4(w), 0x0a000263);
+    wire_drop_all(w);
+    w->config.ip4_fallback = STR("");
+    EXPECT(wire_bind(w) < 60000);
+    wire_run(w, 200);
+    EXPECT(!w->stack.fallback);
+}
+
+/* Guards: without any configuration the fallback is link-local (RFC 3927), after its probes, and
+ * DHCP wins later. */
+TEST(net_conn_fallback_is_link_local)
+{
+    struct wire *w = wire_open();
+
+    wire_bind(w);
+    link_down(w);
+    w->link = true;
+    for (u32 i = 0; i < 20 && our_ip4(w) >> 16 != 0xa9fe; i++)
+        wire_run(w, 1000), wire_drop_all(w);
+    EXPECT_EQ(our_ip4(w) >> 16, 0xa9fe);
+    EXPECT(wire_bind(w) < 60000);
+    wire_run(w, 15000);
+    wire_answer(w, true, NULL, NULL);
+    EXPECT_EQ(our_ip4(w), WIRE_OUR_IP);
+}
+
+struct found {
+    u32 count;
+    u8 frame[WIRE_FRAME_MAX];
+    u8 protocol;
+    u32 port;
+};
+
+static void find_ip(void *ctx, const u8 *frame, u32 len)
+{
+    struct found *f = ctx;
+
+    if (wire_get16(frame + 12) != 0x0800 || frame[23] != f->protocol ||
+        (f->port && wire_get16(frame + 36) != f->port))
+        return;
+    f->count++;
+    memcpy(f->frame, frame, len);
+}
+
+static u32 echo_replies(struct wire *w)
+{
+    struct found f = {.protocol = 1};
+
+    wire_turn(w);
+    wire_answer(w, true, find_ip, &f);
+    wire_turn(w); /* ARP first: the reply waits for it */
+    wire_answer(w, true, find_ip, &f);
+    return f.count;
+}
+
+static void send_echo(struct wire *w)
+{
+    u8 echo[64] = {8, 0};
+
+    wire_put16(echo + 2, wire_sum(echo, sizeof echo, 0));
+    wire_ip4(w, WIRE_PEER_IP, WIRE_OUR_IP, 1, echo, sizeof echo);
+}
+
+/* Guards: ping works, also when the frame came in three buffers (mergeable receive buffers). */
+TEST(net_conn_answers_ping_from_several_buffers)
+{
+    struct wire *w = wire_open();
+
+    wire_bind(w);
+    send_echo(w);
+    EXPECT_EQ(echo_replies(w), 1);
+    send_echo(w);
+    u8 whole[WIRE_FRAME_MAX];
+    u32 len = w->in.len[w->in.head], cuts[] = {0, 20, 60, len};
+    memcpy(whole, w->in.frame[w->in.head], len);
+    w->in.count = 0;
+    for (u32 i = 0; i < 3; i++) {
+        wire_send(w, whole + cuts[i], cuts[i + 1] - cuts[i]);
+        w->in.more[(w->in.head + w->in.count - 1) % WIRE_FRAMES] = i < 2;
+    }
+    EXPECT_EQ(echo_replies(w), 1);
+}
+
+/* Guards: a frame longer than Ethernet's is dropped and counted as a whole, and the next one is not
+ * touched. */
+TEST(net_conn_drops_giant_frames_whole)
+{
+    struct wire *w = wire_open();
+    static const u8 zero[1500];
+
+    wire_bind(w);
+    u64 before = w->nic.stats.rx_dropped;
+    struct wire_pools pools = wire_pools();
+    for (u32 i = 0; i < 5; i++) {
+        wire_send(w, zero, sizeof zero);
+        w->in.more[(w->in.head + w->in.count - 1) % WIRE_FRAMES] = i < 4;
+    }
+    send_echo(w);
+    EXPECT_EQ(echo_replies(w), 1);
+    EXPECT_EQ(w->nic.stats.rx_dropped, before + 1);
+    struct wire_pools after = wire_pools();
+    EXPECT(memcmp(&pools, &after, sizeof pools) == 0);
+}
+
+/* Guards: when every frame buffer is taken, frames are dropped and counted; afterwards all works
+ * again. */
+TEST(net_conn_survives_an_empty_frame_pool)
+{
+    struct wire *w = wire_open();
+    static struct pbuf *taken[PBUF_POOL_SIZE + 1];
+    u32 count = 0;
+
+    wire_bind(w);
+    while ((taken[count] = pbuf_alloc(PBUF_RAW, 100, PBUF_POOL)))
+        count++;
+    EXPECT_EQ(count, PBUF_POOL_SIZE);
+    u64 before = w->nic.stats.rx_dropped;
+    send_echo(w);
+    EXPECT_EQ(echo_replies(w), 0);
+    EXPECT_EQ(w->nic.stats.rx_dropped, before + 1);
+    while (count)
+        pbuf_free(taken[--count]);
+    send_echo(w);
+    EXPECT_EQ(echo_replies(w), 1);
+}
+
+/* Guards: <hostname>.local resolves by multicast DNS (RFC 6762), to the address of the interface.
+ */
+TEST(net_conn_mdns_answers_its_name)
+{
+    struct wire *w = wire_open();
+    static const u8 question[] = "\0\0\0\0\0\1\0\0\0\0\0\0\6nohost\5local\0\0\1\0\1";
+    struct found f = {.protocol = 17, .port = 5353};
+
+    wire_bind(w);
+    wire_run(w, 4000); /* probing and announcing */
+    wire_answer(w, true, NULL, NULL);
+    wire_udp4(w, WIRE_PEER_IP, 5353, 0xe00000fb, 5353, question, sizeof question - 1);
+    memcpy(w->in.frame[(w->in.head + w->in.count - 1) % WIRE_FRAMES], "\1\0\136\0\0\373", 6);
+    for (u32 i = 0; i < 30 && !f.count; i++) {
+        wire_run(w, 10);
+        wire_answer(w, true, find_ip, &f);
+    }
+    EXPECT_EQ(f.count, 1);
+    u32 len = wire_get16(f.frame + 16) + 14;
+    bool has_address = false;
+    for (u32 at = 42; at + 4 <= len; at++)
+        has_address |= wire_get32(f.frame + at) == WIRE_OUR_IP;
+    EXPECT(has_address);
+}
+
+/* Guards: the clock is set from the DHCP server's NTP option, and only by a reply to our own
+ * question. */
+TEST(net_conn_sntp_sets_the_clock)
+{
+    struct wire *w = wire_open();
+    struct found f = {.protocol = 17, .port = 123};
+    u8 reply[48] = {0x24, 2};
+    i64 before = time_unix_s();
+
+    wire_bind(w);
+    for (u32 i = 0; i < 200000 / 100 && !f.count; i++) {
+        wire_run(w, 100);
+        wire_answer(w, true, find_ip, &f);
+    }
+    EXPECT(f.count >= 1);
+    u16 port = (u16)wire_get16(f.frame + 34);
+    wire_put32(reply + 40, 2208988800u + 2000000000u);
+    wire_udp4(w, WIRE_PEER_IP, 123, WIRE_OUR_IP, port, reply, sizeof reply);
+    wire_turn(w);
+    EXPECT(time_unix_s() - before < 10); /* it did not repeat our time stamp: forged */
+    memcpy(reply + 24, f.frame + 42 + 40, 8);
+    wire_udp4(w, WIRE_PEER_IP, 123, WIRE_OUR_IP, port, reply, sizeof reply);
+    wire_turn(w);
+    EXPECT(time_unix_s() >= 2000000000 && time_unix_s() < 2000000010);
+}
+
+static void send_icmp6(struct wire *w, const u8 to[16], u8 *icmp, u32 len)
+{
+    u8 frame[WIRE_FRAME_MAX] = {2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x86, 0xdd, 0x60};
+    u8 pseudo[40] = {0};
+    static const u8 from[16] = {0xfe, 0x80, [15] = 1};
+
+    wire_put16(frame + 18, len);
+    frame[20] = 58;
+    frame[21] = 255;
+    memcpy(frame + 22, from, 16);
+    memcpy(frame + 38, to, 16);
+    memcpy(pseudo, frame + 22, 32);
+    wire_put32(pseudo + 32, len);
+    pseudo[39] = 58;
+    wire_put16(icmp + 2, 0);
+    wire_put16(icmp + 2, wire_sum(icmp, len, (u16)~wire_sum(pseudo, sizeof pseudo, 0)));
+    memcpy(frame + 54, icmp, len);
+    wire_send(w, frame, 54 + len);
+}
+
+/* Guards: a router's advertisement gives an address of its prefix (RFC 4862), after duplicate
+ * detection. */
+TEST(net_conn_ipv6_takes_a_prefix)
+{
+    struct wire *w = wire_open();
+    static const u8 all_nodes[16] = {0xff, 2, [15] = 1};
+    u8 advert[16 + 32] = {134, [4] = 64, [6] = 1, [16] = 3, 4, 64, 0xc0};
+    struct net_status status = {0};
+
+    wire_bind(w);
+    wire_put32(advert + 20, 86400);
+    wire_put32(advert + 24, 86400);
+    memcpy(advert + 32, "\x20\x01\x0d\xb8\0\1\0\2", 8);
+    send_icmp6(w, all_nodes, advert, sizeof advert);
+    wire_run(w, 3000);
+    wire_drop_all(w);
+    u32 found = 0;
+    for (u32 i = 0; i < LWIP_IPV6_NUM_ADDRESSES; i++) {
+        const u8 *address = (const u8 *)netif_ip6_addr(&w->stack.netif, i)->addr;
+        if (ip6_addr_ispreferred(netif_ip6_addr_state(&w->stack.netif, i)))
+            found |= address[0] == 0xfe                                    ? 1
+                     : memcmp(address, "\x20\x01\x0d\xb8\0\1\0\2", 8) == 0 ? 2
+                                                                           : 4;
+    }
+    (void)status;
+    EXPECT_EQ(found, 3);
+}
+
+/* Guards: SipHash-2-4 against the reference vector of its paper, appendix A. */
+TEST(net_conn_siphash_matches_the_paper)
+{
+    const u64 key[2] = {0x0706050403020100, 0x0f0e0d0c0b0a0908};
+    u8 data[15];
+
+    for (u8 i = 0; i < sizeof data; i++)
+        data[i] = i;
+    EXPECT(siphash(key, data, sizeof data) == 0xa129ca6149be45e5);
+}
