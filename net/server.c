@@ -214,7 +214,7 @@ static bool read_body(struct server *server, struct conn *conn);
 static bool send_out(struct server *server, struct conn *conn);
 static bool after_send(struct server *server, struct conn *conn);
 static bool peer_left(struct server *server, struct conn *conn, bool waiting);
-static void enforce_deadlines(struct server *server, struct conn *conn);
+static bool enforce_deadlines(struct server *server, struct conn *conn);
 
 static bool turn(struct server *server, struct conn *conn)
 {
@@ -230,7 +230,7 @@ static bool turn(struct server *server, struct conn *conn)
     if (conn->phase == CONN_SEND && !conn->out.len)
         work |= after_send(server, conn);
     if (conn->phase != CONN_FREE && !(!work && peer_left(server, conn, true)))
-        enforce_deadlines(server, conn);
+        work |= enforce_deadlines(server, conn);
     return work;
 }
 
@@ -410,26 +410,31 @@ static void time_out(struct server *server, struct conn *conn, const char *what)
     refuse(server, conn, &fault);
 }
 
-static void enforce_deadlines(struct server *server, struct conn *conn)
+/* Which deadline of the connection has passed; true when something was done about it. */
+static bool enforce_deadlines(struct server *server, struct conn *conn)
 {
+    bool begun = conn->phase == CONN_HEAD && conn->in_len;
+    u64 phase_max_s = begun                         ? HEAD_TIMEOUT_S
+                      : conn->phase == CONN_HEAD    ? IDLE_TIMEOUT_S
+                      : conn->phase == CONN_BODY    ? BODY_TOTAL_TIMEOUT_S
+                      : conn->phase == CONN_LINGER  ? LINGER_TIMEOUT_S
+                                                    : UINT32_MAX;
+    bool over = passed(conn->since_ns, phase_max_s);
+
     if (conn->out.len && passed(conn->moved_ns, SEND_STALL_TIMEOUT_S)) {
         server->stats.stalls++;
         conn_drop(server, conn);
-    } else if (conn->phase == CONN_HEAD && conn->in_len) {
-        if (passed(conn->since_ns, HEAD_TIMEOUT_S))
-            time_out(server, conn, "header");
-    } else if (conn->phase == CONN_HEAD) {
-        if (passed(conn->since_ns, IDLE_TIMEOUT_S))
-            conn_close(server, conn);
-    } else if (conn->phase == CONN_BODY) {
-        if (passed(conn->moved_ns, BODY_IDLE_TIMEOUT_S) ||
-            passed(conn->since_ns, BODY_TOTAL_TIMEOUT_S))
-            time_out(server, conn, "body");
-    } else if (conn->phase == CONN_LINGER) {
-        if (passed(conn->since_ns, LINGER_TIMEOUT_S))
-            conn_close(server, conn);
-    } else if (conn->phase == CONN_RUN && conn->answer.stream && !conn->out.len) {
-        if (passed(conn->moved_ns, PING_INTERVAL_S))
-            answer_ping(server, conn);
+    } else if (conn->phase == CONN_RUN && conn->answer.stream && !conn->out.len &&
+               passed(conn->moved_ns, PING_INTERVAL_S)) {
+        answer_ping(server, conn);
+    } else if (over && begun) {
+        time_out(server, conn, "header");
+    } else if (conn->phase == CONN_BODY && (over || passed(conn->moved_ns, BODY_IDLE_TIMEOUT_S))) {
+        time_out(server, conn, "body");
+    } else if (over) {
+        conn_close(server, conn);
+    } else {
+        return false;
     }
+    return true;
 }

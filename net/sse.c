@@ -128,7 +128,7 @@ static bool send_piece(struct server *server, struct conn *conn, struct str piec
     char size[16];
     struct text text = TEXT_ON(size);
 
-    if (conn->close_after)
+    if (!conn->head.minor)
         return conn_put(server, conn, piece);
     text_fmt(&text, "%zx\r\n", piece.len);
     return conn_put(server, conn, text_str(&text)) && conn_put(server, conn, piece) &&
