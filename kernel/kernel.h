@@ -91,6 +91,7 @@ void trap_core_start(void); /* loads the vector table into the calling core */
 /* A free interrupt vector for handler(ctx), which runs on core 0 with interrupts off. E_LIMIT. */
 err irq_take(void (*handler)(void *ctx), void *ctx, u8 *vector);
 void irq_give(u8 vector);
+u64 irq_message_address(void); /* where a device writes a vector's number to interrupt core 0 */
 /* Runs fn(ctx); returns the vector of the trap that ended it, or TRAP_NONE (entry.S). */
 #define TRAP_NONE 256u
 u32 trap_try(void (*fn)(void *ctx), void *ctx);

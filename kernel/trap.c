@@ -85,6 +85,8 @@ void irq_give(u8 vector)
     table.taken[vector].handler = NULL;
 }
 
+u64 irq_message_address(void) { return 0xfee00000u | (u64)core_at(0)->apic_id << 12; }
+
 /* ---- the crash report ---- */
 
 static const char *const fault_names[FAULTS] = {

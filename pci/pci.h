@@ -38,7 +38,8 @@ static inline void mmio_write64(const struct mmio *m, u64 offset, u64 value);
 static inline struct mmio mmio_part(const struct mmio *m, u64 offset, u64 bytes);
 
 #define PCI_BARS_MAX 6u
-#define PCI_DEVICES_MAX 128u
+#define PCI_DEVICES_MAX 256u
+#define PCI_VECTORS_MAX 32u /* that one device may use */
 
 struct pci_bar {
     u64 base, bytes; /* bytes 0: no such BAR */
@@ -55,6 +56,8 @@ struct pci_dev {
     u8 secondary, subordinate; /* bridges */
     struct pci_bar bar[PCI_BARS_MAX];
     struct mmio config; /* 4096 bytes of ECAM */
+    struct mmio msix;   /* the vector table, once a vector is on */
+    u8 vector[PCI_VECTORS_MAX]; /* of the CPU; 0: off */
     struct pci_bus *home;
 };
 
@@ -70,6 +73,9 @@ struct pci_ecam {
     u64 base; /* physical */
     u16 segment;
     u8 bus_first, bus_last;
+    /* A device model's config space of one function (false: none); NULL on silicon, where `base` is mapped. */
+    bool (*function)(void *ctx, u8 bus, u8 device, u8 function, struct mmio *config);
+    void *ctx;
 };
 
 /* Walks every window, sizes BARs, assigns bridge windows and BARs that firmware left empty, logs lspci-like lines. */
@@ -89,7 +95,7 @@ err pci_reset_function(struct pci_dev *dev);
 
 /* ---- irq.c: MSI and MSI-X. A handler runs with interrupts off and only sets a flag. ---- */
 
-/* Vectors available: MSI-X entries, else MSI messages (power of two), else 0. */
+/* Vectors available: MSI-X entries (at most PCI_VECTORS_MAX), else 1 with MSI, else 0. */
 u32 pci_vectors(const struct pci_dev *dev);
 /* Routes vector `idx` to handler(ctx) and unmasks it. E_UNSUPPORTED, E_LIMIT (no CPU vector left). */
 err pci_vector_on(struct pci_dev *dev, u32 idx, void (*handler)(void *ctx), void *ctx);
@@ -110,6 +116,24 @@ void dma_free(struct pci_dev *dev, struct dma *dma);
 static inline void dma_wmb(void) { __asm__ volatile("sfence" ::: "memory"); }
 static inline void dma_rmb(void) { __asm__ volatile("lfence" ::: "memory"); }
 static inline void dma_mb(void) { __asm__ volatile("mfence" ::: "memory"); }
+
+/* ---- watchdog.c: resets a machine whose event loop has stopped turning ---- */
+
+struct watchdog {
+    const char *name;
+    struct mmio registers;
+};
+
+/* Finds one (i6300ESB) and starts it; E_NOTFOUND. */
+err watchdog_start(struct pci_bus *bus, u32 timeout_s, struct watchdog *watchdog);
+void watchdog_feed(struct watchdog *watchdog); /* nothing when none was started */
+
+/* ---- what the files of this room share ---- */
+
+#define PCI_CAP_EXPRESS 0x10u
+void pci_write_bar(const struct pci_dev *dev, u32 idx);
+void pci_assign(struct pci_bus *bus, const struct pci_ecam *ecam, u32 ecam_count);
+void pci_describe(const struct pci_dev *dev);
 
 /* ---- mmio inlines ---- */
 
