@@ -457,12 +457,12 @@ static void gather_run(struct interp *in, u32 idx)
     u64 count = count_of(in, node->src[1]), cells = count ? count_of(in, idx) / count : 0;
     union cell *out = value_new(in, idx);
     void *data = NULL;
+    const struct external *external = weight ? external_of(in, table, &data) : NULL;
 
     for (u64 i = 0; !in->full && rows && i < count; i++) {
         u32 row = at[i].i < 0 ? 0 : min_u32(at[i].u, rows - 1);
         if (weight)
-            packing_row(&external_of(in, table, &data)->packing, data, (u32)cells, row,
-                        &out[i * cells].f);
+            packing_row(&external->packing, data, (u32)cells, row, &out[i * cells].f);
         else
             memcpy(out + i * cells, from + row * cells, cells * sizeof *out);
     }
