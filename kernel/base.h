@@ -196,6 +196,17 @@ err code_seal(void *code, usize bytes);
 /* From here on pages_alloc and code_alloc panic: nothing grows while serving. */
 void mem_seal(void);
 
+/* ---- bytes of a file: extents behind one face, never a resident pointer ---- */
+
+struct store {
+    const char *name;
+    u64 bytes;
+    void *ctx;
+    err (*read)(struct store *store, u64 offset, void *out, usize bytes);
+    /* The range is never read again: its memory may go back to the pages. May be NULL. */
+    void (*release)(struct store *store, u64 offset, u64 bytes);
+};
+
 /* The workers: every core but the caller's. Each calls work(ctx, worker) again and again, worker = 1..workers_count();
  * it returns false when it found nothing to do, and the core then idles until workers_wake(). */
 u32 workers_count(void);

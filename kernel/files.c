@@ -3,7 +3,6 @@
  * back to the pages, so that a model and its repacked form are never both there in full.
  */
 #include "kernel/kernel.h"
-#include "ml/ml.h"
 
 static struct {
     struct file {

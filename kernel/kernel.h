@@ -209,7 +209,6 @@ void random_start(const u8 *entropy, u32 bytes);
 
 /* ---- files.c ---- */
 
-struct store;
 /* The bytes of a file of the handoff as a store whose release gives pages back. NULL: no such file. */
 struct store *file_store(const struct handoff *handoff, u32 idx);
 

@@ -7,16 +7,7 @@
 
 #include "kernel/base.h"
 
-/* ---- the model's bytes: extents behind one face, never a resident pointer ---- */
-
-struct store {
-    const char *name;
-    u64 bytes;
-    void *ctx;
-    err (*read)(struct store *store, u64 offset, void *out, usize bytes);
-    /* The range is never read again: its memory may go back to the pages. May be NULL. */
-    void (*release)(struct store *store, u64 offset, u64 bytes);
-};
+/* The model's bytes come through `struct store` of base.h: extents, never a resident pointer. */
 
 #define ML_PARTS_MAX 64u /* split GGUF files, or extents of one */
 
