@@ -362,7 +362,7 @@ static void tcp_input_frame(void *ctx, const u8 *frame, u32 len)
     if (len < 54 || wire_get16(frame + 12) != 0x0800 || ip[9] != 6 ||
         wire_get16(tcp + 2) != t->port)
         return;
-    u32 total = wire_get16(ip + 2), header = tcp[12] >> 4 << 2, data = total - 20 - header;
+    u32 total = wire_get16(ip + 2), header = (u32)tcp[12] >> 4 << 2, data = total - 20 - header;
     u32 partial = (u16)~wire_sum(ip + 12, 8, 6 + total - 20);
     CHECK(total + 14 <= len);
     CHECK(wire_sum(tcp, total - 20, partial) == 0); /* what the card was asked to fill included */
