@@ -231,7 +231,6 @@ struct launch {
     u8 grid_rank;
     bool barrier;         /* all earlier launches must have finished */
     u32 node;             /* the graph node it realises, for reports */
-    u32 work;             /* rough nanoseconds per item, for chunking */
 };
 
 struct program {

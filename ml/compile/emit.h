@@ -1,0 +1,106 @@
+/*
+ * emit.h: the state of lowering one kernel, shared by lower*.c: open axes, value numbers, the LIR being written.
+ *
+ * Every value is emitted for one *instance*: the axes' loop counters plus a constant bias per axis. Unrolling emits the
+ * same expression under several biases; value numbering then shares the loads that do not depend on the bias. That is
+ * all of register tiling.
+ */
+#ifndef NOHOST_EMIT_H
+#define NOHOST_EMIT_H
+
+#include "ml/compile/priv.h"
+
+#define NO_AXIS 0xffu
+#define VALUE_NUMBERS_MAX 16384u
+#define VALUE_HEADS 4096u /* power of two */
+#define UNROLL_MAX 8u
+#define VECTORS_MAX 4u
+#define QUANT_VECTORS_MAX 8u
+
+struct value_number { u64 key; u16 vreg; u16 next; };
+
+struct axis {
+    u16 counter;  /* SCALAR vreg, LIR_NONE while closed */
+    i32 bias;     /* added to the counter for the instance being emitted */
+};
+
+struct emit {
+    const struct graph *graph;
+    const struct schedule *schedule;
+    const struct kernel *kernel;
+    const struct target *target;
+    const struct stage *stage;
+    struct lowered *out;
+    struct lir *lir;
+    struct arena *arena;
+    struct axis axis[AXES_MAX];
+    u8 order[AXES_MAX]; u32 open_count;  /* axes, outermost first */
+    u8 lane_axis;                        /* axis that the lanes run along, NO_AXIS: every lane is the same element */
+    u8 lanes;                            /* 1 or the target's */
+    u32 depth;                           /* of expression recursion, bounded by the scheduler */
+    struct value_number *number; u32 number_count;
+    u16 head[VALUE_HEADS];
+    u32 scope[LIR_LOOP_DEPTH_MAX]; u32 scope_depth;
+    err status;
+};
+
+static inline const struct node *emit_node(const struct emit *e, u32 n) { return &e->graph->node[n]; }
+
+/* ---- lower_value.c ---- */
+
+/* Emits a pure instruction, or finds the register that already holds its value in the open scopes. */
+u16 emit_pure(struct emit *e, struct lir_instr instr);
+u16 emit_s(struct emit *e, enum lir_op op, u16 a, u16 b, i64 imm);
+u16 emit_s_const(struct emit *e, i64 value);
+u16 emit_s_add(struct emit *e, u16 a, u16 b);       /* LIR_NONE stands for 0 */
+u16 emit_s_addi(struct emit *e, u16 a, i64 value);
+u16 emit_s_muli(struct emit *e, u16 a, i64 factor);
+u16 emit_arg(struct emit *e, u32 place);            /* pointer or value of a global table entry */
+u16 emit_extent(struct emit *e, dim d);             /* as SCALAR */
+u16 emit_v(struct emit *e, enum lir_op op, u16 a, u16 b, u16 c);
+u16 emit_vi(struct emit *e, enum lir_op op, u16 a, i64 imm, u8 aux);
+u16 emit_const_i32(struct emit *e, u32 bits);
+u16 emit_const_f32(struct emit *e, f32 value);
+/* Mutable registers (accumulators): written by their own instructions, never value-numbered. */
+u16 emit_var(struct emit *e, enum lir_class class);
+void emit_into(struct emit *e, u16 dst, enum lir_op op, u16 a, u16 b, u16 c);
+void emit_set_const(struct emit *e, u16 dst, u32 bits);
+u16 emit_loop(struct emit *e, u16 start, u16 end, i64 step); /* returns the counter */
+void emit_end(struct emit *e);
+void axis_open(struct emit *e, u32 axis, u16 counter);
+void axis_close(struct emit *e, u32 axis);
+
+/* Bytes of one element, and the address of element idx of a source or realised node. *lane_stride: elements per lane. */
+struct lir_mem emit_address(struct emit *e, u32 node, const struct affine *idx, i64 *lane_stride, u16 *lane_index);
+enum dtype node_storage(const struct emit *e, u32 node);
+/* Stride in elements of dimension d; *sym_count symbols multiply it. False: memory is not laid out by strides (QUANT, WEIGHT). */
+struct stride { i64 elements; u8 syms[SYMS_MAX]; bool symbolic; };
+struct stride node_stride(const struct emit *e, u32 node, u32 d);
+
+/* The value of element idx of a node, in e->lanes lanes along e->lane_axis. */
+u16 emit_value(struct emit *e, u32 node, const struct affine *idx);
+/* The same as SCALAR, for I32 nodes that are chains of loads. */
+u16 emit_scalar(struct emit *e, u32 node, const struct affine *idx);
+/* Gives the heavy node's result, so that emit_value finds it. */
+void emit_remember(struct emit *e, u32 node, const struct affine *idx, u16 vreg);
+/* Index of the heavy node in terms of the stage's axes. False: not reachable by moves and elementwise nodes. */
+bool find_index(struct emit *e, u32 from, const struct affine *idx, u32 target, struct affine *out);
+void emit_store(struct emit *e, u16 value, u32 node, const struct affine *idx);
+
+/* ---- lower_math.c ---- */
+u16 emit_exp(struct emit *e, u16 x);
+u16 emit_log(struct emit *e, u16 x);
+u16 emit_sin_cos(struct emit *e, u16 x, bool cosine);
+
+/* ---- lower_linear.c ---- */
+/* Computes rows u of the product for the row tile at the lane axis; res[u]. */
+void emit_linear(struct emit *e, u32 linear, const struct affine *idx, u32 unroll, u8 unroll_axis, u16 *res);
+void emit_quant_stage(struct emit *e);
+void emit_unpack_stage(struct emit *e);
+
+/* ---- lower.c ---- */
+/* Start and end of an output axis for the current item. */
+struct range { u16 start, end; i64 count; /* known number of elements, -1: not known */ bool fixed; /* one element: the counter is open */ };
+struct range axis_range(struct emit *e, u32 axis);
+
+#endif

@@ -1,0 +1,293 @@
+/*
+ * index.c: index arithmetic of the compiler: how a move changes an index, what memory a stage reads and with which
+ * strides. Knows graphs and schedules; emits nothing.
+ */
+#include "ml/compile/priv.h"
+
+bool op_is_move(enum op op) { return op_row[op].class == CLASS_MOVE; }
+bool op_is_element(enum op op) { return op_row[op].class == CLASS_ELEMENT; }
+bool op_is_reduce(enum op op) { return op_row[op].class == CLASS_REDUCE; }
+u32 op_cost(enum op op) { return op_row[op].cost; }
+
+/* Sources that are memory; SCALAR and IOTA are computed. */
+bool op_is_source(enum op op)
+{
+    return op == OP_INPUT || op == OP_CONST || op == OP_STATE || op == OP_WEIGHT;
+}
+
+u32 dim_bound(const struct graph *graph, dim d)
+{
+    return dim_is_sym(d) ? graph->sym[dim_sym_idx(d)].bound : (u32)d.v;
+}
+
+u64 shape_bound(const struct graph *graph, const dim *shape, u32 from, u32 rank)
+{
+    u64 product = 1;
+    for (u32 i = from; i < rank; i++)
+        product *= dim_bound(graph, shape[i]);
+    return product;
+}
+
+struct quant_row quant_row(u32 columns, u32 block)
+{
+    u32 blocks = columns / block;
+    u32 scale_at = (u32)round_up(columns, 64);
+    return (struct quant_row){.columns = columns, .block = block, .scale_at = scale_at,
+                              .nsum_at = scale_at + 4 * blocks, .ssum_at = scale_at + 8 * blocks,
+                              .bytes = (u32)round_up(scale_at + 12 * blocks, 64)};
+}
+
+struct pack_tile pack_tile(const struct packing *packing, u32 columns)
+{
+    struct pack_tile t = {};
+    u32 tile = packing->tile;
+    if (packing->code_bits == 0) {
+        t.tile_bytes = columns * tile * dtype_bytes(packing->float_type);
+        return t;
+    }
+    t.low_bits = packing->code_bits == 8 ? 8 : 4;
+    t.high_bits = packing->code_bits - t.low_bits;
+    t.low_bytes = packing->block * tile * t.low_bits / 8;
+    t.high_bytes = packing->block * tile * t.high_bits / 8;
+    t.scale_bytes = tile * dtype_bytes(packing->scale_type);
+    t.block_bytes = t.low_bytes + t.high_bytes + t.scale_bytes * (packing->has_min ? 2 : 1);
+    t.blocks = columns / packing->block;
+    if (packing->super > 1)
+        t.super_head_bytes = tile * 4;
+    t.super_bytes = t.super_head_bytes + packing->super * t.block_bytes;
+    t.tile_bytes = t.blocks / packing->super * t.super_bytes;
+    return t;
+}
+
+/* ---- moves ---- */
+
+struct affine affine_zero(void)
+{
+    struct affine a = {.dynamic = LIR_NONE, .dynamic_lanes = LIR_NONE};
+    return a;
+}
+
+struct affine affine_axis(u32 axis)
+{
+    struct affine a = affine_zero();
+    a.coef[axis] = 1;
+    return a;
+}
+
+static bool extent_is_one(dim d) { return d.v == 1; }
+
+/* a + factor * b. Both may not carry run-time parts when factor != 1. */
+static struct affine affine_sum(struct affine a, const struct affine *b, i64 factor)
+{
+    for (u32 i = 0; i < AXES_MAX; i++)
+        a.coef[i] += (i32)(b->coef[i] * factor);
+    a.constant += b->constant * factor;
+    a.dynamic_axes |= b->dynamic_axes;
+    return a;
+}
+
+/*
+ * Reshape: result extents and source extents are cut into groups of equal product. A group with one source extent gets
+ * the flat index of its result extents. A group with several source extents puts the flat index on the last of them: the
+ * source is then contiguous memory (schedule.c sees to it), where only the sum of index * stride matters.
+ */
+static bool index_reshape(const struct graph *graph, const struct node *src, const struct node *node,
+                          const struct affine *in, struct affine *out)
+{
+    u32 s = 0, d = 0;
+    bool affine = true;
+
+    while (s < src->rank || d < node->rank) {
+        u32 s_first = s, d_first = d;
+        u64 s_product = 1, d_product = 1;
+        if (s < src->rank && d < node->rank && dim_is_sym(src->shape[s]) &&
+            dim_same(src->shape[s], node->shape[d])) {
+            out[s++] = in[d++];
+            continue;
+        }
+        do {
+            bool take_src = s < src->rank && !dim_is_sym(src->shape[s]) &&
+                            (s_product <= d_product || d >= node->rank || dim_is_sym(node->shape[d]));
+            if (take_src)
+                s_product *= dim_bound(graph, src->shape[s++]);
+            else if (d < node->rank && !dim_is_sym(node->shape[d]))
+                d_product *= dim_bound(graph, node->shape[d++]);
+            else
+                return false;
+        } while (s_product != d_product || (s == s_first && d == d_first));
+        u32 wide = 0; /* source extents of the group that are not 1 */
+        u32 last = s_first;
+        for (u32 i = s_first; i < s; i++) {
+            out[i] = affine_zero();
+            if (!extent_is_one(src->shape[i])) {
+                wide++;
+                last = i;
+            }
+        }
+        struct affine flat = affine_zero();
+        i64 stride = 1;
+        for (u32 i = d; i-- > d_first;) {
+            bool moving = !extent_is_one(node->shape[i]);
+            if (moving && in[i].dynamic != LIR_NONE) {
+                if (stride != 1)
+                    return false;
+                flat.dynamic = in[i].dynamic;
+            }
+            if (moving && in[i].dynamic_lanes != LIR_NONE) {
+                if (stride != 1)
+                    return false;
+                flat.dynamic_lanes = in[i].dynamic_lanes;
+            }
+            if (moving)
+                flat = affine_sum(flat, &in[i], stride);
+            stride *= (i64)dim_bound(graph, node->shape[i]);
+        }
+        if (wide >= 1)
+            out[last] = flat;
+        affine &= wide <= 1;
+    }
+    return affine;
+}
+
+bool index_through(const struct graph *graph, const struct node *node, const struct affine *in, struct affine *out)
+{
+    const struct node *src = &graph->node[node->src[0]];
+
+    switch (node->op) {
+    case OP_RESHAPE:
+        return index_reshape(graph, src, node, in, out);
+    case OP_PERMUTE:
+        for (u32 i = 0; i < node->rank; i++)
+            out[node->permute.order[i]] = in[i];
+        return true;
+    case OP_EXPAND:
+        for (u32 i = 0; i < node->rank; i++)
+            out[i] = dim_same(src->shape[i], node->shape[i]) ? in[i] : affine_zero();
+        return true;
+    case OP_SLICE:
+        for (u32 i = 0; i < node->rank; i++) {
+            out[i] = in[i];
+            out[i].constant += node->slice.begin[i];
+        }
+        return true;
+    case OP_FLIP: /* constant extents: the scheduler realises others */
+        for (u32 i = 0; i < node->rank; i++) {
+            out[i] = in[i];
+            if (!(node->flip.axes >> i & 1))
+                continue;
+            struct affine flipped = affine_sum(affine_zero(), &in[i], -1);
+            flipped.constant += (i64)dim_bound(graph, node->shape[i]) - 1;
+            out[i] = flipped;
+        }
+        return true;
+    default:
+        panic(__FILE__, __LINE__, "not a move that index_through knows");
+    }
+}
+
+/* ---- leaves ---- */
+
+const struct node *stage_space(const struct graph *graph, const struct stage *stage)
+{
+    const struct node *n = &graph->node[stage->node];
+    if (stage->kind == STAGE_SCATTER)
+        return &graph->node[n->src[2]];
+    return stage->kind == STAGE_PAD ? &graph->node[n->src[0]] : n;
+}
+
+struct walk {
+    u32 node;
+    bool in_heavy;
+    const struct affine *idx;
+};
+
+static u16 axes_of(const struct affine *idx, u32 rank)
+{
+    u16 axes = 0;
+    for (u32 d = 0; d < rank; d++) {
+        axes |= idx[d].dynamic_axes;
+        for (u32 a = 0; a < AXES_MAX; a++)
+            if (idx[d].coef[a])
+                axes |= (u16)(1u << a);
+    }
+    return axes;
+}
+
+static void walk_push(struct walk *stack, u32 *depth, u32 max, struct walk entry)
+{
+    if (*depth < max)
+        stack[(*depth)++] = entry;
+}
+
+u32 stage_leaves(const struct graph *graph, const struct schedule *schedule, const struct stage *stage,
+                 struct leaf *leaf, struct arena *scratch, bool *complete)
+{
+    enum { WALK_MAX = 1024 };
+    struct walk *stack = arena_new(scratch, struct walk, WALK_MAX);
+    u32 depth = 0, count = 0, steps = 0;
+    u32 first = stage->kind == STAGE_PAD ? graph->node[stage->node].src[0] : stage->node;
+    u32 rank = stage_space(graph, stage)->rank;
+    struct affine *start = arena_new(scratch, struct affine, RANK_MAX);
+
+    *complete = stack && start;
+    if (!*complete)
+        return 0;
+    for (u32 i = 0; i < RANK_MAX; i++)
+        start[i] = i < rank ? affine_axis(i) : affine_zero();
+    walk_push(stack, &depth, WALK_MAX, (struct walk){first, false, start});
+    while (depth > 0) {
+        struct walk at = stack[--depth];
+        const struct node *n = &graph->node[at.node];
+        bool is_root = at.node == stage->node;
+        struct affine *idx = arena_new(scratch, struct affine, RANK_MAX);
+        if (!idx || ++steps > 4 * WALK_MAX || depth + NODE_SRCS_MAX >= WALK_MAX) {
+            *complete = false;
+            return count;
+        }
+        if (n->op == OP_SCALAR || n->op == OP_IOTA)
+            continue;
+        if (!is_root && (op_is_source(n->op) || schedule->stage_of[at.node] != NO_NODE)) {
+            if (count == LEAVES_MAX) {
+                *complete = false;
+                return count;
+            }
+            leaf[count] = (struct leaf){.node = at.node, .in_heavy = at.in_heavy};
+            memcpy(leaf[count].idx, at.idx, sizeof leaf[count].idx);
+            count++;
+            continue;
+        }
+        struct walk next = {.in_heavy = at.in_heavy, .idx = at.idx};
+        if (op_is_move(n->op)) {
+            index_through(graph, n, at.idx, idx);
+            next = (struct walk){n->src[0], at.in_heavy, idx};
+            walk_push(stack, &depth, WALK_MAX, next);
+        } else if (op_is_reduce(n->op)) {
+            for (u32 i = 0; i < n->rank; i++)
+                idx[i] = n->reduce.axes >> i & 1 ? affine_axis(RANK_MAX + i) : at.idx[i];
+            walk_push(stack, &depth, WALK_MAX, (struct walk){n->src[0], true, idx});
+            if (n->reduce.has_len)
+                walk_push(stack, &depth, WALK_MAX, (struct walk){n->src[1], at.in_heavy, at.idx});
+        } else if (n->op == OP_LINEAR) {
+            memcpy(idx, at.idx, RANK_MAX * sizeof *idx);
+            idx[n->rank - 1] = affine_axis(RANK_MAX);
+            walk_push(stack, &depth, WALK_MAX, (struct walk){n->src[0], true, idx});
+        } else if (n->op == OP_GATHER || n->op == OP_SCATTER) {
+            const struct node *index = &graph->node[n->src[1]];
+            u32 table = n->op == OP_GATHER ? n->src[0] : n->src[2];
+            walk_push(stack, &depth, WALK_MAX, (struct walk){n->src[1], at.in_heavy, at.idx});
+            if (n->op == OP_GATHER) {
+                idx[0] = affine_zero();
+                idx[0].dynamic_axes = axes_of(at.idx, index->rank);
+                for (u32 i = 1; i < graph->node[table].rank; i++)
+                    idx[i] = at.idx[index->rank + i - 1];
+            } else {
+                memcpy(idx, at.idx, RANK_MAX * sizeof *idx);
+            }
+            walk_push(stack, &depth, WALK_MAX, (struct walk){table, at.in_heavy, idx});
+        } else {
+            for (u32 i = 0; i < n->src_count; i++)
+                walk_push(stack, &depth, WALK_MAX, (struct walk){n->src[i], at.in_heavy, at.idx});
+        }
+    }
+    return count;
+}
