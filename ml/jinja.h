@@ -25,11 +25,11 @@ struct jinja_env {
 
 #define JINJA_SOURCE_MAX (256 * KIB)
 #define JINJA_STEPS_MAX 64000000u /* tokens read and bytes handled; well under a second */
-#define JINJA_DEPTH_MAX 48u       /* nested operands and macro calls: about 32 KiB of stack */
+#define JINJA_DEPTH_MAX 32u       /* nested operands: at most 2 KiB of stack each */
 
-/* Parts of one kind each, in the arena, which needs about 8 bytes for each byte of text. E_FORMAT: the
- * template is malformed or raised an exception; E_LIMIT: it ran too long, too deep or too large.
- * `reason` says it in words. */
+/* Parts of one kind each, in the arena, which needs about 8 bytes for each byte of text. E_FORMAT:
+ * the template is malformed or raised an exception; E_LIMIT: it ran too long, too deep or too
+ * large. `reason` says it in words. */
 err jinja_render(const struct jinja_env *env, struct arena *arena, struct ml_part **part,
                  u32 *part_count, struct text *reason);
 

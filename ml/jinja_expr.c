@@ -19,6 +19,23 @@ static char char_at(const struct vm *vm, u32 at)
     return at < vm->source.len ? vm->source.ptr[at] : '\0';
 }
 
+/* Behind a backslash: n, t, r, xHH, uHHHH; anything else stands for itself. Returns bytes. */
+static usize unescape(struct vm *vm, u32 *at, char out[4])
+{
+    char c = vm->source.ptr[(*at)++];
+    u32 digits = c == 'u' ? 4 : c == 'x' ? 2 : 0, code_point = 0;
+
+    out[0] = c == 'n' ? '\n' : c == 't' ? '\t' : c == 'r' ? '\r' : c;
+    for (; digits > 0; digits--, (*at)++) {
+        char digit = char_at(vm, *at) | 0x20;
+        usize value = str_find_char(STR("0123456789abcdef"), digit);
+        if (value > 15)
+            jinja_fail(vm, E_FORMAT, "'\\%c' wants more digits", c);
+        code_point = code_point * 16 + (u32)(value & 15);
+    }
+    return c == 'u' || c == 'x' ? utf8_encode(code_point, out) : 1;
+}
+
 static void read_string(struct vm *vm, char quote)
 {
     u32 from = ++vm->lex.at, end = from, mark = vm->out_len;
@@ -38,12 +55,10 @@ static void read_string(struct vm *vm, char quote)
     vm->lex.literal = value_literal(str_slice(vm->source, from, end));
     if (!escaped || vm->skip)
         return;
-    for (u32 i = from; i < end; i++) {
-        bool escape = vm->source.ptr[i] == '\\';
-        char c = vm->source.ptr[i += escape];
-        usize known = str_find_char(str_of("nt r"), c); /* \n \t \r; any other stands for itself */
-        c = escape && known < 4 ? "\n\t \r"[known] : c;
-        jinja_emit_literal(vm, (struct str){&c, 1});
+    for (u32 i = from; i < end;) {
+        char utf8[4] = {vm->source.ptr[i++]};
+        usize bytes = utf8[0] == '\\' ? unescape(vm, &i, utf8) : 1;
+        jinja_emit_literal(vm, (struct str){utf8, bytes});
     }
     vm->lex.literal = jinja_take(vm, mark);
 }
@@ -91,6 +106,8 @@ void jinja_next(struct vm *vm)
         while (is_digit(char_at(vm, at)) && at - vm->lex.start < 18)
             number = number * 10 + (char_at(vm, at++) - '0');
         vm->lex.kind = is_digit(c) ? LEX_INT : LEX_NAME;
+        if (is_digit(c) && is_word(char_at(vm, at)))
+            jinja_fail(vm, E_FORMAT, "a number that is too long");
         vm->lex.literal = value_int(number);
         while (is_word(char_at(vm, at)))
             at++;
@@ -172,8 +189,9 @@ static struct value arithmetic(struct vm *vm, struct str op, struct value a, str
     return value_int(result);
 }
 
-/* Comparisons are tests with a sign for a name. */
-static struct value combine(struct vm *vm, struct str op, struct value a, struct value b)
+/* Comparisons are tests with a sign for a name. Not part of binary()'s frame, which is the one that
+ * nests. */
+__attribute__((noinline)) static struct value combine(struct vm *vm, struct str op, struct value a, struct value b)
 {
     struct args args = {.self = a, .item = {b}, .count = 1};
     bool negated = str_eq(op, STR("not"));
@@ -379,6 +397,8 @@ static struct value primary(struct vm *vm)
 {
     struct lexer token = vm->lex;
 
+    if (token.kind == LEX_END)
+        jinja_fail(vm, E_FORMAT, "expected a value, saw '%.*s'", SHOWN(token.text));
     if (vm->error)
         return (struct value){};
     jinja_next(vm);

@@ -467,6 +467,15 @@ static struct value is_parity(struct vm *vm, const struct args *args)
     return value_bool((args->self.number & 1) == args->variant);
 }
 
+static struct value is_divisible(struct vm *vm, const struct args *args)
+{
+    i64 by = int_arg(args, 0, STR("num"), 0);
+
+    if (args->self.kind != INT || by <= 0)
+        jinja_fail(vm, E_FORMAT, "divisibleby wants two integers, the second above 0");
+    return value_bool(!vm->error && args->self.number % by == 0);
+}
+
 static struct value is_in(struct vm *vm, const struct args *args)
 {
     return value_bool(jinja_contains(vm, first_arg(args), args->self));
@@ -523,7 +532,8 @@ static const struct function function_table[] = {
     {"callable", TEST, 1u << MACRO | 1u << FUNCTION, is_kind},
     {"true", TEST, 1, is_bool},                      {"false", TEST, 0, is_bool},
     {"odd", TEST, 1, is_parity},                     {"even", TEST, 0, is_parity},
-    {"in", TEST_1, 0, is_in},                        {"sameas", TEST_1, SAME, is_order},
+    {"divisibleby", TEST_1, 0, is_divisible},        {"in", TEST_1, 0, is_in},
+                        {"sameas", TEST_1, SAME, is_order},
     {"eq", TEST_1, EQUAL, is_order},                 {"equalto", TEST_1, EQUAL, is_order},
     {"==", TEST_1, EQUAL, is_order},                 {"ne", TEST_1, LESS | GREATER, is_order},
     {"!=", TEST_1, LESS | GREATER, is_order},        {"lt", TEST_1, LESS, is_order},

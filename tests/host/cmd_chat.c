@@ -14,6 +14,7 @@ int cmd_chat_template(int argc, char **argv);
 static const char help[] =
     "nohost chat-template --model M --messages FILE.json [--template FILE]\n"
     "                     [--no-generation-prompt] [--now UNIX]\n"
+    "nohost chat-template --model M --show-template -> {\"template\": T}\n"
     "  M         a GGUF file: its template, bos and eos\n"
     "  FILE      a template to use instead of the model's\n"
     "  messages  [{\"role\": R, \"content\": C}, ...]; - reads stdin\n"
@@ -22,7 +23,8 @@ static const char help[] =
     "   or {\"error\": NAME, \"reason\": WORDS} and exit code 1\n";
 
 static const char *const options[] = {
-    "--model=", "--template=", "--messages=", "--no-generation-prompt", "--now=", NULL,
+    "--model=", "--template=", "--messages=", "--no-generation-prompt", "--now=",
+    "--show-template", NULL,
 };
 
 static struct str member_text(const struct json *message, const char *name)
@@ -73,6 +75,8 @@ static struct jinja_env open_env(int argc, char **argv, struct arena *arena)
         chat.source.ptr = tool_file(tool_option(argc, argv, "--template"), &len);
         chat.source.len = len;
     }
+    if (tool_flag(argc, argv, "--show-template"))
+        return chat_env(&chat, NULL, 0, false);
     u32 count = read_messages(tool_required(argc, argv, "--messages"), &message);
     bool generation = !tool_flag(argc, argv, "--no-generation-prompt");
     struct jinja_env env = chat_env(&chat, message, count, generation);
@@ -107,6 +111,13 @@ int cmd_chat_template(int argc, char **argv)
     struct arena arena = tool_arena(512 * MIB);
     struct jinja_env env = open_env(argc, argv, &arena);
     reason = TEXT_ON(words);
+    if (tool_flag(argc, argv, "--show-template")) {
+        text_fmt(&out, "{\"template\": ");
+        json_put_str(&out, env.source);
+        text_fmt(&out, "}\n");
+        tool_print(text_str(&out));
+        return 0;
+    }
     err why = jinja_render(&env, &arena, &part, &count, &reason);
     if (why == OK) {
         put_parts(&out, part, count);

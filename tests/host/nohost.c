@@ -1,7 +1,7 @@
 /*
  * nohost.c: build/host/nohost SUBCOMMAND: the portable rooms as a Linux program, an instrument for
- * tests and measurements, not a product. Each subcommand is `int cmd_NAME(int argc, char **argv)` in
- * a file of this folder; argv[0] is its name.
+ * tests and measurements, not a product. Each subcommand is `int cmd_NAME(int argc, char **argv)`
+ * in a file of this folder; argv[0] is its name.
  */
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 /*
  * tool.h: what the subcommands of build/host/nohost share: options, files, a model file as a store,
- * errors. A command's answer is JSON (or a listing) on stdout; what went wrong is one line on stderr.
+ * errors. A command's answer is JSON (or a listing) on stdout; what went wrong is one line on
+ * stderr.
  */
 #ifndef NOHOST_TOOL_H
 #define NOHOST_TOOL_H
@@ -20,7 +21,8 @@ void tool_check(int argc, char **argv, const char *const *known, const char *hel
 
 /* The whole file, zero-terminated, from malloc; exits when it cannot be read. "-" is stdin. */
 char *tool_file(const char *path, usize *len);
-/* Stores of a GGUF or of all parts of a split one (name-00001-of-0000N.gguf); returns how many. Exits on failure. */
+/* Stores of a GGUF or of all parts of a split one (name-00001-of-0000N.gguf); returns how many.
+ * Exits on failure. */
 u32 tool_model(const char *path, struct store part[ML_PARTS_MAX]);
 /* One line on stderr, then exit(1). */
 __attribute__((noreturn, format(printf, 1, 2))) void tool_fail(const char *format, ...);
