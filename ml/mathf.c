@@ -138,20 +138,33 @@ f64 math_pow(f64 x, f64 y)
     return math_exp(y * math_log(x));
 }
 
-/* The series of sin (first = 1) or cos (first = 0) for |r| <= pi / 4, without its first term. */
+/* r^2 (1 / n! - r^2 (1 / (n + 2)! - ...)) with n = first + 2, for |r| <= pi / 4. */
 static f64 alternating(f64 r, u32 first)
 {
     f64 r2 = r * r, sum = 0;
 
-    for (u32 n = 16 + first; n > first; n -= 2)
+    for (u32 n = 16 + first % 2; n > first; n -= 2)
         sum = (inverse_factorial[n] - sum) * r2;
     return sum;
+}
+
+/* sin(r + rest) and cos(r + rest) where rest is below half a unit of r. */
+static f64 sin_near(f64 r, f64 rest)
+{
+    return r - (r * alternating(r, 1) - rest);
+}
+
+static f64 cos_near(f64 r, f64 rest)
+{
+    f64 half = r * r / 2, high = 1 - half; /* and what this difference loses is put back */
+
+    return high + (((1 - high) - half) + (r * r * alternating(r, 2) - r * rest));
 }
 
 /* sin(x + turns * pi / 2); the quarter in which x lies picks series and sign. */
 static f64 sin_quarters(f64 x, u32 turns)
 {
-    f64 n, high, low, rest, r, sum;
+    f64 n, high, low, rest, r, near, value;
 
     if (!(x >= -MATH_TRIG_MAX && x <= MATH_TRIG_MAX))
         return MATH_NAN;
@@ -160,13 +173,11 @@ static f64 sin_quarters(f64 x, u32 turns)
     low = n * PIO2_2;
     r = high - low; /* exact products; what this difference loses is put into rest */
     rest = n * PIO2_3 - ((high - r) - low);
+    near = r - rest;
+    rest = (r - near) - rest;
     turns += (u32)(i32)n;
-    if (turns & 1) {
-        sum = 1 - (alternating(r, 0) - r * rest);
-    } else {
-        sum = r - (r * alternating(r, 1) + rest);
-    }
-    return turns & 2 ? -sum : sum;
+    value = turns & 1 ? cos_near(near, rest) : sin_near(near, rest);
+    return turns & 2 ? -value : value;
 }
 
 f64 math_sin(f64 x)
@@ -285,13 +296,13 @@ err str_to_f64(struct str text, f64 *value)
     if (text.len != 0)
         return E_FORMAT;
     result = (f64)digits;
-    for (; exponent > EXACT_POWER_MAX && result > 0 && result < MATH_INF; exponent -= EXACT_POWER_MAX)
+    for (; exponent > EXACT_POWER_MAX && result < MATH_INF; exponent -= EXACT_POWER_MAX)
         result *= 1e22;
     for (; exponent < -EXACT_POWER_MAX && result > 0; exponent += EXACT_POWER_MAX)
         result /= 1e22;
-    if (result > 0 && exponent > 0)
+    if (exponent > 0 && result < MATH_INF)
         result *= exact_power_of_ten((u32)exponent);
-    else if (result > 0)
+    else if (result > 0 && result < MATH_INF)
         result /= exact_power_of_ten((u32)-exponent);
     if (!(result < MATH_INF))
         return E_RANGE;

@@ -35,8 +35,8 @@ static inline f32 mathf_floor(f32 x) { return (f32)math_floor((f64)x); }
  * trailing zeros dropped; from 1e15 on in the form 1.25e+20. Valid JSON. NaN and infinities
  * append `otherwise` ("null", "NaN"). */
 void text_f64(struct text *out, f64 value, u32 decimals, struct str otherwise);
-/* [-+]digits[.digits][e[-+]digits] and nothing else; within 1 ulp. E_FORMAT; E_RANGE when it
- * overflows. */
+/* [-+]digits[.digits][e[-+]digits] and nothing else; exact up to 15 digits and 10^22, else
+ * within 8 ulp. E_FORMAT; E_RANGE when it overflows. */
 err str_to_f64(struct str text, f64 *value);
 
 #endif
