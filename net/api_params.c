@@ -20,6 +20,7 @@ struct param {
 
 #define AT(field) offsetof(struct api_request, field)
 #define SAMPLING(field) offsetof(struct api_request, ml.sampling.field)
+#define ABOVE_0 1e-9
 
 // clang-format off
 static const struct param params[] = {
@@ -31,7 +32,7 @@ static const struct param params[] = {
     {"max_tokens",            BOTH, I32,     AT(max_tokens),            1, INT32_MAX, NULL},
     {"max_completion_tokens", CHAT, I32,     AT(max_completion_tokens), 1, INT32_MAX, NULL},
     {"temperature",           BOTH, F32,     SAMPLING(temperature),     0, 2, NULL},
-    {"top_p",                 BOTH, F32,     SAMPLING(top_p),           0, 1, NULL},
+    {"top_p",                 BOTH, F32,     SAMPLING(top_p),           ABOVE_0, 1, NULL},
     {"min_p",                 BOTH, F32,     SAMPLING(min_p),           0, 1, NULL},
     {"top_k",                 BOTH, I32,     AT(top_k),                -1, INT32_MAX, NULL},
     {"seed",                  BOTH, SEED,    0,                         0, 0, NULL},
@@ -121,7 +122,6 @@ static bool settle(struct read *r)
     ml->sampling.logprobs |= request->text_logprobs >= 0;
     ml->sampling.top_logprobs = top > 0 ? (u32)top : 0;
     ml->sampling.top_k = request->top_k > 0 ? (u32)request->top_k : 0;
-    ml->sampling.top_p = ml->sampling.top_p > 0 ? ml->sampling.top_p : 1e-6f; /* the first alone */
     ml->tokens_max = (u32)(request->max_completion_tokens ? request->max_completion_tokens
                                                           : request->max_tokens);
     return true;
@@ -149,8 +149,9 @@ static bool read_number(struct read *r, const struct param *param, const struct 
     real = param->type == F32 ? real : (f64)whole;
     if (e != OK || real < param->min || real > param->max)
         return fault_set(r->fault, FAULT_VALUE, param->name,
-                         "Invalid '%s': expected a value between %d and %d.", param->name,
-                         (int)param->min, (int)param->max);
+                         "Invalid '%s': expected a value %s %d and at most %d.", param->name,
+                         param->min == ABOVE_0 ? "above" : "of at least", (int)param->min,
+                         (int)param->max);
     if (param->type == F32)
         *(f32 *)field = (f32)real;
     else
@@ -210,12 +211,15 @@ static bool read_options(struct read *r, const struct json *value)
            read_bool(r, "stream_options.include_usage", usage, &r->request->include_usage);
 }
 
-/* "org/name" and any case of letters find "name": clients carry hub names along. */
+/* Clients carry hub names along, so "org/name" in any case of letters finds "name"; and those that
+ * must send some name, but do not care, send one of two words. */
 bool api_model_matches(struct server *server, struct str name)
 {
     struct str id = server->on->model_info(server->ml)->id;
     usize tail = name.len > id.len ? name.len - id.len : 0;
 
+    if (!name.len || str_eq(name, STR("any")) || str_eq(name, STR("default")))
+        return true;
     return str_eq_nocase(str_slice(name, tail, name.len), id) &&
            (!tail || name.ptr[tail - 1] == '/');
 }
@@ -224,7 +228,7 @@ static bool read_model(struct read *r, const struct json *value)
 {
     if (value->kind != JSON_STRING)
         return wrong_type(r, "model", "a string");
-    if (!value->text.len || api_model_matches(r->server, value->text))
+    if (api_model_matches(r->server, value->text))
         return true;
     return fault_set(r->fault, FAULT_NO_MODEL, "model", "The model '%.*s' does not exist.",
                      (int)min_u64(value->text.len, 120), value->text.ptr);

@@ -199,8 +199,8 @@ TEST(net_api_params_reach_runtime) /* every sampling field lands in ml_request *
     EXPECT(r->stop_count == 2 && r->tokens_max == 9 && r->ignore_eos);
     EXPECT(r->sampling.logprobs && r->sampling.top_logprobs == 20);
     wire_close(&wire);
-    fake_post(&fake, &wire, CHAT, STR("{" MESSAGES ",\"top_k\":-1,\"top_p\":0,\"stop\":\"x\"}"));
-    EXPECT(r->sampling.temperature == 1 && r->sampling.top_p > 0 && r->sampling.top_k == 0);
+    fake_post(&fake, &wire, CHAT, STR("{" MESSAGES ",\"top_k\":-1,\"stop\":\"x\"}"));
+    EXPECT(r->sampling.temperature == 1 && r->sampling.top_p == 1 && r->sampling.top_k == 0);
     EXPECT(!r->sampling.has_seed && r->tokens_max == 0 && r->stop_count == 1);
     wire_close(&wire);
     fake_close(&fake);
