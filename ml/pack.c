@@ -1,0 +1,184 @@
+/*
+ * pack.c: repacks weights. Four-bit and eight-bit formats with plain blocks, which is most of a small model's bytes, move
+ * a dword at a time; the others go through quant.c's codes.
+ */
+#include "ml/pack.h"
+
+struct packing packing_for(const struct quant_format *format, const struct target *target)
+{
+    struct packing p = {.tile = (u8)target->lanes, .super = 1, .block = 1};
+
+    if (format->code_bits == 0) {
+        p.float_type = format->type == QUANT_F32 ? DT_F32 : format->type == QUANT_F16 ? DT_F16 : DT_BF16;
+        return p;
+    }
+    p.code_bits = (u8)format->code_bits;
+    p.zero = (u8)format->zero;
+    p.has_min = format->has_min;
+    p.block = (u8)format->sub_elements;
+    p.scale_type = DT_F16;
+    if (format->elements > format->sub_elements) {
+        p.super = (u8)(format->elements / format->sub_elements);
+        p.scale_type = format->has_min ? DT_U8 : DT_I8;
+    }
+    /* Without an exact unsigned 8-bit dot the codes stay signed. */
+    p.signed_codes = format->code_bits == 8 && !target->vnni;
+    if (p.signed_codes)
+        p.zero = 0;
+    return p;
+}
+
+/* ---- one block into its lane ---- */
+
+static void put32(u8 *at, u32 value) { memcpy(at, &value, 4); }
+static u32 get32(const u8 *at)
+{
+    u32 value;
+    memcpy(&value, at, 4);
+    return value;
+}
+
+/* ggml's Q4_0 and Q4_1: byte i holds code i and code i + 16. */
+static void low_plane_4(const u8 *qs, u8 *out, u32 row_bytes)
+{
+    for (u32 w = 0; w < 2; w++) {
+        u32 a = get32(qs + 8 * w), b = get32(qs + 8 * w + 4);
+        put32(out + w * row_bytes, (a & 0x0f0f0f0fu) | (b & 0x0f0f0f0fu) << 4);
+        put32(out + (w + 2) * row_bytes, (a >> 4 & 0x0f0f0f0fu) | (b & 0xf0f0f0f0u));
+    }
+}
+
+static void plane(const u8 *code, u32 count, u32 bits, u32 shift, u8 *out, u32 row_bytes)
+{
+    u32 per = 8 / bits, mask = (1u << bits) - 1;
+
+    for (u32 g = 0; g < count / 4; g += per) {
+        u32 dword = 0;
+        for (u32 k = 0; k < per; k++)
+            for (u32 j = 0; j < 4; j++)
+                dword |= (code[4 * (g + k) + j] >> shift & mask) << (8 * j + bits * k);
+        put32(out + g / per * row_bytes, dword);
+    }
+}
+
+/* The bytes of one block or super block of a row tile and where its parts lie. */
+struct parts {
+    u32 planes, low, scale, block, head;
+};
+
+static struct parts parts_of(const struct packing *p)
+{
+    u32 low_bits = p->code_bits == 8 ? 8 : 4, high_bits = p->code_bits - low_bits;
+    struct parts s = {.low = p->block * p->tile * low_bits / 8u};
+
+    s.planes = s.low + p->block * p->tile * high_bits / 8u;
+    s.scale = p->tile * dtype_bytes((enum dtype)p->scale_type);
+    s.block = s.planes + s.scale * (p->has_min ? 2u : 1u);
+    s.head = p->super > 1 ? p->tile * 4u : 0;
+    return s;
+}
+
+u64 packing_tile_bytes(const struct packing *packing, u32 columns)
+{
+    return packing_bytes(packing, packing->tile, columns);
+}
+
+/* Small whole factors and the super scale they multiply: exact, since scale = super * factor was. */
+static u8 factor_of(f32 value, f32 super)
+{
+    if (super == 0)
+        return 0;
+    f32 q = value / super;
+    return (u8)(i32)(q < 0 ? q - 0.5f : q + 0.5f);
+}
+
+static u16 get_f16(const u8 *at)
+{
+    u16 half;
+    memcpy(&half, at, 2);
+    return half;
+}
+
+/* K formats keep d (and dmin) in the file: at the front with a minimum, at the end without. */
+static void put_super(const struct packing *p, const struct quant_format *format, const u8 *in, u32 lane, u8 *out)
+{
+    struct parts s = parts_of(p);
+    u16 d = get_f16(p->has_min ? in : in + format->bytes - 2);
+    u16 dmin = p->has_min ? get_f16(in + 2) ^ 0x8000u : 0; /* the minimum is taken off */
+    f32 scale = f16_to_f32(d), min = f16_to_f32(dmin);
+    struct quant_block block;
+
+    quant_unpack(format, in, &block);
+    memcpy(out + lane * 2, &d, 2);
+    memcpy(out + (p->tile + lane) * 2, &dmin, 2);
+    for (u32 b = 0; b < p->super; b++) {
+        u8 *at = out + s.head + b * s.block;
+        plane(block.code + b * p->block, p->block, 4, 0, at + lane * 4, 4u * p->tile);
+        if (p->code_bits > 4)
+            plane(block.code + b * p->block, p->block, p->code_bits - 4u, 4, at + s.low + lane * 4, 4u * p->tile);
+        at[s.planes + lane] = factor_of(block.scale[b], scale);
+        if (p->has_min)
+            at[s.planes + s.scale + lane] = factor_of(block.offset[b], min);
+    }
+}
+
+/* A plain block of 32: f16 scale, f16 minimum if any, codes. */
+static void put_block(const struct packing *p, const struct quant_format *format, const u8 *in, u32 lane, u8 *out)
+{
+    struct parts s = parts_of(p);
+    u32 row_bytes = 4u * p->tile;
+    const u8 *codes = in + (p->has_min ? 4 : 2);
+
+    memcpy(out + s.planes + lane * 2, in, 2);
+    if (p->has_min)
+        memcpy(out + s.planes + s.scale + lane * 2, in + 2, 2);
+    out += lane * 4;
+    if (p->code_bits == 4) {
+        low_plane_4(codes, out, row_bytes);
+    } else if (p->code_bits == 8) {
+        u32 flip = p->signed_codes ? 0 : 0x80808080u;
+        for (u32 w = 0; w < 8; w++)
+            put32(out + w * row_bytes, get32(codes + 4 * w) ^ flip);
+    } else {
+        struct quant_block block;
+        quant_unpack(format, in, &block);
+        plane(block.code, p->block, 4, 0, out, row_bytes);
+        plane(block.code, p->block, p->code_bits - 4u, 4, out + s.low, row_bytes);
+    }
+}
+
+static void put_floats(const struct packing *p, const u8 *in, u32 columns, u32 lane, u8 *out)
+{
+    u32 bytes = dtype_bytes(p->float_type);
+
+    for (u32 k = 0; k < columns; k++)
+        memcpy(out + ((usize)k * p->tile + lane) * bytes, in + (usize)k * bytes, bytes);
+}
+
+void pack_tile_rows(const struct packing *packing, const struct quant_format *format, const u8 *const row[PACK_TILE_MAX],
+                    u32 columns, u8 *out)
+{
+    struct parts s = parts_of(packing);
+    u32 step = s.head + packing->super * s.block;
+
+    for (u32 lane = 0; lane < packing->tile; lane++)
+        if (!row[lane]) {
+            memset(out, 0, packing_tile_bytes(packing, columns));
+            break;
+        }
+    for (u32 lane = 0; lane < packing->tile; lane++) {
+        if (!row[lane])
+            continue;
+        if (packing->code_bits == 0) {
+            put_floats(packing, row[lane], columns, lane, out);
+            continue;
+        }
+        for (u32 b = 0; b < columns / format->elements; b++) {
+            const u8 *in = row[lane] + (usize)b * format->bytes;
+            if (packing->super > 1)
+                put_super(packing, format, in, lane, out + (usize)b * step);
+            else
+                put_block(packing, format, in, lane, out + (usize)b * step);
+        }
+    }
+}
