@@ -1,0 +1,700 @@
+/*
+ * x86.c: the x86-64 back end's last step: registers and frame slots for virtual registers, then bytes. Follows the Intel SDM
+ * volume 2, chapter 2 (REX, VEX, EVEX, disp8*N) and the System V ABI. Knows LIR only as the caller of x86_select.
+ */
+#include "ml/compile/x86.h"
+
+#define LOOP_ALIGN 16u
+#define ENTRY_ALIGN 64u
+#define FRAME_BYTES_MAX (16 * KIB) /* a worker's stack is small and has a guard page below */
+
+/* ---- tables ---- */
+
+enum { L = ENC_L, V = ENC_V, E = ENC_E, VE = ENC_VE, VD = ENC_VD };
+enum { F = MEM_F, B = MEM_B, H = MEM_H, Q = MEM_Q };
+
+const struct x86_row x86_rows[] = {
+#define X86(id, name, form, enc, map, pp, w, op, ext, mem, traits)                                 \
+    [X_##id] = {name, FORM_##form, enc, map, pp, w, op, ext, mem, traits},
+#include "ml/compile/x86.def"
+#undef X86
+};
+
+const struct x86_form x86_forms[] = {
+#define X86_FORM_ROW(name, reg, vvvv, rm, is4, tied, text) {reg, vvvv, rm, is4, tied, text},
+    X86_FORMS(X86_FORM_ROW)
+#undef X86_FORM_ROW
+};
+
+/* rax and rdx stay free for division and reloads; callee-saved registers come last. */
+static const struct reg_file general_file = {
+    .order = {RDI, RSI, RCX, R8, R9, R10, R11, RBX, RBP, R12, R13, R14, R15},
+    .count = 13, .slot_bytes = 8,
+};
+static const u32 callee_saved = 1u << RBX | 1u << RBP | 0xfu << R12;
+
+static struct reg_file vector_file(const struct target *target)
+{
+    struct reg_file file = {.count = (u8)target->vector_regs, .scratch = 2};
+
+    for (u32 i = 0; i < target->vector_regs; i++)
+        file.order[i] = (u8)i;
+    file.slot_bytes = target->isa == ISA_AVX512 ? 64 : 32;
+    return file;
+}
+
+/* ---- encoding ---- */
+
+struct bytes {
+    u8 *at;
+    u32 len;
+};
+
+static void put8(struct bytes *out, u32 byte)
+{
+    out->at[out->len++] = (u8)byte;
+}
+
+static void put_le(struct bytes *out, u64 value, u32 count)
+{
+    for (u32 i = 0; i < count; i++)
+        put8(out, (u8)(value >> 8 * i));
+}
+
+u32 x86_rm_bytes(const struct minstr *instr)
+{
+    u32 vector = 16u << instr->size;
+
+    switch (x86_rows[instr->row].memory) {
+    case MEM_F:
+        return vector;
+    case MEM_B:
+        return instr->flags & MI_BROADCAST ? 4 : vector;
+    case MEM_H:
+        return vector / 2;
+    case MEM_Q:
+        return vector / 4;
+    default:
+        return x86_rows[instr->row].memory;
+    }
+}
+
+bool x86_needs_evex(const struct minstr *instr, bool evex)
+{
+    const struct x86_row *row = &x86_rows[instr->row];
+    bool high = instr->size == 2 || instr->flags & (MI_BROADCAST | MI_MASKED);
+
+    if (!evex || !(row->encodings & ENC_E))
+        return false;
+    for (u32 i = 0; i < ARRAY_LEN(instr->op); i++)
+        high |= instr->op[i] != LIR_NONE && instr->op[i] >= 16;
+    return high || !(row->encodings & ENC_V);
+}
+
+/* Numbers of the fields, 0 where there is none; of memory, base and index. */
+struct fields {
+    u32 reg, vvvv, rm, index;
+    bool memory, has_index;
+};
+
+static u32 operand(const struct minstr *instr, i32 k)
+{
+    return k < 0 || instr->op[k] == LIR_NONE ? 0 : instr->op[k];
+}
+
+static struct fields fields_of(const struct minstr *instr)
+{
+    const struct x86_row *row = &x86_rows[instr->row];
+    const struct x86_form *form = &x86_forms[row->form];
+    struct fields fields = {.reg = form->reg < 0 ? row->extension : operand(instr, form->reg),
+                            .vvvv = operand(instr, form->vvvv),
+                            .rm = operand(instr, form->rm)};
+
+    if (instr->flags & MI_MEMORY) {
+        fields.memory = true;
+        fields.rm = instr->mem.base;
+        fields.has_index = instr->mem.index != LIR_NONE;
+        fields.index = fields.has_index ? instr->mem.index : 0;
+    }
+    return fields;
+}
+
+/* ModRM, SIB, displacement. disp8 counts in units of `unit` bytes (EVEX), else in bytes. */
+static void put_modrm(struct bytes *out, const struct minstr *instr, const struct fields *f, u32 unit)
+{
+    u32 reg = (f->reg & 7) << 3, base = f->rm & 7, scale = (u32)__builtin_ctz(instr->mem.scale | 8u);
+    i32 disp = instr->mem.disp, narrow = disp / (i32)unit;
+    bool short_disp = disp % (i32)unit == 0 && narrow >= INT8_MIN && narrow <= INT8_MAX;
+    u32 mod = disp == 0 && base != RBP ? 0 : short_disp ? 1 : 2;
+
+    if (!f->memory) {
+        put8(out, 3u << 6 | reg | base);
+        return;
+    }
+    put8(out, mod << 6 | reg | (f->has_index || base == RSP ? RSP : base));
+    if (f->has_index)
+        put8(out, scale << 6 | (f->index & 7) << 3 | base);
+    else if (base == RSP)
+        put8(out, RSP << 3 | base);
+    if (mod == 1)
+        put8(out, (u8)narrow);
+    if (mod == 2)
+        put_le(out, (u32)disp, 4);
+}
+
+static void put_vex(struct bytes *out, const struct minstr *instr, const struct fields *f)
+{
+    const struct x86_row *row = &x86_rows[instr->row];
+    u32 r = ~f->reg >> 3 & 1, x = ~f->index >> 3 & 1, b = ~f->rm >> 3 & 1;
+    u32 tail = (~f->vvvv & 15) << 3 | (u32)(instr->size == 1) << 2 | row->prefix;
+
+    if (x && b && !row->w && row->map == 1) {
+        put8(out, 0xc5);
+        put8(out, r << 7 | tail);
+    } else {
+        put8(out, 0xc4);
+        put8(out, r << 7 | x << 6 | b << 5 | row->map);
+        put8(out, (u32)row->w << 7 | tail);
+    }
+    put8(out, row->opcode);
+}
+
+static void put_evex(struct bytes *out, const struct minstr *instr, const struct fields *f)
+{
+    const struct x86_row *row = &x86_rows[instr->row];
+    bool vector_index = instr->flags & MI_INDEX_VECTOR;
+    u32 x = f->memory ? f->index >> 3 : f->rm >> 4;
+    u32 high = vector_index ? f->index >> 4 : f->vvvv >> 4;
+
+    put8(out, 0x62);
+    put8(out, (~f->reg >> 3 & 1) << 7 | (~x & 1) << 6 | (~f->rm >> 3 & 1) << 5 |
+                  (~f->reg >> 4 & 1) << 4 | row->map);
+    put8(out, (u32)row->w << 7 | (~f->vvvv & 15) << 3 | 4 | row->prefix);
+    put8(out, (u32)instr->size << 5 | (u32)!!(instr->flags & MI_BROADCAST) << 4 | (~high & 1) << 3 |
+                  (instr->flags & MI_MASKED ? X86_MASK : 0));
+    put8(out, row->opcode);
+}
+
+static void put_legacy(struct bytes *out, const struct minstr *instr, const struct fields *f, u32 opcode)
+{
+    const struct x86_row *row = &x86_rows[instr->row];
+    u32 rex = (u32)row->w << 3 | (f->reg >> 3 & 1) << 2 | (f->index >> 3 & 1) << 1 | (f->rm >> 3 & 1);
+
+    if (rex)
+        put8(out, 0x40 | rex);
+    if (row->map == 1)
+        put8(out, 0x0f);
+    put8(out, opcode);
+}
+
+static bool is_i8(i64 imm)
+{
+    return imm >= INT8_MIN && imm <= INT8_MAX;
+}
+
+static bool has_immediate(const struct x86_form *form)
+{
+    usize len = strlen(form->text);
+
+    return len && form->text[len - 1] == 'i';
+}
+
+/* The forms of general registers. An immediate of 32 bits has an opcode of its own when it fits 8, as a shift by 1 has. */
+static void encode_legacy(struct bytes *out, const struct minstr *instr, const struct fields *f)
+{
+    const struct x86_row *row = &x86_rows[instr->row];
+    bool i8_opcode = (row->opcode == 0x81 || row->opcode == 0x69) && is_i8(instr->imm);
+    bool by_one = row->opcode == 0xc1 && instr->imm == 1;
+    u32 opcode = row->opcode | (i8_opcode ? 2u : 0) | (by_one ? 0x10u : 0);
+    u32 imm_bytes = row->traits & T_I ? !by_one : i8_opcode ? 1 : 4;
+
+    switch (row->form) {
+    case FORM_Z:
+        put8(out, row->opcode);
+        break;
+    case FORM_O:
+        put_legacy(out, instr, f, row->opcode | (f->rm & 7));
+        break;
+    case FORM_OI:
+        put_legacy(out, instr, f, row->opcode | (f->rm & 7));
+        put_le(out, (u64)instr->imm, row->w ? 8 : 4);
+        break;
+    default:
+        put_legacy(out, instr, f, opcode);
+        put_modrm(out, instr, f, 1);
+        if (has_immediate(&x86_forms[row->form]) || row->traits & T_I)
+            put_le(out, (u64)instr->imm, imm_bytes);
+    }
+}
+
+u32 x86_encode(const struct minstr *instr, bool evex, u8 out[X86_BYTES_MAX])
+{
+    const struct x86_row *row = &x86_rows[instr->row];
+    const struct x86_form *form = &x86_forms[row->form];
+    struct bytes bytes = {.at = out};
+    struct fields fields = fields_of(instr);
+    bool is_evex = x86_needs_evex(instr, evex);
+
+    if (row->encodings & ENC_L) {
+        encode_legacy(&bytes, instr, &fields);
+        return bytes.len;
+    }
+    if (is_evex)
+        put_evex(&bytes, instr, &fields);
+    else
+        put_vex(&bytes, instr, &fields);
+    if (row->form != FORM_Z)
+        put_modrm(&bytes, instr, &fields, is_evex ? x86_rm_bytes(instr) : 1);
+    if (form->is4 >= 0)
+        put8(&bytes, operand(instr, form->is4) << 4);
+    if (row->traits & T_I)
+        put8(&bytes, (u8)instr->imm);
+    return bytes.len;
+}
+
+/* ---- writing the kernel ---- */
+
+struct emitter {
+    const struct target *target;
+    const struct allocation *alloc;
+    struct code_out *out;
+    bool evex;
+    usize entry;
+    usize *head;      /* offset in out, by loop */
+    usize *jump;      /* end of the jump over a loop, by loop; 0: none */
+    u32 saved;        /* callee-saved registers pushed */
+    u32 rsp_slot;     /* where the caller's stack pointer is kept; frame only */
+    u16 spare[2];     /* vector registers for reloads */
+    err status;
+};
+
+static void emit(struct emitter *e, const struct minstr *instr)
+{
+    struct code_out *out = e->out;
+
+    if (out->cap - out->len < X86_BYTES_MAX) {
+        e->status = E_LIMIT;
+        return;
+    }
+    out->len += x86_encode(instr, e->evex, out->bytes + out->len);
+    if (out->listing)
+        x86_print(instr, e->evex, out->listing);
+}
+
+static struct minstr physical(u16 row, u16 dst, u16 a, u16 b)
+{
+    return (struct minstr){.row = row, .op = {dst, a, b, LIR_NONE},
+                           .mem = {.base = LIR_NONE, .index = LIR_NONE, .scale = 1}};
+}
+
+static void emit_simple(struct emitter *e, u16 row, u16 dst, u16 a, i64 imm)
+{
+    struct minstr instr = physical(row, dst, a, LIR_NONE);
+
+    instr.imm = imm;
+    emit(e, &instr);
+}
+
+static u8 full_size(const struct emitter *e)
+{
+    return e->evex ? 2 : 1;
+}
+
+static void emit_frame(struct emitter *e, u16 row, u16 reg, u32 offset)
+{
+    const struct x86_form *form = &x86_forms[x86_rows[row].form];
+    struct minstr instr = physical(row, LIR_NONE, LIR_NONE, LIR_NONE);
+
+    instr.op[form->reg] = reg;
+    instr.size = x86_rows[row].encodings & ENC_L ? 0 : full_size(e);
+    instr.flags = MI_MEMORY;
+    instr.mem = (struct lir_mem){.base = RSP, .index = LIR_NONE, .scale = 1, .disp = (i32)offset};
+    emit(e, &instr);
+}
+
+/* ---- places: where an operand is, and how it gets into a register ---- */
+
+struct placing {
+    struct emitter *e;
+    struct place at[4];   /* of the operands */
+    struct minstr to;     /* the same instruction over physical registers */
+    bool vector;
+    bool rax_busy, rdx_busy;
+    u32 spares;           /* vector registers of emitter.spare in use */
+};
+
+static struct place place_of(const struct emitter *e, u16 v)
+{
+    if (v == LIR_NONE)
+        return (struct place){};
+    if (v >= MACHINE_FIXED)
+        return (struct place){.kind = PLACE_REG, .reg = (u8)(v - MACHINE_FIXED)};
+    return e->alloc->place[v];
+}
+
+static void load_place(struct emitter *e, bool vector, u16 reg, struct place from)
+{
+    struct minstr move = physical(vector ? X_VMOVAPS : X_MOV, reg, from.reg, LIR_NONE);
+
+    move.size = vector ? full_size(e) : 0;
+    if (from.kind == PLACE_SLOT)
+        emit_frame(e, vector ? X_VMOVUPS : X_MOV, reg, from.offset);
+    else if (from.reg != reg)
+        emit(e, &move);
+}
+
+static void store_place(struct emitter *e, bool vector, struct place to, u16 reg)
+{
+    emit_frame(e, vector ? X_VMOVUPS_ST : X_MOV_STORE, reg, to.offset);
+}
+
+/* A register for a reload. When a store's address has taken both general ones, the address is computed into rax first. */
+static u16 spare(struct placing *p, bool vector)
+{
+    struct lir_mem *mem = &p->to.mem;
+
+    if (vector) {
+        CHECK(p->spares < ARRAY_LEN(p->e->spare));
+        return p->e->spare[p->spares++];
+    }
+    if (p->rax_busy && p->rdx_busy) {
+        struct minstr lea = physical(X_LEA, RAX, LIR_NONE, LIR_NONE);
+        lea.flags = MI_MEMORY;
+        lea.mem = *mem;
+        emit(p->e, &lea);
+        *mem = (struct lir_mem){.base = RAX, .index = LIR_NONE, .scale = 1};
+        p->rdx_busy = false;
+    }
+    u16 reg = p->rax_busy ? RDX : RAX;
+    p->rax_busy |= reg == RAX;
+    p->rdx_busy |= reg == RDX;
+    return reg;
+}
+
+static u16 in_register(struct placing *p, bool vector, struct place from)
+{
+    if (from.kind == PLACE_REG)
+        return from.reg;
+    u16 reg = spare(p, vector);
+    load_place(p->e, vector, reg, from);
+    return reg;
+}
+
+static void place_memory(struct placing *p, const struct minstr *from)
+{
+    bool vector_index = from->flags & MI_INDEX_VECTOR;
+
+    p->to.mem = from->mem;
+    p->to.mem.base = in_register(p, false, place_of(p->e, from->mem.base));
+    if (from->mem.index != LIR_NONE)
+        p->to.mem.index = in_register(p, vector_index, place_of(p->e, from->mem.index));
+}
+
+static void use_slot(struct placing *p, u32 k)
+{
+    p->to.flags |= MI_MEMORY;
+    p->to.mem = (struct lir_mem){.base = RSP, .index = LIR_NONE, .scale = 1,
+                                 .disp = (i32)p->at[k].offset};
+    p->at[k] = (struct place){};
+}
+
+static bool operand_is_vector(const struct placing *p, u32 k)
+{
+    const struct x86_row *row = &x86_rows[p->to.row];
+
+    return p->vector && !(row->traits & T_G && x86_forms[row->form].rm == (i32)k);
+}
+
+static void finish(struct placing *p)
+{
+    emit(p->e, &p->to);
+    if (p->at[0].kind == PLACE_SLOT)
+        store_place(p->e, operand_is_vector(p, 0), p->at[0], p->to.op[0]);
+}
+
+static void place_move(struct placing *p)
+{
+    if (p->at[0].kind == PLACE_REG)
+        load_place(p->e, p->vector, p->at[0].reg, p->at[1]);
+    else
+        store_place(p->e, p->vector, p->at[0], in_register(p, p->vector, p->at[1]));
+}
+
+/* Three operand forms exist: the one is taken whose destination already holds a source. */
+static void place_multiply_add(struct placing *p)
+{
+    struct place *at = p->at, swap = at[1];
+    struct minstr *to = &p->to;
+    u16 form132 = (u16)(to->row - 2), form213 = (u16)(to->row - 1), form231 = to->row;
+    bool addend_in_memory = to->flags & MI_MEMORY && at[3].kind == PLACE_NONE;
+
+    if (!(to->flags & MI_MEMORY)) {
+        if (at[1].kind == PLACE_SLOT) {
+            at[1] = at[2];
+            at[2] = swap;
+        }
+        addend_in_memory = at[2].kind != PLACE_SLOT && at[3].kind == PLACE_SLOT;
+        if (addend_in_memory || at[2].kind == PLACE_SLOT)
+            use_slot(p, addend_in_memory ? 3 : 2);
+    }
+    bool in_spare[4] = {};
+    u16 reg[4] = {LIR_NONE, LIR_NONE, LIR_NONE, LIR_NONE};
+    for (u32 k = 1; k < 4; k++) {
+        in_spare[k] = at[k].kind == PLACE_SLOT;
+        if (at[k].kind != PLACE_NONE)
+            reg[k] = in_register(p, true, at[k]);
+    }
+    u16 dst = at[0].kind == PLACE_REG ? at[0].reg
+              : in_spare[3]           ? reg[3]
+              : in_spare[1]           ? reg[1]
+                                      : spare(p, true);
+    struct place start = {.kind = PLACE_REG};
+    if (addend_in_memory) {
+        u32 other = dst == reg[2] ? 1 : 2;
+        start.reg = (u8)reg[3 - other];
+        to->row = form213;
+        to->op[1] = reg[other];
+        to->op[2] = LIR_NONE;
+    } else if (dst != reg[3] && (dst == reg[1] || dst == reg[2])) {
+        u32 other = dst == reg[1] ? 2 : 1;
+        start.reg = (u8)dst;
+        to->row = form132;
+        to->op[1] = reg[3];
+        to->op[2] = reg[other];
+    } else {
+        start.reg = (u8)reg[3];
+        to->row = form231;
+        to->op[1] = reg[1];
+        to->op[2] = reg[2];
+    }
+    to->op[0] = dst;
+    load_place(p->e, true, dst, start);
+    finish(p);
+}
+
+/* A sum into a third register. */
+static bool place_as_lea(struct placing *p)
+{
+    struct place *at = p->at;
+    bool plain = p->to.row == X_ADD && at[2].kind == PLACE_REG && at[2].reg != at[0].reg;
+
+    if (at[0].kind != PLACE_REG || at[1].kind != PLACE_REG || at[0].reg == at[1].reg ||
+        !(plain || p->to.row == X_ADD_I))
+        return false;
+    p->to.mem = (struct lir_mem){.base = at[1].reg, .index = plain ? at[2].reg : LIR_NONE,
+                                 .scale = 1, .disp = plain ? 0 : (i32)p->to.imm};
+    p->to.row = X_LEA;
+    p->to.flags = MI_MEMORY;
+    p->to.op[0] = at[0].reg;
+    finish(p);
+    return true;
+}
+
+static void place_tied(struct placing *p, u32 tied)
+{
+    struct place *at = p->at;
+    u16 dst = at[0].kind == PLACE_REG ? at[0].reg : spare(p, p->vector);
+
+    if (x86_rows[p->to.row].traits & T_C && at[2].kind == PLACE_REG && at[2].reg == dst) {
+        at[2] = at[1];
+        at[1] = (struct place){.kind = PLACE_REG, .reg = (u8)dst};
+    }
+    p->to.op[0] = p->to.op[tied] = dst;
+}
+
+static void place_general(struct placing *p, const struct minstr *from)
+{
+    const struct x86_row *row = &x86_rows[p->to.row];
+    const struct x86_form *form = &x86_forms[row->form];
+    struct place *at = p->at;
+
+    if (form->tied)
+        place_tied(p, form->tied);
+    if (form->rm > 0 && at[form->rm].kind == PLACE_SLOT && !(row->traits & T_N) &&
+        !(p->to.flags & MI_MEMORY))
+        use_slot(p, (u32)form->rm);
+    for (u32 k = 1; k < 4; k++)
+        if (at[k].kind != PLACE_NONE && k != form->tied)
+            p->to.op[k] = in_register(p, operand_is_vector(p, k), at[k]);
+    if (!form->tied && at[0].kind == PLACE_REG)
+        p->to.op[0] = at[0].reg;
+    else if (!form->tied && at[0].kind == PLACE_SLOT)
+        p->to.op[0] = from->flags & MI_APART ? spare(p, p->vector)
+                      : p->vector            ? p->e->spare[0]
+                                             : RAX;
+    if (form->tied && !(from->flags & MI_SELF))
+        load_place(p->e, p->vector, p->to.op[0], at[form->tied]);
+    if (from->flags & MI_SELF)
+        p->to.op[1] = p->to.op[2] = p->to.op[0];
+    finish(p);
+}
+
+static void place_instr(struct emitter *e, const struct minstr *from)
+{
+    struct placing p = {.e = e, .to = *from, .vector = !(x86_rows[from->row].encodings & ENC_L)};
+    const u16 rax = X86_FIXED(RAX), rdx = X86_FIXED(RDX);
+
+    p.rax_busy = from->mem.base == rax || from->mem.index == rax;
+    for (u32 k = 0; k < ARRAY_LEN(p.at); k++) {
+        p.at[k] = place_of(e, from->op[k]);
+        p.to.op[k] = LIR_NONE;
+        p.rax_busy |= k && from->op[k] == rax;
+        p.rdx_busy |= k && from->op[k] == rdx;
+    }
+    if (from->flags & MI_MEMORY)
+        place_memory(&p, from);
+    if (from->row == X_VFMADD231PS || from->row == X_VFNMADD231PS)
+        place_multiply_add(&p);
+    else if ((from->row == X_MOV || from->row == X_VMOVAPS) && !(from->flags & MI_MEMORY))
+        place_move(&p);
+    else if (!place_as_lea(&p))
+        place_general(&p, from);
+}
+
+/* ---- loops and jumps ---- */
+
+static void align_code(struct emitter *e, u32 align)
+{
+    static const u8 nops[9][9] = {{0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0}, {0x0f, 0x1f, 0x40, 0},
+        {0x0f, 0x1f, 0x44, 0, 0}, {0x66, 0x0f, 0x1f, 0x44, 0, 0}, {0x0f, 0x1f, 0x80, 0, 0, 0, 0},
+        {0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0}, {0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0}};
+    struct code_out *out = e->out;
+    usize gap = round_up(out->len, align) - out->len;
+
+    if (gap > out->cap - out->len) {
+        e->status = E_LIMIT;
+        return;
+    }
+    while (gap) {
+        usize len = min_u64(gap, ARRAY_LEN(nops));
+        memcpy(out->bytes + out->len, nops[len - 1], len);
+        for (usize i = 0; out->listing && i < len; i++)
+            text_fmt(out->listing, i ? ", 0x%02x" : "    .byte 0x%02x", nops[len - 1][i]);
+        if (out->listing)
+            text_char(out->listing, '\n');
+        out->len += len;
+        gap -= len;
+    }
+}
+
+static void put_label(struct emitter *e, u64 label)
+{
+    if (e->out->listing)
+        text_fmt(e->out->listing, "L%zx_%lu:\n", e->entry, label);
+}
+
+static void put_jump(struct emitter *e, const struct minstr *instr)
+{
+    const struct x86_row *row = &x86_rows[instr->row];
+    struct code_out *out = e->out;
+    struct bytes bytes = {.at = out->bytes + out->len};
+    bool forward = instr->imm & 1;
+    u64 loop = (u64)instr->imm / 2;
+    i64 distance = (i64)e->head[loop] - (i64)out->len;
+
+    if (out->cap - out->len < X86_BYTES_MAX) {
+        e->status = E_LIMIT;
+        return;
+    }
+    if (!forward && is_i8(distance - 2)) {
+        put8(&bytes, row->opcode);
+        put8(&bytes, (u8)(distance - 2));
+    } else {
+        put8(&bytes, 0x0f);
+        put8(&bytes, row->opcode + 0x10u);
+        put_le(&bytes, (u32)(distance - 6), 4);
+    }
+    out->len += bytes.len;
+    if (forward)
+        e->jump[loop] = out->len;
+    if (out->listing)
+        text_fmt(out->listing, "    %s%s L%zx_%lu\n", forward ? "{disp32} " : "", row->name,
+                 e->entry, (u64)instr->imm);
+}
+
+static void put_marker(struct emitter *e, const struct minstr *instr)
+{
+    struct code_out *out = e->out;
+    bool head = instr->row == MACHINE_LOOP;
+    u64 loop = (u64)instr->imm;
+
+    if (head) {
+        align_code(e, LOOP_ALIGN);
+        e->head[loop] = out->len;
+    } else if (e->jump[loop]) {
+        struct bytes field = {.at = out->bytes + e->jump[loop] - 4};
+        put_le(&field, (u32)(out->len - e->jump[loop]), 4);
+    }
+    put_label(e, 2 * loop + !head);
+}
+
+/* ---- the kernel ---- */
+
+static void put_prologue(struct emitter *e)
+{
+    e->saved = e->alloc->used[LIR_SCALAR] & callee_saved;
+    for (u16 reg = 0; reg < 16; reg++)
+        if (e->saved >> reg & 1)
+            emit_simple(e, X_PUSH, reg, LIR_NONE, 0);
+    if (!e->alloc->frame_bytes)
+        return;
+    e->rsp_slot = e->alloc->frame_bytes;
+    emit_simple(e, X_MOV, RAX, RSP, 0);
+    emit_simple(e, X_SUB_I, RSP, RSP, (i64)round_up(e->rsp_slot + 8, 64));
+    emit_simple(e, X_AND_I, RSP, RSP, -64);
+    emit_frame(e, X_MOV_STORE, RAX, e->rsp_slot);
+}
+
+static void put_epilogue(struct emitter *e)
+{
+    emit_simple(e, X_VZEROUPPER, LIR_NONE, LIR_NONE, 0);
+    if (e->alloc->frame_bytes)
+        emit_frame(e, X_MOV, RSP, e->rsp_slot);
+    for (u16 reg = 16; reg-- > 0;)
+        if (e->saved >> reg & 1)
+            emit_simple(e, X_POP, reg, LIR_NONE, 0);
+    emit_simple(e, X_RET, LIR_NONE, LIR_NONE, 0);
+}
+
+static void put_kernel(struct emitter *e, const struct mcode *code)
+{
+    put_prologue(e);
+    for (u32 i = 0; i < code->count && e->status == OK; i++) {
+        const struct minstr *instr = &code->instr[i];
+        if (instr->row < MACHINE_ROWS)
+            put_marker(e, instr);
+        else if (instr->row == X_JL || instr->row == X_JGE)
+            put_jump(e, instr);
+        else
+            place_instr(e, instr);
+    }
+    put_epilogue(e);
+}
+
+err x86_emit(const struct lir *lir, const struct target *target, struct arena *scratch,
+             struct code_out *out)
+{
+    const struct reg_file file[] = {general_file, vector_file(target)};
+    const u8 *last = &file[LIR_VECTOR].order[target->vector_regs - 1];
+    struct emitter e = {.target = target, .out = out, .evex = target->isa == ISA_AVX512,
+                        .spare = {last[0], last[-1]}};
+    struct mcode code;
+    struct allocation alloc;
+
+    TRY(lir->status);
+    TRY(x86_select(lir, target, scratch, &code));
+    TRY(regalloc(&code, file, scratch, &alloc));
+    if (alloc.frame_bytes > FRAME_BYTES_MAX)
+        return E_LIMIT;
+    e.alloc = &alloc;
+    e.head = arena_new(scratch, usize, lir->count + 1);
+    e.jump = arena_new(scratch, usize, lir->count + 1);
+    if (!e.head || !e.jump)
+        return E_NOMEM;
+    align_code(&e, ENTRY_ALIGN);
+    e.entry = out->len;
+    put_label(&e, UINT32_MAX);
+    if (e.status == OK)
+        put_kernel(&e, &code);
+    return e.status;
+}
