@@ -191,7 +191,8 @@ static struct value arithmetic(struct vm *vm, struct str op, struct value a, str
 
 /* Comparisons are tests with a sign for a name. Not part of binary()'s frame, which is the one that
  * nests. */
-__attribute__((noinline)) static struct value combine(struct vm *vm, struct str op, struct value a, struct value b)
+__attribute__((noinline))
+static struct value combine(struct vm *vm, struct str op, struct value a, struct value b)
 {
     struct args args = {.self = a, .item = {b}, .count = 1};
     bool negated = str_eq(op, STR("not"));
