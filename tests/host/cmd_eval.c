@@ -20,10 +20,11 @@ int cmd_eval(int argc, char **argv);
 
 static const char usage[] =
     "nohost eval --graph FILE --inputs DIR --out DIR [--device interp|cpu] [--threads N]\n"
-    "            [--sym NAME=VALUE]... [--int8] [--dump GRSLA]\n"
+    "            [--sym NAME=VALUE]... [--int8] [--rewrite] [--dump GRSLA]\n"
     "  reads DIR/NAME.bin for every input, const and weight (state: zeros when there is none), writes\n"
     "  OUT/NAME.bin for every output and prints their types and shapes as JSON. --int8 multiplies\n"
     "  quantised weights with 8-bit activations, as the server does; without it all is float32.\n"
+    "  --rewrite interprets the graph that the rewriter made of it.\n"
     "  --dump lists passes on stderr: graph, rewritten, schedule, LIR, assembly.\n";
 
 struct eval {
@@ -35,6 +36,8 @@ struct eval {
     bool sym_known[SYMS_MAX];
     void *output[64];
     const char *inputs, *out;
+    char *source;
+    bool rewrite;
 };
 
 static void read_graph(struct eval *eval, const char *path);
@@ -48,11 +51,13 @@ static void write_outputs(struct eval *eval);
 int cmd_eval(int argc, char **argv)
 {
     static const char *const known[] = {"--graph=", "--inputs=", "--out=", "--device=", "--sym=",
-                                        "--threads=", "--dump=", "--int8", "--help", NULL};
+                                        "--threads=", "--dump=", "--int8", "--rewrite",
+                                        "--help", NULL};
     struct eval *eval = calloc(1, sizeof *eval);
     const char *device = tool_option(argc, argv, "--device");
 
     tool_check(argc, argv, known, usage);
+    eval->rewrite = tool_flag(argc, argv, "--rewrite");
     if (device && strcmp(device, "interp"))
         tool_fail("eval: there is no device '%s'", device);
     eval->inputs = tool_required(argc, argv, "--inputs");
@@ -71,6 +76,8 @@ int cmd_eval(int argc, char **argv)
         check_source(eval, i);
     run_interp(eval);
     write_outputs(eval);
+    free(eval->source);
+    free(eval);
     return 0;
 }
 
@@ -79,11 +86,12 @@ static void read_graph(struct eval *eval, const char *path)
     char words[256];
     struct text why = TEXT_ON(words);
     usize len;
-    char *source = tool_file(path, &len);
+
+    eval->source = tool_file(path, &len);
 
     if (graph_init(&eval->graph, &eval->arena, NODES_MAX) != OK)
         tool_fail("eval: out of memory");
-    if (graph_parse(&eval->graph, (struct str){source, len}, &why) != OK)
+    if (graph_parse(&eval->graph, (struct str){eval->source, len}, &why) != OK)
         tool_fail("%s: %.*s", path, (int)why.len, why.ptr);
 }
 
@@ -210,10 +218,12 @@ static void check_source(struct eval *eval, u32 idx)
 
 static void run_interp(struct eval *eval)
 {
-    err e = interp_run(&eval->graph, eval->binding, eval->sym_value, &eval->arena, eval->output);
+    err e = eval->rewrite ? graph_rewrite(&eval->graph, &(struct compile_options){}) : OK;
 
+    if (e == OK && graph_check(&eval->graph) == OK)
+        e = interp_run(&eval->graph, eval->binding, eval->sym_value, &eval->arena, eval->output);
     if (e != OK)
-        tool_fail("eval: %s", err_text(e));
+        tool_fail("eval: %s %s", err_text(e), eval->graph.why);
 }
 
 static void write_outputs(struct eval *eval)

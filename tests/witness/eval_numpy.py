@@ -6,7 +6,7 @@ have at that point (running error analysis, first order, EPS = half a unit in th
 the tolerance of each output element is its own: SLACK times that bound. Operations that jump
 (floor, comparisons, casts, quant) are only applied where the value is exact.
 
-    eval_numpy.py --nohost build/host/nohost [--graphs 300] [--seed N] [--device interp,cpu] [--int8]
+    eval_numpy.py --nohost build/host/nohost [--graphs 300] [--seed N] [--device interp,rewrite,cpu] [--int8]
 """
 import argparse, json, os, subprocess, sys, tempfile, time
 import numpy as np
@@ -546,6 +546,8 @@ def random_blocks(rng, kind, dense):
 def run(nohost, device, graph, outputs, options):
     out = os.path.join(graph.folder, "out_" + device)
     os.makedirs(out, exist_ok=True)
+    if device == "rewrite":
+        device, options = "interp", options + ["--rewrite"]
     command = [nohost, "eval", "--graph", os.path.join(graph.folder, "graph.txt"), "--inputs",
                graph.folder, "--out", out, "--device", device, "--sym", f"T={T}"] + options
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -574,7 +576,7 @@ def main():
     args.add_argument("--nohost", required=True)
     args.add_argument("--graphs", type=int, default=300)
     args.add_argument("--seed", type=int, default=int(time.time()))
-    args.add_argument("--device", default="interp,cpu")
+    args.add_argument("--device", default="interp,rewrite,cpu")
     args.add_argument("--steps", type=int, default=14)
     args.add_argument("--int8", action="store_true")
     args.add_argument("--keep-going", action="store_true")
