@@ -842,14 +842,45 @@ static void put_entry(struct select *s)
     s->at = BODY;
 }
 
+/* Two-operand forms write the destination before they have read these sources. */
+static bool overwrites_source(const struct lir_instr *in)
+{
+    switch (in->op) {
+    case LIR_S_SUB:
+    case LIR_S_MIN:
+    case LIR_S_MAX:
+        return in->dst == in->b;
+    case LIR_DOT4_US:
+    case LIR_DOT4_SS:
+        return in->dst == in->a || in->dst == in->b;
+    default:
+        return in->op == LIR_V_GATHER && in->dst == in->mem.index;
+    }
+}
+
+static void expand_one(struct select *s, const struct lir_instr *in)
+{
+    const struct pattern *pattern = &patterns[in->op];
+    struct lir_instr apart = *in;
+    bool vector = lir_rows[in->op].operands[0] == 'V';
+
+    s->size = in->lanes <= 1 ? 0 : full_size(s);
+    if (!overwrites_source(in)) {
+        pattern->expand(s, in, pattern->row);
+        return;
+    }
+    apart.dst = temporary(s, vector ? LIR_VECTOR : LIR_SCALAR);
+    pattern->expand(s, &apart, pattern->row);
+    put(s, vector ? X_VMOVAPS : X_MOV, in->dst, apart.dst, LIR_NONE);
+}
+
 static void walk(struct select *s)
 {
     for (u32 i = 0; i < s->lir->count && s->status == OK; i++) {
         const struct lir_instr *in = &s->lir->instr[i];
         if (in->dst != LIR_NONE && (!s->uses[in->dst] || s->folded[in->dst]))
             continue;
-        s->size = in->lanes <= 1 ? 0 : full_size(s);
-        patterns[in->op].expand(s, in, patterns[in->op].row);
+        expand_one(s, in);
     }
 }
 
