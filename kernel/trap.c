@@ -39,6 +39,7 @@ static struct {
 
 extern const char trap_stubs[], trap_try_resume[];
 void trap_handle(struct trap_frame *frame);
+__attribute__((noreturn)) void __stack_chk_fail(void);
 
 /* ---- set-up ---- */
 
@@ -172,6 +173,9 @@ void panic(const char *file, int line, const char *what)
     table.mistake.what = what;
     __builtin_trap(); /* the trap has the registers */
 }
+
+/* The compiler calls it when a function's canary has changed. */
+void __stack_chk_fail(void) { panic(__FILE__, __LINE__, "stack canary intact"); }
 
 /* ---- what entry.S calls ---- */
 

@@ -1,0 +1,253 @@
+/*
+ * main.c: the composition root: the boot table, then the event loop. The only file that sees every
+ * room; it holds no logic of theirs. The network is up before the model is, so that /health can say
+ * what the machine is doing. Follows: docs/MAP.md.
+ */
+#include "kernel/kernel.h"
+#include "ml/ml.h"
+#include "net/net.h"
+#include "pci/pci.h"
+#include "version.h"
+
+#define SLICE_US 2000u          /* of computing between two looks at the network */
+#define IDLE_MAX_NS NS_PER_S    /* the watchdog is fed at least this often */
+#define FEED_EVERY_NS NS_PER_S
+
+struct system {
+    const struct handoff *handoff;
+    struct config config;
+    struct pci_bus bus;
+    struct nic *nic;
+    struct net *net;
+    struct ml *ml;
+    struct store *part[ML_PARTS_MAX];
+    struct watchdog watchdog;
+    u64 fed_ns;
+    bool sealed;
+};
+
+u64 __stack_chk_guard;
+void kernel_main(const struct handoff *handoff);
+
+/* ---- the boot table ---- */
+
+static err start_cpu(struct system *sys)
+{
+    (void)sys;
+    trap_start();
+    TRY(cpu_start());
+    cpu_core_start(core_at(0));
+    return OK;
+}
+
+static err start_memory(struct system *sys)
+{
+    mem_start(sys->handoff);
+    vm_start(sys->handoff);
+    return OK;
+}
+
+static err start_clock(struct system *sys)
+{
+    acpi_start(sys->handoff->rsdp);
+    apic_start();
+    clock_start(sys->handoff->unix_s);
+    return OK;
+}
+
+static err start_console(struct system *sys)
+{
+    char bytes[64];
+    struct text name = TEXT_ON(bytes);
+
+    screen_start(&sys->handoff->framebuffer);
+    cpu_name(&name);
+    log_info("nohost", "%s on %.*s, %lu MiB free, loader took %llu ms", NOHOST_VERSION, (int)name.len,
+             name.ptr, pages_available() / MIB, sys->handoff->boot_ns / NS_PER_MS);
+    return OK;
+}
+
+static err start_config(struct system *sys)
+{
+    const struct handoff *handoff = sys->handoff;
+    struct str file = {"", 0};
+
+    for (u32 i = 0; i < handoff->file_count; i++) {
+        const struct handoff_file *f = &handoff->files[i];
+        if (f->status)
+            log_warn("files", "%s was not read (UEFI status %u)", f->name, f->status);
+        else if (str_eq_nocase(str_of(f->name), STR("nohost.conf")))
+            file = (struct str){(const char *)(HANDOFF_DIRECT_MAP + f->base), f->bytes};
+    }
+    conf_read(&sys->config, file);
+    log_level_set((enum log_level)sys->config.log_level);
+    return OK;
+}
+
+static err start_random(struct system *sys)
+{
+    random_start(sys->handoff->entropy, min_u32(sys->handoff->entropy_bytes, HANDOFF_ENTROPY_BYTES));
+    return OK;
+}
+
+static err start_cores(struct system *sys)
+{
+    smp_start();
+    if (str_eq(sys->config.selftest, STR("traps")))
+        selftest_traps();
+    return OK;
+}
+
+static err start_pci(struct system *sys)
+{
+    struct pci_ecam ecam[ACPI_ECAM_MAX] = {};
+
+    for (u32 i = 0; i < acpi()->ecam_count; i++) {
+        const struct acpi_window *w = &acpi()->ecam[i];
+        ecam[i] = (struct pci_ecam){w->base, w->segment, w->bus_first, w->bus_last, NULL, NULL};
+    }
+    return pci_start(&sys->bus, ecam, acpi()->ecam_count);
+}
+
+static err start_watchdog(struct system *sys)
+{
+    err e = watchdog_start(&sys->bus, (u32)sys->config.watchdog_s, &sys->watchdog);
+
+    return e == E_NOTFOUND ? OK : e;
+}
+
+/* Opens only: the event loop loads step by step. */
+static err start_model(struct system *sys)
+{
+    const struct config *c = &sys->config;
+    struct ml_config ml = {.ctx_max = (u32)c->ctx, .slots = (u32)c->slots,
+                           .kv_tokens = (u32)c->kv_tokens, .threads = (u32)c->threads};
+
+    for (u32 i = 0; i < sys->handoff->file_count && ml.part_count < ML_PARTS_MAX; i++) {
+        struct store *store = file_store(sys->handoff, i);
+        if (store && str_ends(str_of(store->name), STR(".gguf")))
+            sys->part[ml.part_count++] = store;
+    }
+    ml.part = sys->part[0];
+    return ml_open(&sys->ml, &ml);
+}
+
+static void put_metrics(struct text *out)
+{
+    net_metrics(out);
+    text_fmt(out, "# TYPE nohost_memory_free_bytes gauge\nnohost_memory_free_bytes %lu\n",
+             pages_available());
+}
+
+static err start_net(struct system *sys)
+{
+    const struct config *c = &sys->config;
+    struct net_config net = {
+        .hostname = c->hostname, .ip4_address = c->ip, .ip4_netmask = c->netmask,
+        .ip4_gateway = c->gateway, .dns = c->dns, .sntp_server = c->ntp, .ip4_fallback = c->fallback_ip,
+        .api_key_count = c->api_key_count, .port = (u16)c->port, .version = str_of(NOHOST_VERSION),
+        .reset = machine_reset, .power_off = machine_power_off, .metrics = put_metrics,
+    };
+
+    memcpy(net.api_key, c->api_key, sizeof(net.api_key));
+    sys->nic = nic_virtio_start(&sys->bus);
+    if (!sys->nic)
+        sys->nic = nic_e1000e_start(&sys->bus);
+    if (!sys->nic)
+        log_error("net", "no network card that I can drive (virtio-net, Intel 82574)");
+    return net_open(&sys->net, &net, sys->nic, sys->ml);
+}
+
+static const struct step {
+    const char *name;
+    err (*run)(struct system *sys);
+    bool vital;
+} boot_table[] = {
+    {"cpu", start_cpu, true},       {"memory", start_memory, true},
+    {"clock", start_clock, true},   {"console", start_console, false},
+    {"config", start_config, true}, {"random", start_random, true},
+    {"cores", start_cores, false},  {"pci", start_pci, false},
+    {"model", start_model, true},   {"net", start_net, true},
+    {"watchdog", start_watchdog, false},
+};
+
+static void boot(struct system *sys)
+{
+    char bytes[LOG_LINE_MAX];
+    struct text took = TEXT_ON(bytes);
+
+    for (u32 i = 0; i < ARRAY_LEN(boot_table); i++) {
+        u64 start = cpu_tsc();
+        err e = boot_table[i].run(sys);
+        u64 took_us = (cpu_tsc() - start) * 1000000 / clock_hz();
+        text_fmt(&took, " %s %lu.%lu", boot_table[i].name, took_us / 1000, took_us / 100 % 10);
+        if (e == OK)
+            continue;
+        log_error("boot", "%s: %s", boot_table[i].name, err_text(e));
+        CHECK(!boot_table[i].vital);
+    }
+    log_info("boot", "milliseconds:%.*s", (int)took.len, took.ptr);
+}
+
+/* ---- the event loop ---- */
+
+/* Once loading has ended, well or badly, nothing may grow any more. */
+static void note_ready(struct system *sys)
+{
+    struct ml_status status;
+
+    ml_status(sys->ml, &status);
+    if (sys->sealed || status.state == ML_LOADING)
+        return;
+    mem_seal();
+    sys->sealed = true;
+    if (status.state == ML_READY)
+        log_info("nohost", "ready %llu ms after power-on", time_ns() / NS_PER_MS);
+    else
+        log_error("nohost", "no model is served: %s", status.reason);
+}
+
+static void feed_watchdog(struct system *sys)
+{
+    if (time_ns() - sys->fed_ns < FEED_EVERY_NS)
+        return;
+    sys->fed_ns = time_ns();
+    watchdog_feed(&sys->watchdog);
+}
+
+/* Halts until an interrupt or the next timer; not when a frame has come in meanwhile. */
+static void idle(struct system *sys)
+{
+    cpu_interrupts(false);
+    if (net_irq_arm(sys->net))
+        clock_idle(min_u64(net_idle_ns(sys->net), IDLE_MAX_NS));
+    else
+        cpu_interrupts(true);
+}
+
+static void serve(struct system *sys)
+{
+    for (;;) {
+        bool busy = net_poll(sys->net);
+        busy |= ml_step(sys->ml, SLICE_US);
+        net_flush(sys->net);
+        note_ready(sys);
+        feed_watchdog(sys);
+        if (!busy)
+            idle(sys);
+    }
+}
+
+void kernel_main(const struct handoff *handoff)
+{
+    static struct system sys; /* too big for the stack */
+
+    memcpy(&__stack_chk_guard, handoff->entropy, sizeof(__stack_chk_guard));
+    __stack_chk_guard = (__stack_chk_guard ^ cpu_tsc()) & ~0xffull; /* a zero byte stops string overruns */
+    (void)serial_start();
+    CHECK(handoff->magic == HANDOFF_MAGIC && handoff->version == HANDOFF_VERSION &&
+          handoff->bytes == sizeof(struct handoff));
+    sys.handoff = handoff;
+    boot(&sys);
+    serve(&sys);
+}
