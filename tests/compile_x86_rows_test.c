@@ -1,0 +1,188 @@
+/*
+ * compile_x86_rows_test.c: every row of x86.def in many operand variants, and whole kernels with their listing, judged by
+ * llvm-mc (tests/witness/x86_llvm_mc.py). Skipped where there is no llvm-mc.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "ml/compile/x86.h"
+#include "tests/test.h"
+
+#define VARIANTS 48u
+
+static const struct x86_row *row_of(const struct minstr *instr)
+{
+    return &x86_rows[instr->row];
+}
+
+static bool has_form(const struct minstr *instr, u32 form)
+{
+    return row_of(instr)->form == form;
+}
+
+/* ---- variants ---- */
+
+/* The sizes that an instruction exists in: a bit for 128, 256, 512. */
+static u32 sizes_of(const struct x86_row *row, u16 id)
+{
+    u32 sizes = row->encodings & ENC_E ? 7 : 3;
+
+    switch (id) {
+    case X_VMOVSS: case X_VMOVSS_ST: case X_VMOVD: case X_VMOVD_ST: case X_VMOVQ: case X_VMOVQ_ST:
+    case X_VPINSRQ: case X_VPEXTRB_ST: case X_VPEXTRW_ST: case X_VZEROUPPER:
+        return 1;
+    case X_VPERMQ: case X_VPERM2F128: case X_KXNORW:
+        return 2;
+    case X_VSHUFF32X4:
+        return 6;
+    default:
+        return row->encodings & ENC_L ? 1 : sizes;
+    }
+}
+
+static u8 pick_size(u32 sizes)
+{
+    u8 size;
+
+    do
+        size = (u8)test_random_below(3);
+    while (!(sizes >> size & 1));
+    return size;
+}
+
+static i32 pick_disp(u32 unit)
+{
+    const i32 near[] = {0, 1, 127, 128, -128, -129, 4096, (i32)unit, 127 * (i32)unit, 128 * (i32)unit,
+                        -128 * (i32)unit, -129 * (i32)unit, INT32_MAX, INT32_MIN};
+
+    return near[test_random_below(ARRAY_LEN(near))];
+}
+
+static void pick_memory(struct minstr *instr, bool high)
+{
+    bool vector = has_form(instr, FORM_GATHER) || instr->row == X_VGATHERDPS_K;
+
+    instr->flags |= MI_MEMORY;
+    instr->mem.base = (u16)test_random_below(16);
+    instr->mem.scale = (u8)(1u << test_random_below(4));
+    if (vector) {
+        instr->flags |= MI_INDEX_VECTOR;
+        instr->mem.index = (u16)((instr->op[0] + 1 + test_random_below(3)) % (high ? 32 : 16));
+    } else if (test_random_below(2)) {
+        do
+            instr->mem.index = (u16)test_random_below(16);
+        while (instr->mem.index == RSP);
+    }
+    if (row_of(instr)->memory == MEM_B && row_of(instr)->encodings & ENC_E && high && !test_random_below(3))
+        instr->flags |= MI_BROADCAST;
+    instr->mem.disp = pick_disp(x86_rm_bytes(instr));
+}
+
+static i64 pick_imm(const struct x86_row *row)
+{
+    const i64 values[] = {0, 1, 2, 127, -1, -128, 128, -129, 0x12345, INT32_MAX, INT32_MIN};
+    i64 imm = values[test_random_below(ARRAY_LEN(values))];
+
+    if (row->form == FORM_OI && !row->w)
+        return (u32)imm;
+    if (row->form == FORM_OI)
+        return (i64)test_random() | 1ll << 62;
+    if (row->encodings & ENC_L && row->traits & T_I)
+        return 1 + test_random_below(63);
+    return row->traits & T_I ? imm & 0xff & (row->form == FORM_VMI ? 31 : 255) : imm;
+}
+
+static u16 pick_operand(const struct x86_row *row, const struct x86_form *form, i32 k, bool high)
+{
+    bool mask = (row->traits & T_K && form->reg == k) || (row->traits & T_M && (form->rm == k || form->vvvv == k));
+    bool general = row->encodings & ENC_L || (row->traits & T_G && form->rm == k);
+
+    return (u16)test_random_below(mask ? 8 : general || !high ? 16 : 32);
+}
+
+/* The operand fields that no form uses stay absent. */
+static struct minstr variant(u16 id, bool high)
+{
+    const struct x86_row *row = &x86_rows[id];
+    const struct x86_form *form = &x86_forms[row->form];
+    struct minstr instr = {.row = id, .size = pick_size(high ? sizes_of(row, id) : sizes_of(row, id) & 3),
+                           .op = {LIR_NONE, LIR_NONE, LIR_NONE, LIR_NONE},
+                           .mem = {LIR_NONE, LIR_NONE, 1, 0}};
+
+    for (i32 k = 0; k < 4; k++)
+        if (form->reg == k || form->vvvv == k || form->rm == k || form->is4 == k)
+            instr.op[k] = pick_operand(row, form, k, high);
+    instr.imm = pick_imm(row);
+    if (row->traits & T_O || (form->rm >= 0 && !(row->traits & T_N) && row->form != FORM_O &&
+                              row->form != FORM_OI && test_random_below(2))) {
+        if (form->rm >= 0)
+            instr.op[form->rm] = LIR_NONE;
+        pick_memory(&instr, high);
+    }
+    if (row->form == FORM_GATHER)
+        instr.op[1] = (u16)((instr.op[0] + 5) % 16);
+    if (id == X_VBLENDMPS || id == X_VPSUBB || id == X_VGATHERDPS_K)
+        instr.flags |= high ? MI_MASKED : 0;
+    return instr;
+}
+
+static void write_variant(FILE *file, const struct minstr *instr, bool evex)
+{
+    u8 bytes[X86_BYTES_MAX];
+    char line[200];
+    struct text text = TEXT_ON(line);
+    u32 len = x86_encode(instr, evex, bytes);
+
+    for (u32 i = 0; i < len; i++)
+        fprintf(file, "%02x", bytes[i]);
+    x86_print(instr, evex, &text);
+    fprintf(file, "\t%.*s", (int)text.len, text.ptr);
+}
+
+/* ---- the witness ---- */
+
+static void judge(const char *what, const char *path)
+{
+    char command[300];
+
+    snprintf(command, sizeof(command), "python3 tests/witness/x86_llvm_mc.py %s %s >%s.log 2>&1", what, path, path);
+    int status = system(command) >> 8;
+    if (status == 77)
+        test_skip("no llvm-mc");
+    if (status)
+        test_fail(__FILE__, __LINE__, "llvm-mc disagrees, see %s.log", path);
+    unlink(path);
+}
+
+static FILE *open_temporary(char path[], usize cap)
+{
+    snprintf(path, cap, "%s/x86_rows_%d", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", getpid());
+    FILE *file = fopen(path, "w");
+    EXPECT(file != NULL);
+    return file;
+}
+
+/* Guards each row's prefix, map, opcode, width and displacement scale, and the listing's text. */
+TEST(compile_x86_rows_against_llvm_mc)
+{
+    char path[200];
+    FILE *file = open_temporary(path, sizeof(path));
+    u32 rows = 0;
+
+    for (u16 id = MACHINE_ROWS; id < X_END; id++) {
+        bool evex_only = !(x86_rows[id].encodings & (ENC_L | ENC_V));
+        EXPECT(x86_rows[id].name != NULL);
+        if (x86_rows[id].form == FORM_J) /* the kernels' listings have them */
+            continue;
+        for (u32 i = 0; i < VARIANTS; i++) {
+            bool high = x86_rows[id].encodings & ENC_E && (evex_only || i % 2);
+            struct minstr instr = variant(id, high);
+            write_variant(file, &instr, high);
+        }
+        rows++;
+    }
+    fclose(file);
+    EXPECT_EQ(rows, X86_ROWS - 2);
+    judge("rows", path);
+}
