@@ -4,6 +4,8 @@
  */
 #include "ml/compile/emit.h"
 
+#define NOTES_BYTES (256 * KIB) /* indexes and lists of one stage */
+
 /* A stage's nest: output axes outermost first, each with its role. */
 struct nest {
     struct emit *e;
@@ -639,12 +641,16 @@ err lower_kernel(const struct graph *graph, const struct schedule *schedule, con
                  const struct target *target, struct arena *arena, struct lowered *out)
 {
     struct emit *e = arena_new(arena, struct emit, 1);
+    struct arena *notes = arena_new(arena, struct arena, 1); /* apart from arena, where the LIR grows */
     struct grid grid = {};
 
-    if (!e)
+    if (!e || !notes)
+        return E_NOMEM;
+    *notes = arena_on("lower", arena_alloc(arena, NOTES_BYTES, 64), NOTES_BYTES);
+    if (!notes->base)
         return E_NOMEM;
     *e = (struct emit){.graph = graph, .schedule = schedule, .kernel = kernel, .target = target, .out = out,
-                       .lir = &out->lir, .arena = arena, .lanes = 1, .lane_axis = NO_AXIS,
+                       .lir = &out->lir, .arena = notes, .lanes = 1, .lane_axis = NO_AXIS,
                        .number = arena_new(arena, struct value_number, VALUE_NUMBERS_MAX)};
     out->arg_count = 0;
     if (!e->number)

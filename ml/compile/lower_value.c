@@ -310,12 +310,20 @@ struct lir_mem emit_address(struct emit *e, u32 node, const struct affine *idx, 
             coef[a] += idx[d].coef[a] * stride.elements;
         disp += idx[d].constant * stride.elements * bytes;
     }
+    u16 index = LIR_NONE; /* the innermost counter goes into the addressing mode when its factor allows */
+    u8 scale = 1;
     for (u32 o = 0; o < e->open_count; o++) {
         u32 a = e->order[o];
-        if (coef[a] == 0)
+        i64 factor = coef[a] * bytes;
+        if (factor == 0)
             continue;
-        disp += coef[a] * e->axis[a].bias * bytes;
-        base = emit_s_add(e, base, emit_s_muli(e, e->axis[a].counter, coef[a] * bytes));
+        disp += factor * e->axis[a].bias;
+        if (index != LIR_NONE)
+            base = emit_s_add(e, base, emit_s_muli(e, index, scale));
+        index = e->axis[a].counter;
+        scale = factor == 1 || factor == 2 || factor == 4 || factor == 8 ? (u8)factor : 1;
+        if (factor != scale)
+            index = emit_s_muli(e, index, factor);
     }
     for (u32 d = 0; d < n->rank; d++) {
         struct stride stride = node_stride(e, node, d);
@@ -332,7 +340,13 @@ struct lir_mem emit_address(struct emit *e, u32 node, const struct affine *idx, 
         base = emit_s_addi(e, base, disp);
         disp = 0;
     }
-    return (struct lir_mem){.base = base, .index = LIR_NONE, .scale = 1, .disp = (i32)disp};
+    if (*lane_index != LIR_NONE || (*lane_stride != 0 && *lane_stride != 1)) { /* a gather's index is the lanes' */
+        if (index != LIR_NONE)
+            base = emit_s_add(e, base, emit_s_muli(e, index, scale));
+        index = LIR_NONE;
+        scale = 1;
+    }
+    return (struct lir_mem){.base = base, .index = index, .scale = scale, .disp = (i32)disp};
 }
 
 static u16 emit_load(struct emit *e, u32 node, const struct affine *idx)
