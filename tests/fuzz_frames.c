@@ -77,7 +77,7 @@ static void act(struct wire *w, struct wire_tcp *t, enum record kind, const u8 *
 int LLVMFuzzerTestOneInput(const u8 *data, usize size)
 {
     static struct wire_tcp t;
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
 
     if (!w->stack.link)
         CHECK(wire_bind(w) != WIRE_NO_ANSWER);

@@ -20,7 +20,7 @@ static void link_down(struct wire *w)
 /* Guards: an address from DHCP within a second of link, without the seconds of conflict probes. */
 TEST(net_conn_dhcp_binds_within_a_second)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
 
     EXPECT(wire_bind(w) < 1000);
     EXPECT_EQ(our_ip4(w), WIRE_OUR_IP);
@@ -29,7 +29,7 @@ TEST(net_conn_dhcp_binds_within_a_second)
 /* Guards: a link that goes and comes back is noticed, and DHCP asks again. */
 TEST(net_conn_link_flap_asks_dhcp_again)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
 
     wire_bind(w);
     link_down(w);
@@ -48,7 +48,7 @@ TEST(net_conn_link_flap_asks_dhcp_again)
  * that wakes up later is still heard. */
 TEST(net_conn_fallback_is_static_when_configured)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
 
     wire_bind(w);
     link_down(w);
@@ -70,7 +70,7 @@ TEST(net_conn_fallback_is_static_when_configured)
  * DHCP wins later. */
 TEST(net_conn_fallback_is_link_local)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
 
     wire_bind(w);
     link_down(w);
@@ -124,7 +124,7 @@ static void send_echo(struct wire *w)
 /* Guards: ping works, also when the frame came in three buffers (mergeable receive buffers). */
 TEST(net_conn_answers_ping_from_several_buffers)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
 
     wire_bind(w);
     send_echo(w);
@@ -145,7 +145,7 @@ TEST(net_conn_answers_ping_from_several_buffers)
  * touched. */
 TEST(net_conn_drops_giant_frames_whole)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
     static const u8 zero[1500];
 
     wire_bind(w);
@@ -166,7 +166,7 @@ TEST(net_conn_drops_giant_frames_whole)
  * again. */
 TEST(net_conn_survives_an_empty_frame_pool)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
     static struct pbuf *taken[PBUF_POOL_SIZE + 1];
     u32 count = 0;
 
@@ -188,7 +188,7 @@ TEST(net_conn_survives_an_empty_frame_pool)
  */
 TEST(net_conn_mdns_answers_its_name)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
     static const u8 question[] = "\0\0\0\0\0\1\0\0\0\0\0\0\6nohost\5local\0\0\1\0\1";
     struct found f = {.protocol = 17, .port = 5353};
 
@@ -213,7 +213,7 @@ TEST(net_conn_mdns_answers_its_name)
  * question. */
 TEST(net_conn_sntp_sets_the_clock)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
     struct found f = {.protocol = 17, .port = 123};
     u8 reply[48] = {0x24, 2};
     i64 before = time_unix_s();
@@ -259,7 +259,7 @@ static void send_icmp6(struct wire *w, const u8 to[16], u8 *icmp, u32 len)
  * detection. */
 TEST(net_conn_ipv6_takes_a_prefix)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
     static const u8 all_nodes[16] = {0xff, 2, [15] = 1};
     u8 advert[16 + 32] = {134, [4] = 64, [6] = 1, [16] = 3, 4, 64, 0xc0};
     struct net_status status = {0};

@@ -92,7 +92,7 @@ static const struct nic_ops fake_ops = {
 
 /* ---- the loop ---- */
 
-struct wire *wire_open(void)
+struct wire *wire_plug(void)
 {
     struct wire *w = &the_wire;
 

@@ -39,7 +39,7 @@ struct wire {
 };
 
 /* Opens the stack at the first call; takes the clock. */
-struct wire *wire_open(void);
+struct wire *wire_plug(void);
 /* Lets time pass in steps of 10 ms, turning the loop at each. */
 void wire_run(struct wire *w, u64 ms);
 /* Turns the loop without letting time pass, until nothing happens. */
