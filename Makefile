@@ -151,11 +151,11 @@ build/fuzz/rooms.a: $(call objects,build/fuzz,$(hosted)) $(third_party:%=build/f
 
 nohost-tools: build/host/nohost
 build/host/nohost: $(call objects,build/host,$(host_programs)) build/host/rooms.a
-	$(CC) $(HOST) -Wl,--gc-sections $^ -o $@
+	$(SAY)$(CC) $(HOST) -Wl,--gc-sections $^ -o $@
 build/test/runner: $(call objects,build/test,$(tests)) build/test/rooms.a
-	$(CC) $(HOST) $(SANITIZE) $^ -lm -o $@
+	$(SAY)$(CC) $(HOST) $(SANITIZE) $^ -lm -o $@
 build/fuzz/fuzz_%: build/fuzz/tests/fuzz_%.o build/fuzz/tests/host/platform.o build/fuzz/rooms.a
-	$(CLANG) $(HOST) $(SANITIZE) -fsanitize=fuzzer $^ -lm -o $@
+	$(SAY)$(CLANG) $(HOST) $(SANITIZE) -fsanitize=fuzzer $^ -lm -o $@
 
 unit: build/test/runner
 	build/test/runner
@@ -180,20 +180,20 @@ build/boot/%.o: %.S Makefile
 	@mkdir -p $(@D)
 	$(SAY)$(CC) $(COMMON) -I. $(BOOT) -c $< -o $@
 build/boot/loader.so: $(call objects,build/boot,$(wildcard boot/*.[cS]) kernel/text.c kernel/rt.c)
-	ld -nostdlib -znocombreloc -shared -Bsymbolic --no-undefined --gc-sections \
+	$(SAY)ld -nostdlib -znocombreloc -shared -Bsymbolic --no-undefined --gc-sections \
 		-T $(EFI)/lib/elf_x86_64_efi.lds --defsym=_entry=efi_main \
 		$(EFI)/lib/crt0-efi-x86_64.o $^ $(EFI)/lib/libgnuefi.a -o $@
 build/image/BOOTX64.EFI: build/boot/loader.so
 	@mkdir -p $(@D)
-	objcopy -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j '.rel*' -j .reloc \
+	$(SAY)objcopy -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j '.rel*' -j .reloc \
 		--target=efi-app-x86_64 --subsystem=10 $< $@
 build/nohost.elf: linker.ld $(call objects,build/target,$(kernel) $(portable)) \
 		$(third_party:%=build/target/%)
-	$(CC) -static -nostdlib -no-pie -Wl,--gc-sections,--build-id=none,-z,noexecstack \
+	$(SAY)$(CC) -static -nostdlib -no-pie -Wl,--gc-sections,--build-id=none,-z,noexecstack \
 		-Wl,-z,max-page-size=4096,-Map=build/nohost.map -T linker.ld $(filter %.o,$^) -lgcc -o $@
 build/image/nohost.elf: build/nohost.elf
 	@mkdir -p $(@D)
-	strip --strip-all $< -o $@
+	$(SAY)strip --strip-all $< -o $@
 build/nohost.img: build/image/BOOTX64.EFI build/image/nohost.elf $(CONF) $(DEPS)/model.ok FORCE
 	@tools/mkimage $@ $(CONF) build/image/BOOTX64.EFI build/image/nohost.elf $(MODEL)
 
