@@ -9,7 +9,7 @@ static struct wire_tcp client, other;
 
 static struct stream *connected(struct wire_tcp *t, u16 port)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
 
     EXPECT(wire_bind(w) != WIRE_NO_ANSWER);
     wire_drop_all(w);
@@ -180,7 +180,7 @@ TEST(net_conn_close_lets_the_client_finish)
 /* Guards: a peer that is dead when we close costs a control block for a bounded time only. */
 TEST(net_conn_close_to_a_dead_peer_is_bounded)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
 
     settle(w);
     struct wire_pools before = wire_pools();
@@ -199,7 +199,7 @@ TEST(net_conn_close_to_a_dead_peer_is_bounded)
 /* Guards: every place taken means a reset for the next, not silence; and places come back. */
 TEST(net_conn_refuses_when_full)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
     struct stream *streams[NET_CONNECTIONS_MAX];
 
     for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
@@ -219,7 +219,7 @@ TEST(net_conn_refuses_when_full)
 /* Guards: the server may refuse a connection that the stack has accepted. */
 TEST(net_conn_aborts_what_the_server_refuses)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
 
     wire_bind(w);
     w->refuse = true;
@@ -257,7 +257,7 @@ TEST(net_conn_survives_an_empty_heap)
 /* Guards: half-open connections of a SYN flood expire, and a client is served afterwards. */
 TEST(net_conn_syn_flood_passes)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
 
     wire_bind(w);
     settle(w);
@@ -298,7 +298,7 @@ TEST(net_conn_sequence_numbers_are_keyed)
  * before and after. */
 TEST(net_conn_ten_thousand_leave_nothing)
 {
-    struct wire *w = wire_open();
+    struct wire *w = wire_plug();
     u8 buffer[2000];
 
     wire_bind(w);
