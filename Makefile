@@ -80,6 +80,7 @@ hosted   = $(filter-out kernel/rt.c kernel/main.c, $(filter %.c, $(kernel))) $(p
 host_programs = $(wildcard tests/host/*.c)
 tests    = $(filter-out tests/fuzz_%, $(wildcard tests/*.c)) tests/host/platform.c
 fuzzers  = $(wildcard tests/fuzz_*.c)
+helpers  = $(filter-out tests/fuzz_% tests/test.c %_test.c, $(tests)) # a fuzzer may use them too
 
 WARN     = -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Werror
 INCLUDE  = -I. -Ibuild/gen -iquote net/port -isystem $(LWIP)/include
@@ -145,7 +146,7 @@ $(eval $(call third_party_rules,fuzz,$$(CLANG),$$(HOST) -fsanitize=address))
 build/%/rooms.a: ; @rm -f $@; ar crs $@ $^
 build/host/rooms.a: $(call objects,build/host,$(hosted)) $(third_party:%=build/host/%)
 build/test/rooms.a: $(call objects,build/test,$(hosted)) $(third_party:%=build/test/%)
-build/fuzz/rooms.a: $(call objects,build/fuzz,$(hosted)) $(third_party:%=build/fuzz/%)
+build/fuzz/rooms.a: $(call objects,build/fuzz,$(hosted) $(helpers)) $(third_party:%=build/fuzz/%)
 
 # ---- host programs ----
 
@@ -154,7 +155,7 @@ build/host/nohost: $(call objects,build/host,$(host_programs)) build/host/rooms.
 	$(SAY)$(CC) $(HOST) -Wl,--gc-sections $^ -o $@
 build/test/runner: $(call objects,build/test,$(tests)) build/test/rooms.a
 	$(SAY)$(CC) $(HOST) $(SANITIZE) $^ -lm -o $@
-build/fuzz/fuzz_%: build/fuzz/tests/fuzz_%.o build/fuzz/tests/host/platform.o build/fuzz/rooms.a
+build/fuzz/fuzz_%: build/fuzz/tests/fuzz_%.o build/fuzz/rooms.a
 	$(SAY)$(CLANG) $(HOST) $(SANITIZE) -fsanitize=fuzzer $^ -lm -o $@
 
 unit: build/test/runner
