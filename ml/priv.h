@@ -24,4 +24,34 @@ err chat_open(struct chat *chat, const struct gguf *gguf, const struct tokenizer
 struct jinja_env chat_env(const struct chat *chat, const struct ml_message *message, u32 count,
                           bool add_generation_prompt);
 
+/* ---- sampler.c: logits -> token ---- */
+
+struct rng {
+    u64 s[4];
+};
+
+/* From the request's seed, or from random_bytes. */
+void rng_start(struct rng *rng, const struct ml_sampling *how);
+
+#define SAMPLER_BUCKETS 1024u
+struct sampler { /* scratch, one for all sequences */
+    u32 vocab;
+    f32 *weight; /* [vocab] */
+    u32 *member; /* [vocab] tokens of one bucket */
+    u32 count[SAMPLER_BUCKETS];
+    f64 mass[SAMPLER_BUCKETS];
+};
+
+struct draw {
+    u32 token;
+    f32 logprob;
+    struct ml_top top[ML_TOP_LOGPROBS_MAX]; /* best first; no text */
+    u32 top_count;
+};
+
+err sampler_init(struct sampler *sampler, struct arena *arena, u32 vocab); /* E_NOMEM */
+/* E_DEVICE: the logits are not numbers. Equal logits: the lowest token. */
+err sampler_draw(struct sampler *sampler, const f32 *logit, const struct ml_sampling *how,
+                 struct rng *rng, struct draw *draw);
+
 #endif
