@@ -12,13 +12,11 @@ struct route {
     struct str path;
     u32 method; /* GET means HEAD as well */
     enum access access;
-    bool prefix;    /* the rest of the path is an argument */
-    bool generates; /* needs the model, and a JSON body */
+    bool prefix; /* the rest of the path is an argument */
     void (*answer)(struct server *server, struct conn *conn);
 };
 
-static void answer_chat(struct server *server, struct conn *conn);
-static void answer_completion(struct server *server, struct conn *conn);
+static void answer_generation(struct server *server, struct conn *conn);
 static void answer_models(struct server *server, struct conn *conn);
 static void answer_model(struct server *server, struct conn *conn);
 static void answer_health(struct server *server, struct conn *conn);
@@ -26,23 +24,25 @@ static void answer_metrics(struct server *server, struct conn *conn);
 static void answer_page(struct server *server, struct conn *conn);
 static void answer_icon(struct server *server, struct conn *conn);
 static void answer_log(struct server *server, struct conn *conn);
-static void answer_reset(struct server *server, struct conn *conn);
-static void answer_power_off(struct server *server, struct conn *conn);
+static void answer_action(struct server *server, struct conn *conn);
+
+#define CHAT_PATH "/v1/chat/completions"
+#define RESET_PATH "/v1/nohost/reset"
 
 // clang-format off
 static const struct route routes[] = {
-    {STR("/v1/chat/completions"), HTTP_POST, KEY,        false, true,  answer_chat},
-    {STR("/v1/completions"),      HTTP_POST, KEY,        false, true,  answer_completion},
-    {STR("/v1/models"),           HTTP_GET,  KEY,        false, false, answer_models},
-    {STR("/v1/models/"),          HTTP_GET,  KEY,        true,  false, answer_model},
-    {STR("/health"),              HTTP_GET,  PUBLIC,     false, false, answer_health},
-    {STR("/v1/health"),           HTTP_GET,  PUBLIC,     false, false, answer_health},
-    {STR("/metrics"),             HTTP_GET,  KEY,        false, false, answer_metrics},
-    {STR("/"),                    HTTP_GET,  PUBLIC,     false, false, answer_page},
-    {STR("/favicon.ico"),         HTTP_GET,  PUBLIC,     false, false, answer_icon},
-    {STR("/debug/log"),           HTTP_GET,  PRIVILEGED, false, false, answer_log},
-    {STR("/v1/nohost/reset"),     HTTP_POST, PRIVILEGED, false, false, answer_reset},
-    {STR("/v1/nohost/power-off"), HTTP_POST, PRIVILEGED, false, false, answer_power_off},
+    {STR(CHAT_PATH),              HTTP_POST, KEY,        false, answer_generation},
+    {STR("/v1/completions"),      HTTP_POST, KEY,        false, answer_generation},
+    {STR("/v1/models"),           HTTP_GET,  KEY,        false, answer_models},
+    {STR("/v1/models/"),          HTTP_GET,  KEY,        true,  answer_model},
+    {STR("/health"),              HTTP_GET,  PUBLIC,     false, answer_health},
+    {STR("/v1/health"),           HTTP_GET,  PUBLIC,     false, answer_health},
+    {STR("/metrics"),             HTTP_GET,  KEY,        false, answer_metrics},
+    {STR("/"),                    HTTP_GET,  PUBLIC,     false, answer_page},
+    {STR("/favicon.ico"),         HTTP_GET,  PUBLIC,     false, answer_icon},
+    {STR("/debug/log"),           HTTP_GET,  PRIVILEGED, false, answer_log},
+    {STR(RESET_PATH),             HTTP_POST, PRIVILEGED, false, answer_action},
+    {STR("/v1/nohost/power-off"), HTTP_POST, PRIVILEGED, false, answer_action},
 };
 // clang-format on
 
@@ -83,7 +83,8 @@ bool api_admit(struct server *server, struct conn *conn, struct fault *fault)
         return true;
     if (!check_method(conn, fault))
         return false;
-    return !route->generates || (check_model_ready(server, fault) && check_media(conn, fault));
+    return route->answer != answer_generation ||
+           (check_model_ready(server, fault) && check_media(conn, fault));
 }
 
 /* Looks at every byte of every key, whatever the token is: the time tells nothing. */
@@ -138,7 +139,7 @@ static bool check_model_ready(struct server *server, struct fault *fault)
     return true;
 }
 
-/* A form posted by some other web page is not JSON: what it would start here costs, so it is refused. */
+/* What a form of some other web page would start here costs: only JSON is taken. */
 static bool check_media(struct conn *conn, struct fault *fault)
 {
     struct str rest, type = conn->head.field[FIELD_CONTENT_TYPE];
@@ -170,18 +171,21 @@ void api_answer(struct server *server, struct conn *conn)
     /* No Access-Control-Allow-Origin: pages of other origins are not meant to use this server. */
     api_put_allow(&extra, conn->route);
     text_char(&extra, 0);
-    reply_send(server, conn, 204, NULL, allow, (struct str){});
+    reply_send(server, conn, (struct http_reply){204, NULL, allow}, (struct str){});
 }
 
 static void reply_json(struct server *server, struct conn *conn, u32 status, struct text *body)
 {
+    const char *extra = status == 503 ? "Retry-After: 1\r\n" : "";
+
     CHECK(!body->truncated);
-    reply_send(server, conn, status, "application/json", status == 503 ? "Retry-After: 1\r\n" : "",
+    reply_send(server, conn, (struct http_reply){status, "application/json", extra},
                text_str(body));
 }
 
-static bool generate(struct server *server, struct conn *conn, bool chat, struct fault *fault)
+static bool generate(struct server *server, struct conn *conn, struct fault *fault)
 {
+    bool chat = str_eq(conn->route->path, STR(CHAT_PATH));
     struct ml_refusal refusal = {};
     struct api_request request;
     u64 ticket;
@@ -200,19 +204,11 @@ static bool generate(struct server *server, struct conn *conn, bool chat, struct
     return true;
 }
 
-static void answer_chat(struct server *server, struct conn *conn)
+static void answer_generation(struct server *server, struct conn *conn)
 {
     struct fault fault;
 
-    if (!generate(server, conn, true, &fault))
-        reply_fault(server, conn, &fault);
-}
-
-static void answer_completion(struct server *server, struct conn *conn)
-{
-    struct fault fault;
-
-    if (!generate(server, conn, false, &fault))
+    if (!generate(server, conn, &fault))
         reply_fault(server, conn, &fault);
 }
 
@@ -247,37 +243,26 @@ static void answer_models(struct server *server, struct conn *conn)
 }
 
 /* Percent-decoding, RFC 3986 2.1; what is no escape stays as it is. */
-static struct str decode_path(struct str path, char *out)
+static struct str decode_path(struct str path, struct text *out)
 {
-    struct text text = {out, 0, path.len, false};
-
-    for (usize i = 0; i < path.len; i++) {
-        u32 value = 0, digits = 0;
-        for (; path.ptr[i] == '%' && digits < 2 && i + 1 + digits < path.len; digits++) {
-            u32 c = (u8)path.ptr[i + 1 + digits], lower = c | 0x20;
-            if (!(c >= '0' && c <= '9') && !(lower >= 'a' && lower <= 'f'))
-                break;
-            value = value * 16 + (c <= '9' ? c - '0' : lower - 'a' + 10);
-        }
-        text_char(&text, digits == 2 ? (char)value : path.ptr[i]);
-        i += digits == 2 ? 2 : 0;
+    for (u32 high, low; path.len; path = str_slice(path, 1, path.len)) {
+        bool escape = path.ptr[0] == '%' && path.len > 2 && json_hex(path.ptr[1], &high) &&
+                      json_hex(path.ptr[2], &low);
+        text_char(out, escape ? (char)(high << 4 | low) : path.ptr[0]);
+        path = escape ? str_slice(path, 2, path.len) : path;
     }
-    return text_str(&text);
+    return text_str(out);
 }
 
 static void answer_model(struct server *server, struct conn *conn)
 {
     char name[HTTP_TARGET_BYTES_MAX];
-    struct text *out = reply_line(server);
+    struct text decoded = TEXT_ON(name), *out = reply_line(server);
     struct str rest = str_slice(conn->head.path, conn->route->path.len, conn->head.path.len);
-    struct str id = decode_path(rest, name);
+    struct str id = decode_path(rest, &decoded);
     struct fault fault;
-    bool ready = check_model_ready(server, &fault);
 
-    if (ready && !api_model_matches(server, id))
-        ready = fault_set(&fault, FAULT_NO_MODEL, "model", "The model '%.*s' does not exist.",
-                          (int)min_u64(id.len, 120), id.ptr);
-    if (!ready) {
+    if (!check_model_ready(server, &fault) || !api_model_known(server, id, &fault)) {
         reply_fault(server, conn, &fault);
         return;
     }
@@ -310,22 +295,26 @@ static void answer_metrics(struct server *server, struct conn *conn)
     struct text *out = reply_line(server);
 
     metrics_write(server, out);
-    reply_send(server, conn, 200, "text/plain; version=0.0.4; charset=utf-8", "", text_str(out));
+    reply_send(server, conn,
+               (struct http_reply){200, "text/plain; version=0.0.4; charset=utf-8", ""},
+               text_str(out));
 }
 
 static void answer_page(struct server *server, struct conn *conn)
 {
-    reply_send(server, conn, 200, "text/html; charset=utf-8",
-               "Content-Encoding: gzip\r\n"
-               "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src "
-               "'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-               "frame-ancestors 'none'\r\nReferrer-Policy: no-referrer\r\n",
+    static const char extra[] =
+        "Content-Encoding: gzip\r\nReferrer-Policy: no-referrer\r\n"
+        "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src "
+        "'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'\r\n";
+
+    reply_send(server, conn, (struct http_reply){200, "text/html; charset=utf-8", extra},
                (struct str){(const char *)page_gz, sizeof(page_gz)});
 }
 
 static void answer_icon(struct server *server, struct conn *conn)
 {
-    reply_send(server, conn, 204, NULL, "", (struct str){});
+    reply_send(server, conn, (struct http_reply){204, NULL, ""}, (struct str){});
 }
 
 /* ---- privileged ---- */
@@ -335,12 +324,15 @@ static void answer_log(struct server *server, struct conn *conn)
     struct text *out = reply_line(server);
 
     out->len = log_read(out->ptr, out->cap);
-    reply_send(server, conn, 200, "text/plain; charset=utf-8", "", text_str(out));
+    reply_send(server, conn, (struct http_reply){200, "text/plain; charset=utf-8", ""},
+               text_str(out));
 }
 
-/* Says yes first and acts when that has left: server.c. */
-static void act_later(struct server *server, struct conn *conn, void (*act)(void))
+/* Reset or power-off: says yes first, and server.c acts when that has left. */
+static void answer_action(struct server *server, struct conn *conn)
 {
+    bool reset = str_eq(conn->route->path, STR(RESET_PATH));
+    void (*act)(void) = reset ? server->config->reset : server->config->power_off;
     struct fault fault;
 
     if (!act) {
@@ -348,20 +340,11 @@ static void act_later(struct server *server, struct conn *conn, void (*act)(void
         reply_fault(server, conn, &fault);
         return;
     }
-    log_warn("api", "%s: %.*s", conn->stream->peer, (int)conn->head.path.len, conn->head.path.ptr);
-    conn->close_after = true;
-    reply_send(server, conn, 200, "application/json", "", STR("{\"status\":\"ok\"}"));
+    log_warn("api", "%s asks for %s", conn->stream->peer, reset ? "reset" : "power-off");
     server->act = act;
     server->act_after = conn;
     server->act_deadline_ns = time_ns() + ACT_TIMEOUT_S * NS_PER_S;
-}
-
-static void answer_reset(struct server *server, struct conn *conn)
-{
-    act_later(server, conn, server->config->reset);
-}
-
-static void answer_power_off(struct server *server, struct conn *conn)
-{
-    act_later(server, conn, server->config->power_off);
+    conn->close_after = true;
+    reply_send(server, conn, (struct http_reply){200, "application/json", ""},
+               STR("{\"status\":\"ok\"}"));
 }

@@ -21,6 +21,8 @@ struct param {
 #define AT(field) offsetof(struct api_request, field)
 #define SAMPLING(field) offsetof(struct api_request, ml.sampling.field)
 #define ABOVE_0 1e-9
+#define TOP_MAX ML_TOP_LOGPROBS_MAX
+#define TOP_MAX ML_TOP_LOGPROBS_MAX
 
 // clang-format off
 static const struct param params[] = {
@@ -38,8 +40,8 @@ static const struct param params[] = {
     {"seed",                  BOTH, SEED,    0,                         0, 0, NULL},
     {"stop",                  BOTH, STOP,    0,                         0, 0, NULL},
     {"logprobs",              CHAT, BOOL,    SAMPLING(logprobs),        0, 0, NULL},
-    {"top_logprobs",          CHAT, I32,     AT(top_logprobs),          0, ML_TOP_LOGPROBS_MAX, NULL},
-    {"logprobs",              TEXT, I32,     AT(text_logprobs),         0, ML_TOP_LOGPROBS_MAX, NULL},
+    {"top_logprobs",          CHAT, I32,     AT(top_logprobs),          0, TOP_MAX, NULL},
+    {"logprobs",              TEXT, I32,     AT(text_logprobs),         0, TOP_MAX, NULL},
     {"ignore_eos",            BOTH, BOOL,    AT(ml.ignore_eos),         0, 0, NULL},
     {"n",                     BOTH, ONLY,    0, 0, 0, "1"},
     {"best_of",               TEXT, ONLY,    0, 0, 0, "1"},
@@ -213,25 +215,17 @@ static bool read_options(struct read *r, const struct json *value)
 
 /* Clients carry hub names along, so "org/name" in any case of letters finds "name"; and those that
  * must send some name, but do not care, send one of two words. */
-bool api_model_matches(struct server *server, struct str name)
+bool api_model_known(struct server *server, struct str name, struct fault *fault)
 {
     struct str id = server->on->model_info(server->ml)->id;
     usize tail = name.len > id.len ? name.len - id.len : 0;
+    bool whole = tail == 0 || name.ptr[tail - 1] == '/';
 
-    if (!name.len || str_eq(name, STR("any")) || str_eq(name, STR("default")))
+    if (!name.len || str_eq(name, STR("any")) || str_eq(name, STR("default")) ||
+        (whole && str_eq_nocase(str_slice(name, tail, name.len), id)))
         return true;
-    return str_eq_nocase(str_slice(name, tail, name.len), id) &&
-           (!tail || name.ptr[tail - 1] == '/');
-}
-
-static bool read_model(struct read *r, const struct json *value)
-{
-    if (value->kind != JSON_STRING)
-        return wrong_type(r, "model", "a string");
-    if (api_model_matches(r->server, value->text))
-        return true;
-    return fault_set(r->fault, FAULT_NO_MODEL, "model", "The model '%.*s' does not exist.",
-                     (int)min_u64(value->text.len, 120), value->text.ptr);
+    return fault_set(fault, FAULT_NO_MODEL, "model", "The model '%.*s' does not exist.",
+                     (int)min_u64(name.len, 120), name.ptr);
 }
 
 /* {"type":"text"}, ["text"], "text" and numbers of the same value. */
@@ -261,7 +255,9 @@ static bool read_param(struct read *r, const struct param *param, const struct j
     case F32: return read_number(r, param, value);
     case SEED: return read_seed(r, value);
     case STOP: return read_stop(r, value);
-    case MODEL: return read_model(r, value);
+    case MODEL:
+        return value->kind == JSON_STRING ? api_model_known(r->server, value->text, r->fault)
+                                          : wrong_type(r, "model", "a string");
     case OPTIONS: return read_options(r, value);
     case PROMPT:
         return r->request->chat

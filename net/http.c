@@ -282,14 +282,13 @@ static enum http_step take_line(struct http_body *body, struct str bytes, struct
 static enum http_step read_chunk_size(struct http_body *body, struct str line)
 {
     u64 size = 0;
+    u32 digit;
     usize i = 0;
 
     for (; i < line.len && line.ptr[i] != ';'; i++) {
-        u32 c = (u8)line.ptr[i], lower = c | 0x20;
-        bool decimal = c >= '0' && c <= '9';
-        if ((!decimal && (lower < 'a' || lower > 'f')) || i == HTTP_CHUNK_DIGITS_MAX)
+        if (!json_hex(line.ptr[i], &digit) || i == HTTP_CHUNK_DIGITS_MAX)
             return bad_body(body, 400, "a malformed chunk size");
-        size = size * 16 + (decimal ? c - '0' : lower - 'a' + 10);
+        size = size << 4 | digit;
     }
     if (i == 0)
         return bad_body(body, 400, "a chunk without a size");
@@ -353,18 +352,19 @@ enum http_step http_body_read(struct http_body *body, struct str bytes, usize *u
 
 static const char *reason_of(u32 status)
 {
+    // clang-format off
     static const struct {
         u32 status;
         const char *reason;
     } reasons[] = {
-        {100, "Continue"}, {200, "OK"}, {204, "No Content"}, {400, "Bad Request"},
-        {401, "Unauthorized"}, {403, "Forbidden"}, {404, "Not Found"},
-        {405, "Method Not Allowed"}, {408, "Request Timeout"}, {413, "Content Too Large"},
-        {414, "URI Too Long"}, {415, "Unsupported Media Type"}, {417, "Expectation Failed"},
-        {429, "Too Many Requests"}, {431, "Request Header Fields Too Large"},
-        {500, "Internal Server Error"}, {501, "Not Implemented"}, {503, "Service Unavailable"},
-        {505, "HTTP Version Not Supported"},
+        {200, "OK"}, {204, "No Content"}, {400, "Bad Request"}, {401, "Unauthorized"},
+        {403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"},
+        {408, "Request Timeout"}, {413, "Content Too Large"}, {414, "URI Too Long"},
+        {415, "Unsupported Media Type"}, {417, "Expectation Failed"}, {429, "Too Many Requests"},
+        {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"},
+        {501, "Not Implemented"}, {503, "Service Unavailable"}, {505, "HTTP Version Not Supported"},
     };
+    // clang-format on
 
     for (usize i = 0; i < ARRAY_LEN(reasons); i++)
         if (reasons[i].status == status)
@@ -372,18 +372,20 @@ static const char *reason_of(u32 status)
     return "";
 }
 
-void http_reply_head(struct text *out, const struct http_reply *reply)
+void http_reply_head(struct text *out, struct http_reply reply, u64 length,
+                     const struct http_sender *sender)
 {
-    text_fmt(out, "HTTP/1.1 %u %s\r\n", reply->status, reason_of(reply->status));
-    text_fmt(out, "Server: nohost/%.*s\r\n", (int)reply->version.len, reply->version.ptr);
-    text_fmt(out, "X-Request-Id: %.*s\r\n", (int)reply->request_id.len, reply->request_id.ptr);
-    text_fmt(out, "Connection: %s\r\n", reply->close ? "close" : "keep-alive");
-    if (reply->content_type)
+    text_fmt(out, "HTTP/1.1 %u %s\r\nServer: nohost/", reply.status, reason_of(reply.status));
+    text_put(out, sender->version);
+    text_put(out, STR("\r\nX-Request-Id: "));
+    text_put(out, sender->request_id);
+    text_fmt(out, "\r\nConnection: %s\r\n", sender->close ? "close" : "keep-alive");
+    if (reply.content_type)
         text_fmt(out, "Content-Type: %s\r\nX-Content-Type-Options: nosniff\r\n",
-                 reply->content_type);
-    if (reply->length == HTTP_LENGTH_CHUNKED)
+                 reply.content_type);
+    if (length == HTTP_LENGTH_CHUNKED)
         text_put(out, STR("Transfer-Encoding: chunked\r\n"));
-    else if (reply->content_type && reply->length != HTTP_LENGTH_UNTIL_CLOSE)
-        text_fmt(out, "Content-Length: %lu\r\n", reply->length);
-    text_fmt(out, "Cache-Control: no-store\r\n%s\r\n", reply->extra);
+    else if (reply.content_type && length != HTTP_LENGTH_UNTIL_CLOSE)
+        text_fmt(out, "Content-Length: %lu\r\n", length);
+    text_fmt(out, "Cache-Control: no-store\r\n%s\r\n", reply.extra);
 }

@@ -142,22 +142,22 @@ static err read_number(struct reader *r)
 
 /* ---- strings ---- */
 
+bool json_hex(char c, u32 *value)
+{
+    static const struct str digits = STR("0123456789abcdef");
+    usize at = str_find_char(digits, (char)(c >= 'A' && c <= 'F' ? c | 0x20 : c));
+
+    *value = (u32)at;
+    return at < digits.len;
+}
+
 static bool read_hex4(struct reader *r, u32 *value)
 {
-    *value = 0;
-    if (r->end - r->at < 4)
-        return false;
-    for (u32 i = 0; i < 4; i++) {
-        char c = *r->at++;
-        u32 lower = (u32)c | 0x20;
-        if (c >= '0' && c <= '9')
-            *value = *value * 16 + (u32)(c - '0');
-        else if (lower >= 'a' && lower <= 'f')
-            *value = *value * 16 + lower - 'a' + 10;
-        else
-            return false;
-    }
-    return true;
+    u32 digit = 0, i = 0;
+
+    for (*value = 0; i < 4 && r->at < r->end && json_hex(*r->at, &digit); i++, r->at++)
+        *value = *value << 4 | digit;
+    return i == 4;
 }
 
 /* Behind "\u": one code point, from two escapes when the first is a high surrogate. */

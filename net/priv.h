@@ -121,13 +121,16 @@ enum http_step http_body_read(struct http_body *body, struct str bytes, usize *u
 
 struct http_reply {
     u32 status;
-    u64 length; /* bytes, or one of the two above */
-    const char *content_type; /* NULL: no body, then no length either for 1xx and 204 */
+    const char *content_type; /* NULL: no body */
     const char *extra;        /* whole lines with CRLF, or "" */
+};
+struct http_sender {
     struct str request_id, version;
     bool close;
 };
-void http_reply_head(struct text *out, const struct http_reply *reply);
+/* `length` of the body in bytes, or one of the two above. */
+void http_reply_head(struct text *out, struct http_reply reply, u64 length,
+                     const struct http_sender *sender);
 
 /* ---- api_fault.c: what the client did wrong, or why we cannot serve it now ---- */
 
@@ -269,21 +272,17 @@ err server_open_on(struct server **server, const struct net_config *config, stru
 /* Appends to what leaves on this connection; false: the pool is empty, the connection was dropped. */
 bool conn_put(struct server *server, struct conn *conn, struct str bytes);
 void conn_phase(struct conn *conn, enum conn_phase phase);
-/* Gives back everything; a running request is cancelled. */
+/* A reset; gives back everything, a running request is cancelled. */
 void conn_drop(struct server *server, struct conn *conn);
 
 /* ---- reply.c: whole answers ---- */
 
 /* server->line, empty: for the one answer, chunk or page that is being written. */
 struct text *reply_line(struct server *server);
-
-/* content_type NULL: no body. */
-void reply_send(struct server *server, struct conn *conn, u32 status, const char *content_type,
-                const char *extra, struct str body);
+/* The head alone; the caller appends what it announces. */
+bool reply_head(struct server *server, struct conn *conn, struct http_reply reply, u64 length);
+void reply_send(struct server *server, struct conn *conn, struct http_reply reply, struct str body);
 void reply_fault(struct server *server, struct conn *conn, const struct fault *fault);
-/* The head alone; the caller appends `length` bytes, or chunks, and ends the phase. */
-bool reply_head(struct server *server, struct conn *conn, u32 status, const char *content_type,
-                const char *extra, u64 length);
 
 /* ---- api.c: routes and the gate before them ---- */
 
@@ -304,7 +303,8 @@ struct api_request {
 /* Text in the request points into the server's scratch. */
 bool api_request_read(struct server *server, bool chat, struct api_request *request,
                       struct fault *fault);
-bool api_model_matches(struct server *server, struct str name);
+/* Is it the model that is loaded? */
+bool api_model_known(struct server *server, struct str name, struct fault *fault);
 /* Read the prompt: "messages" of chat, "prompt" of completions. */
 bool api_messages_read(struct server *server, const struct json *value, struct ml_request *request,
                        struct fault *fault);

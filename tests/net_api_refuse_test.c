@@ -172,6 +172,33 @@ TEST(net_api_runtime_refusals) /* context length with its two numbers, full queu
     fake_close(&fake);
 }
 
+TEST(net_api_longest_fault) /* words of the client's in a refusal never outgrow its room */
+{
+    char body[8192];
+    struct text text = TEXT_ON(body);
+    struct fake fake;
+    struct wire wire;
+
+    fake_open(&fake);
+    text_put(&text, STR("{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\""));
+    for (u32 i = 0; i < 300; i++)
+        text_put(&text, STR("\\u0001"));
+    text_put(&text, STR("\"}]}],\"model\":\""));
+    for (u32 i = 0; i < 300; i++)
+        text_put(&text, i % 2 ? STR("\\u0002") : STR("\\ud83d\\ude00"));
+    text_put(&text, STR("\"}"));
+    fake_post(&fake, &wire, CHAT, text_str(&text));
+    expect_fault(&wire, 400, "messages[0].content", "unsupported_parameter");
+    wire_close(&wire);
+    memcpy(str_find(text_str(&text), STR("\"type\"")) + body, "\"text\"", 6);
+    body[2] = 'M'; /* only the model is left to complain about */
+    fake_post(&fake, &wire, CHAT, text_str(&text));
+    expect_fault(&wire, 404, "model", "model_not_found");
+    EXPECT(utf8_valid(wire_body(&wire)));
+    wire_close(&wire);
+    fake_close(&fake);
+}
+
 /* ---- routes and the gate ---- */
 
 static bool acted;
@@ -331,8 +358,9 @@ TEST(net_api_metrics_text) /* every line is a comment or name{labels} value */
 
     fake_open(&fake);
     fake_ask(&fake, &wire, STR("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"));
-    EXPECT(wire_has(&wire, "vllm:kv_cache_usage_perc{model_name=\"SmolLM2-135M-Instruct\","
-                           "engine=\"0\"} 0.25\n"));
+    EXPECT(wire_has(&wire, "vllm:kv_cache_usage_perc{engine=\"0\",model_name="
+                           "\"SmolLM2-135M-Instruct\"} 0.25\n"));
+    EXPECT(wire_has(&wire, "# TYPE nohost_http_replies_total counter\nnohost_http_replies_total{"));
     EXPECT(wire_has(&wire, "nohost_pool_blocks{pool=\"out\",is=\"used\"} 0\n"));
     EXPECT(wire_has(&wire, "nohost_connections 1\n"));
     for (rest = wire_body(&wire); rest.len;) {
