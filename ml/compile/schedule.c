@@ -54,14 +54,29 @@ static void measure_cost(struct plan *p)
     }
 }
 
-/* A reshape that merges source extents needs contiguous memory below it. */
+/* A reshape that merges source extents needs contiguous memory below it. The rows that a GATHER takes are such memory. */
 static bool reshape_needs_memory(const struct graph *g, const struct node *node)
 {
     struct affine in[RANK_MAX], out[RANK_MAX];
+    const struct node *src = &g->node[node->src[0]];
 
     for (u32 i = 0; i < RANK_MAX; i++)
         in[i] = i < node->rank ? affine_axis(i) : affine_zero();
-    return !index_through(g, node, in, out);
+    if (index_through(g, node, in, out))
+        return false;
+    if (src->op != OP_GATHER)
+        return true;
+    for (u32 d = 0; d < g->node[src->src[1]].rank; d++) { /* its index axes are not: none may have been merged away */
+        bool used = src->shape[d].v == 1;
+        for (u32 a = 0; a < AXES_MAX; a++)
+            used |= out[d].coef[a] != 0;
+        if (!used)
+            return true;
+        for (u32 o = 0; o < node->rank; o++)
+            if (out[d].coef[o] > 1)
+                return true; /* the last of merged axes */
+    }
+    return false;
 }
 
 /* How the edge user -> source looks to the source. */

@@ -1,0 +1,52 @@
+/*
+ * model_priv.h: between the files of the model: what an architecture is, the graph of one step, and its weights.
+ */
+#ifndef NOHOST_MODEL_PRIV_H
+#define NOHOST_MODEL_PRIV_H
+
+#include "ml/model.h"
+#include "ml/mathf.h"
+#include "ml/pack.h"
+
+#define MODEL_LAYERS_MAX 256u
+#define MODEL_CTX_MAX 131072u
+
+/* Hyper-parameters in the file's terms. */
+struct hyper {
+    struct model_shape shape;
+    f32 norm_epsilon, rope_base, rope_scale; /* scale: positions are divided by it */
+    u32 rope_dims;     /* of head_dim that turn */
+    bool rope_pairs;   /* the file pairs dims (2i, 2i+1); the graph pairs (i, i + half), rows are reordered at load */
+    bool tied;         /* no output.weight: the embedding serves */
+};
+
+/* Where an external's bytes come from. */
+struct weight {
+    const struct gguf_tensor *tensor;
+    u32 external;
+    bool pairs_to_halves; /* reorder rows within each head */
+};
+
+/* Externals that the engine or the model fills. */
+struct graph_io {
+    u32 token, position, slot, kv_write, kv_index, out_row;
+    u32 rope_cos, rope_sin, rope_sign;
+    u32 kv[2 * MODEL_LAYERS_MAX]; /* keys and values of layer l: 2 l, 2 l + 1 */
+    struct weight *weight;
+    u32 weight_count, weight_max;
+};
+
+/* ---- hyper.c ---- */
+err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outputs_max, struct hyper *hyper,
+               struct text *why);
+
+/* ---- model_graph.c ---- */
+enum { SYM_ROWS, SYM_OUTPUTS };
+err model_graph(const struct gguf *gguf, const struct hyper *hyper, const struct target *target, struct graph *graph,
+                struct graph_io *io, struct text *why);
+
+/* ---- rope.c ---- */
+/* Fills the tables of cosines and sines, [ctx_max][head_dim / 2] each, from the frequencies that the file asks for. */
+err rope_tables(const struct gguf *gguf, const struct hyper *hyper, f32 *cosines, f32 *sines, struct text *why);
+
+#endif
