@@ -305,7 +305,8 @@ u32 graph_cast(struct graph *graph, u32 a, enum dtype to)
 
 /* ---- moves ---- */
 
-/* A move that keeps the shape is no move, and a scalar of another shape is still that scalar. */
+/* A move that keeps the shape is no move. A scalar of another shape is still that scalar, unless
+ * zeros come in. */
 static u32 move_add(struct graph *graph, struct node *node, bool same_place)
 {
     const struct node *src = node_at(graph, node->src[0]);
@@ -315,7 +316,7 @@ static u32 move_add(struct graph *graph, struct node *node, bool same_place)
         return refuse(graph, E_LIMIT, node, "too many axes");
     if (same_place && shape_same(node->shape, node->rank, src->shape, src->rank))
         return node->src[0];
-    if (src->op != OP_SCALAR || node_fault(graph, node, graph->node_count))
+    if (src->op != OP_SCALAR || node->op == OP_PAD || node_fault(graph, node, graph->node_count))
         return graph_add(graph, node);
     node_reshape(&filled, node->shape, node->rank);
     return graph_add(graph, &filled);
@@ -340,9 +341,12 @@ u32 graph_expand(struct graph *graph, u32 a, const dim *shape, u32 rank)
     }
     for (u32 i = 0; i < rank; i++)
         widened[i] = i < rank - have ? dim_of(1) : node_at(graph, a)->shape[i - (rank - have)];
-    a = graph_reshape(graph, a, widened, rank);
-    struct node node = node_like(graph, OP_EXPAND, a);
+    struct node node = *node_at(graph, a);
+    if (node.op != OP_SCALAR || have)
+        node = node_like(graph, OP_EXPAND, graph_reshape(graph, a, widened, rank));
     node_reshape(&node, shape, rank);
+    if (node.op == OP_SCALAR)
+        return graph_add(graph, &node);
     return move_add(graph, &node, true);
 }
 
@@ -360,26 +364,28 @@ u32 graph_permute(struct graph *graph, u32 a, const u8 *order)
     return move_add(graph, &node, same_place);
 }
 
+/* SLICE and PAD: a part of one shape lies in another. */
+static u32 part_add(struct graph *graph, enum op op, u32 a, const i32 *begin, const dim *shape)
+{
+    struct node node = node_like(graph, op, a);
+    bool same_place = true;
+
+    node_reshape(&node, shape, node.rank);
+    for (u32 i = 0; i < node.rank; i++) {
+        node.slice.begin[i] = begin[i];
+        same_place &= begin[i] == 0;
+    }
+    return move_add(graph, &node, same_place);
+}
+
 u32 graph_slice(struct graph *graph, u32 a, const i32 *begin, const dim *shape)
 {
-    struct node node = node_like(graph, OP_SLICE, a);
-    u32 rank = node.rank;
-
-    node_reshape(&node, shape, rank);
-    memcpy(node.slice.begin, begin, rank * sizeof *begin);
-    return move_add(graph, &node, true);
+    return part_add(graph, OP_SLICE, a, begin, shape);
 }
 
 u32 graph_pad(struct graph *graph, u32 a, const i32 *before, const dim *shape)
 {
-    struct node node = node_like(graph, OP_PAD, a);
-    u32 rank = node.rank;
-
-    node_reshape(&node, shape, rank);
-    memcpy(node.slice.begin, before, rank * sizeof *before);
-    if (shape_same(shape, rank, node_at(graph, a)->shape, rank))
-        return a;
-    return graph_add(graph, &node); /* zeros come in: not the same scalar everywhere */
+    return part_add(graph, OP_PAD, a, before, shape);
 }
 
 u32 graph_flip(struct graph *graph, u32 a, u32 axes)
