@@ -29,21 +29,19 @@ all: build/nohost.img
 
 # ---- what a user calls; sub-makes build in parallel and leave the console to QEMU ----
 
-run:
-	@$(MAKE) --no-print-directory -j$(JOBS) build/deps/host.ok >&2
-	@$(MAKE) --no-print-directory -j$(JOBS) build/nohost.img build/deps/qemu.ok
+SUB = @$(MAKE) --no-print-directory -j$(JOBS)
+run: build/deps/host.ok
+	$(SUB) build/nohost.img build/deps/qemu.ok
 	@tools/run
 stop:
 	@tools/run stop
-image:
-	@$(MAKE) --no-print-directory -j$(JOBS) build/deps/host.ok >&2
-	@$(MAKE) --no-print-directory -j$(JOBS) build/nohost.img
+image: build/deps/host.ok
+	$(SUB) build/nohost.img
 model: build/deps/model.ok
-test:
+test: build/deps/host.ok
 	@tools/test
-bench:
-	@$(MAKE) --no-print-directory -j$(JOBS) build/host/nohost build/nohost.img \
-		build/deps/qemu.ok build/deps/llama.ok build/deps/venv.ok
+bench: build/deps/host.ok
+	$(SUB) build/host/nohost build/nohost.img $(addprefix build/deps/,qemu.ok llama.ok venv.ok)
 	@build/venv/bin/python tools/bench
 tidy:
 	@python3 tools/tidy
@@ -57,6 +55,7 @@ build/deps/%.ok: tools/deps.lock
 	@touch $@
 
 DEPS  = build/deps
+$(DEPS)/venv.ok: | $(DEPS)/model.ok # both make build/venv
 LWIP  = $(DEPS)/lwip/src
 EFI   = $(DEPS)/gnu-efi/usr
 lwip_sources = $(addprefix core/, altcp.c altcp_alloc.c altcp_tcp.c def.c dns.c inet_chksum.c \
