@@ -98,8 +98,8 @@ u32 trap_try(void (*fn)(void *ctx), void *ctx);
 
 /* ---- selftest.c ---- */
 
-/* Provokes every trap that protects us, and says whether each was caught. */
-void selftest_traps(void);
+/* "traps", "crash" or "hang"; anything else is nothing. */
+void selftest(struct str which);
 
 /* ---- ranges.c: free physical memory as a sorted table, neighbours joined ---- */
 

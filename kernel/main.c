@@ -92,9 +92,8 @@ static err start_random(struct system *sys)
 
 static err start_cores(struct system *sys)
 {
+    (void)sys;
     smp_start();
-    if (str_eq(sys->config.selftest, STR("traps")))
-        selftest_traps();
     return OK;
 }
 
@@ -114,6 +113,12 @@ static err start_watchdog(struct system *sys)
     err e = watchdog_start(&sys->bus, (u32)sys->config.watchdog_s, &sys->watchdog);
 
     return e == E_NOTFOUND ? OK : e;
+}
+
+static err start_selftest(struct system *sys)
+{
+    selftest(sys->config.selftest);
+    return OK;
 }
 
 /* Opens only: the event loop loads step by step. */
@@ -168,7 +173,7 @@ static const struct step {
     {"config", start_config, true}, {"random", start_random, true},
     {"cores", start_cores, false},  {"pci", start_pci, false},
     {"model", start_model, true},   {"net", start_net, true},
-    {"watchdog", start_watchdog, false},
+    {"watchdog", start_watchdog, false}, {"selftest", start_selftest, false},
 };
 
 static void boot(struct system *sys)

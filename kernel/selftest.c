@@ -1,6 +1,7 @@
 /*
- * selftest.c: `selftest = traps` in nohost.conf provokes every fault that protects us and says whether
- * each was caught. The machine goes on afterwards: what was provoked changes nothing.
+ * selftest.c: what `selftest =` in nohost.conf asks for: `traps` provokes every fault that protects us
+ * and says whether each was caught (the machine goes on afterwards), `crash` shows a crash report,
+ * `hang` stops for ever, which only a watchdog ends.
  */
 #include "kernel/kernel.h"
 
@@ -34,7 +35,7 @@ static void overflow(void *ctx)
     __asm__ volatile("1:\n\tsub $4096, %rsp\n\tpush $0\n\tjmp 1b");
 }
 
-void selftest_traps(void)
+static void test_traps(void)
 {
     static const u8 constant = 0xc3; /* a `ret`, in pages that may not run */
     u8 *data = pages_alloc(PAGE_BYTES);
@@ -47,7 +48,7 @@ void selftest_traps(void)
         {"division by zero", divide, NULL, 0},
         {"invalid opcode", bad_opcode, NULL, 6},
         {"read-only data written", store_to, (void *)(usize)&constant, 14},
-        {"code written", store_to, (void *)(usize)selftest_traps, 14},
+        {"code written", store_to, (void *)(usize)divide, 14},
         {"data executed", jump_to, data, 14},
         {"constant executed", jump_to, (void *)(usize)&constant, 14},
         {"address 0 written", store_to, NULL, 14},
@@ -65,4 +66,26 @@ void selftest_traps(void)
     }
     pages_free(data, PAGE_BYTES);
     log_info("selftest", "%u of %u traps caught", caught, (u32)ARRAY_LEN(cases));
+}
+
+static void test_crash(void) { store_to(NULL); }
+
+static void test_hang(void)
+{
+    log_warn("selftest", "this machine hangs now");
+    cpu_interrupts(false);
+    for (;;)
+        cpu_relax();
+}
+
+void selftest(struct str which)
+{
+    static const struct {
+        struct str word;
+        void (*run)(void);
+    } tests[] = {{STR("traps"), test_traps}, {STR("crash"), test_crash}, {STR("hang"), test_hang}};
+
+    for (u32 i = 0; i < ARRAY_LEN(tests); i++)
+        if (str_eq_nocase(tests[i].word, which))
+            tests[i].run();
 }

@@ -1,12 +1,13 @@
 /*
  * trap.c: the vector table: faults end in a crash report, interrupts in the handler that took the
- * vector. Must not know a device. Follows: AMD64 volume 2, chapter 8; x86-64 psABI (frame pointers).
+ * vector. Must not know a device. Follows: AMD64 volume 2, chapter 8; Intel SDM volume 3, 6.15.
  */
 #include "kernel/kernel.h"
 
 #define FAULTS 32u
 #define VECTORS 256u
-#define BACKTRACE_MAX 16u
+#define CALLERS_MAX 12u
+#define BOOT_STACK_BYTES (256 * KIB) /* linker.ld */
 #define CRASH_SHOW_MS 3000u
 #define CRASH_LOG_BYTES 1200u
 
@@ -37,7 +38,8 @@ static struct {
     bool crashing;
 } table;
 
-extern const char trap_stubs[], trap_try_resume[];
+extern const char trap_stubs[], trap_try_resume[], text_start[], text_end[];
+extern u8 boot_stack_top[], *smp_stacks[];
 void trap_handle(struct trap_frame *frame);
 __attribute__((noreturn)) void __stack_chk_fail(void);
 
@@ -128,19 +130,24 @@ static void report_registers(const struct trap_frame *f)
               cr_read(4), f->rflags);
 }
 
-/* Follows saved frame pointers only upwards and only inside the kernel's half: a broken one ends it. */
-static void report_backtrace(u64 rip, u64 frame)
+/* Return addresses by their look: what on the stack points into the code. Some are left over from calls
+ * that have ended; but no chain of frames has to be whole, and generated code keeps none. */
+static void report_callers(const struct trap_frame *frame)
 {
     char buffer[LOG_LINE_MAX];
     struct text line = TEXT_ON(buffer);
+    u32 idx = core_self()->idx;
+    u64 top = idx ? (usize)smp_stacks[idx] : (usize)boot_stack_top, low = top - BOOT_STACK_BYTES;
+    u32 found = 0;
 
-    text_fmt(&line, "%lx", rip);
-    for (u32 i = 0; i < BACKTRACE_MAX && frame >= HANDOFF_DIRECT_MAP && frame % 8 == 0; i++) {
-        const u64 *saved = (const u64 *)frame;
-        text_fmt(&line, " < %lx", saved[1]);
-        frame = saved[0] > frame ? saved[0] : 0;
+    for (u64 at = frame->rsp; at > low && at < top && found < CALLERS_MAX; at += 8) {
+        u64 value = *(const u64 *)at;
+        if (value < (usize)text_start || value >= (usize)text_end)
+            continue;
+        text_fmt(&line, " %lx", value);
+        found++;
     }
-    log_error("crash", "called from %.*s", (int)line.len, line.ptr);
+    log_error("crash", "called from%.*s", (int)line.len, line.ptr);
 }
 
 __attribute__((noreturn)) static void crash(const struct trap_frame *frame)
@@ -153,7 +160,7 @@ __attribute__((noreturn)) static void crash(const struct trap_frame *frame)
     usize len = log_read(lines, sizeof(lines));
     report_cause(frame);
     report_registers(frame);
-    report_backtrace(frame->rip, frame->rbp);
+    report_callers(frame);
     log_error("crash", "the last lines before it:");
     for (struct str rest = {lines, len}, line; rest.len;) {
         line = str_cut(rest, '\n', &rest);
