@@ -206,7 +206,8 @@ static void parse_declaration(struct parse *parse, struct str kind, struct str r
     dim shape[RANK_MAX];
     i32 bound;
 
-    if (str_trim(rest).len)
+    rest = str_trim(rest);
+    if (rest.len)
         parse_fail(graph, "unexpected \"%.*s\"", (int)rest.len, rest.ptr);
     if (str_eq(kind, STR("sym"))) {
         if (!is_name(name) || !parse_whole(type, &bound) || bound < 1)

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "ml/compile/compile.h"
-#include "ml/quant.h"
+#include "ml/device.h"
+#include "ml/pack.h"
 #include "tests/host/tool.h"
 
 int cmd_eval(int argc, char **argv);
@@ -21,7 +21,7 @@ int cmd_eval(int argc, char **argv);
 static const char usage[] =
     "nohost eval --graph FILE --inputs DIR --out DIR [--device interp|cpu] [--threads N]\n"
     "            [--sym NAME=VALUE]... [--int8] [--rewrite] [--dump GRSLA]\n"
-    "  reads DIR/NAME.bin for every input, const and weight (state: zeros when there is none), writes\n"
+    "  reads DIR/NAME.bin for every input, const and weight (and state: zeros without it), writes\n"
     "  OUT/NAME.bin for every output and prints their types and shapes as JSON. --int8 multiplies\n"
     "  quantised weights with 8-bit activations, as the server does; without it all is float32.\n"
     "  --rewrite interprets the graph that the rewriter made of it.\n"
@@ -37,36 +37,27 @@ struct eval {
     void *output[64];
     const char *inputs, *out;
     char *source;
-    bool rewrite;
+    bool compiled, rewrite;
+    struct target target;
+    struct device *device;
+    struct compile_options options;
 };
 
+static void read_options(struct eval *eval, int argc, char **argv);
 static void read_graph(struct eval *eval, const char *path);
 static void read_syms(struct eval *eval, int argc, char **argv);
 static void read_source(struct eval *eval, u32 idx);
 static void solve_syms(struct eval *eval);
 static void check_source(struct eval *eval, u32 idx);
 static void run_interp(struct eval *eval);
+static void run_cpu(struct eval *eval);
 static void write_outputs(struct eval *eval);
 
 int cmd_eval(int argc, char **argv)
 {
-    static const char *const known[] = {"--graph=", "--inputs=", "--out=", "--device=", "--sym=",
-                                        "--threads=", "--dump=", "--int8", "--rewrite",
-                                        "--help", NULL};
     struct eval *eval = calloc(1, sizeof *eval);
-    const char *device = tool_option(argc, argv, "--device");
 
-    tool_check(argc, argv, known, usage);
-    eval->rewrite = tool_flag(argc, argv, "--rewrite");
-    if (device && strcmp(device, "interp"))
-        tool_fail("eval: there is no device '%s'", device);
-    eval->inputs = tool_required(argc, argv, "--inputs");
-    eval->out = tool_required(argc, argv, "--out");
-    eval->arena = arena_on("eval", mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
-                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
-                           ARENA_BYTES);
-    if (eval->arena.base == MAP_FAILED)
-        tool_fail("eval: out of memory");
+    read_options(eval, argc, argv);
     read_graph(eval, tool_required(argc, argv, "--graph"));
     read_syms(eval, argc, argv);
     for (u32 i = 0; i < eval->graph.external_count; i++)
@@ -74,11 +65,40 @@ int cmd_eval(int argc, char **argv)
     solve_syms(eval);
     for (u32 i = 0; i < eval->graph.external_count; i++)
         check_source(eval, i);
-    run_interp(eval);
+    if (eval->compiled)
+        run_cpu(eval);
+    else
+        run_interp(eval);
     write_outputs(eval);
     free(eval->source);
     free(eval);
     return 0;
+}
+
+static void read_options(struct eval *eval, int argc, char **argv)
+{
+    static const char *const known[] = {"--graph=", "--inputs=", "--out=", "--device=", "--sym=",
+                                        "--threads=", "--dump=", "--int8", "--rewrite", "--help",
+                                        NULL};
+    const char *device = tool_option(argc, argv, "--device");
+
+    tool_check(argc, argv, known, usage);
+    if (device && strcmp(device, "cpu") && strcmp(device, "interp"))
+        tool_fail("eval: there is no device '%s'", device);
+    eval->compiled = device && !strcmp(device, "cpu");
+    eval->rewrite = tool_flag(argc, argv, "--rewrite");
+    eval->inputs = tool_required(argc, argv, "--inputs");
+    eval->out = tool_required(argc, argv, "--out");
+    eval->arena = arena_on("eval", mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
+                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+                           ARENA_BYTES);
+    if (eval->arena.base == MAP_FAILED)
+        tool_fail("eval: out of memory");
+    eval->options.int8_activations = tool_flag(argc, argv, "--int8");
+    eval->options.dump_passes = tool_option(argc, argv, "--dump");
+    if (device_open(&eval->device, (u32)tool_number(argc, argv, "--threads", 0)) != OK)
+        tool_fail("eval: cannot start the workers");
+    eval->target = target_of(cpu_features(), device_threads(eval->device));
 }
 
 static void read_graph(struct eval *eval, const char *path)
@@ -109,7 +129,7 @@ static void read_syms(struct eval *eval, int argc, char **argv)
             sym++;
         if (sym == graph->sym_count || str_to_u64(value, &number) != OK ||
             number > graph->sym[sym].bound)
-            tool_fail("eval: --sym wants a symbol of the graph and a value within its bound, not %s",
+            tool_fail("eval: --sym wants a symbol and a value within its bound, not %s",
                       argv[i + 1]);
         eval->sym_value[sym] = (u32)number;
         eval->sym_known[sym] = true;
@@ -181,6 +201,26 @@ static const struct quant_format *format_of(const struct external *external)
               external->name.ptr, (int)external->format.len, external->format.ptr);
 }
 
+/* Compiled code reads the packed form, chosen and written as for a model. */
+static void pack_weight(struct eval *eval, u32 idx, const struct quant_format *format)
+{
+    struct external *external = &eval->graph.external[idx];
+    struct packing packing = packing_for(format, &eval->target);
+    u32 rows = (u32)external->shape[0].v, columns = (u32)external->shape[1].v;
+    u64 tile_bytes = packing_tile_bytes(&packing, columns);
+    u64 row_bytes = quant_bytes(format, columns), tiles = div_up(rows, packing.tile);
+    u8 *packed = arena_alloc(&eval->arena, tiles * tile_bytes + SLACK_BYTES, 64);
+
+    for (u32 tile = 0; tile < tiles; tile++) {
+        const u8 *row[PACK_TILE_MAX] = {};
+        for (u32 i = 0; i < packing.tile && tile * packing.tile + i < rows; i++)
+            row[i] = (u8 *)eval->binding[idx].data + (tile * packing.tile + i) * row_bytes;
+        pack_tile_rows(&packing, format, row, columns, packed + tile * tile_bytes);
+    }
+    external->packing = packing;
+    eval->binding[idx].data = packed;
+}
+
 /* The interpreter reads weights as plain floats, so that it shares nothing with the packer. */
 static void unpack_weight(struct eval *eval, u32 idx, const struct quant_format *format, u64 count)
 {
@@ -210,7 +250,9 @@ static void check_source(struct eval *eval, u32 idx)
     if (eval->bytes[idx] != want || !eval->binding[idx].data)
         tool_fail("eval: %.*s.bin has %zu bytes, its shape needs %llu", (int)external->name.len,
                   external->name.ptr, eval->bytes[idx], (unsigned long long)want);
-    if (format)
+    if (format && eval->compiled)
+        pack_weight(eval, idx, format);
+    else if (format)
         unpack_weight(eval, idx, format, count);
 }
 
@@ -218,12 +260,37 @@ static void check_source(struct eval *eval, u32 idx)
 
 static void run_interp(struct eval *eval)
 {
-    err e = eval->rewrite ? graph_rewrite(&eval->graph, &(struct compile_options){}) : OK;
+    err e = eval->rewrite ? graph_rewrite(&eval->graph, &eval->options) : OK;
 
     if (e == OK && graph_check(&eval->graph) == OK)
         e = interp_run(&eval->graph, eval->binding, eval->sym_value, &eval->arena, eval->output);
     if (e != OK)
         tool_fail("eval: %s %s", err_text(e), eval->graph.why);
+}
+
+static void run_cpu(struct eval *eval)
+{
+    struct text dump = {arena_new(&eval->arena, char, TEXT_BYTES), 0, TEXT_BYTES, false};
+    char words[400];
+    struct text why = TEXT_ON(words);
+    struct program program;
+    struct loaded *loaded;
+
+    if (eval->options.dump_passes)
+        eval->options.dump = &dump;
+    err e = compile(&eval->graph, &eval->target, &eval->options, &eval->arena, &program, &why);
+    fwrite(dump.ptr, 1, dump.len, stderr);
+    if (e != OK)
+        tool_fail("eval: %.*s", (int)why.len, why.ptr);
+    if (device_load(eval->device, &program, &loaded) != OK)
+        tool_fail("eval: no memory for the program");
+    for (u32 i = 0; i < eval->graph.external_count; i++)
+        device_bind(loaded, i, eval->binding[i].data);
+    device_start(eval->device, loaded, eval->sym_value);
+    while (!device_advance(eval->device, time_ns() + NS_PER_S))
+        ;
+    for (u32 i = 0; i < eval->graph.output_count; i++)
+        eval->output[i] = device_output(loaded, i);
 }
 
 static void write_outputs(struct eval *eval)

@@ -571,6 +571,21 @@ def run(nohost, device, graph, outputs, options):
     return None, worst
 
 
+def reduced(graph, name):
+    """The statements that one output needs, beside the whole graph."""
+    wanted, kept = {name}, []
+    for line in reversed(graph.lines[:-1]):
+        words = line.replace("=", " ").replace(",", " ").split()
+        made = words[0] if " = " in line else words[1]
+        if made in wanted or words[0] == "sym":
+            kept.insert(0, line)
+            wanted |= set(words)
+    path = os.path.join(graph.folder, "reduced.txt")
+    with open(path, "w") as file:
+        file.write("\n".join(kept + ["output " + name]) + "\n")
+    return path
+
+
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--nohost", required=True)
@@ -596,6 +611,8 @@ def main():
             worst = max(worst, used)
             if fault:
                 print(f"FAILED seed {seed} on {device}, kept in {folder}: {fault}")
+                if fault.startswith("v"):
+                    print(open(reduced(graph, fault.split("[")[0].split(":")[0])).read())
                 failed += 1
                 break
         if not fault:
