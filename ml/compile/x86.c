@@ -1,6 +1,6 @@
 /*
- * x86.c: the x86-64 back end's last step: registers and frame slots for virtual registers, then bytes. Follows the Intel SDM
- * volume 2, chapter 2 (REX, VEX, EVEX, disp8*N) and the System V ABI. Knows LIR only as the caller of x86_select.
+ * x86.c: x86_emit: selects, allocates, then writes a kernel: frame, loops, and each instruction with physical registers,
+ * reloading what was spilled. Follows the System V ABI. Knows LIR only as the caller of x86_select.
  */
 #include "ml/compile/x86.h"
 
@@ -8,23 +8,7 @@
 #define ENTRY_ALIGN 64u
 #define FRAME_BYTES_MAX (16 * KIB) /* a worker's stack is small and has a guard page below */
 
-/* ---- tables ---- */
-
-enum { L = ENC_L, V = ENC_V, E = ENC_E, VE = ENC_VE, VD = ENC_VD };
-enum { F = MEM_F, B = MEM_B, H = MEM_H, Q = MEM_Q };
-
-const struct x86_row x86_rows[] = {
-#define X86(id, name, form, enc, map, pp, w, op, ext, mem, traits)                                 \
-    [X_##id] = {name, FORM_##form, enc, map, pp, w, op, ext, mem, traits},
-#include "ml/compile/x86.def"
-#undef X86
-};
-
-const struct x86_form x86_forms[] = {
-#define X86_FORM_ROW(name, reg, vvvv, rm, is4, tied, text) {reg, vvvv, rm, is4, tied, text},
-    X86_FORMS(X86_FORM_ROW)
-#undef X86_FORM_ROW
-};
+/* ---- registers ---- */
 
 /* rax and rdx stay free for division and reloads; callee-saved registers come last. */
 static const struct reg_file general_file = {
@@ -43,215 +27,6 @@ static struct reg_file vector_file(const struct target *target)
     return file;
 }
 
-/* ---- encoding ---- */
-
-struct bytes {
-    u8 *at;
-    u32 len;
-};
-
-static void put8(struct bytes *out, u32 byte)
-{
-    out->at[out->len++] = (u8)byte;
-}
-
-static void put_le(struct bytes *out, u64 value, u32 count)
-{
-    for (u32 i = 0; i < count; i++)
-        put8(out, (u8)(value >> 8 * i));
-}
-
-u32 x86_rm_bytes(const struct minstr *instr)
-{
-    u32 vector = 16u << instr->size;
-
-    switch (x86_rows[instr->row].memory) {
-    case MEM_F:
-        return vector;
-    case MEM_B:
-        return instr->flags & MI_BROADCAST ? 4 : vector;
-    case MEM_H:
-        return vector / 2;
-    case MEM_Q:
-        return vector / 4;
-    default:
-        return x86_rows[instr->row].memory;
-    }
-}
-
-bool x86_needs_evex(const struct minstr *instr, bool evex)
-{
-    const struct x86_row *row = &x86_rows[instr->row];
-    bool high = instr->size == 2 || instr->flags & (MI_BROADCAST | MI_MASKED);
-
-    if (!evex || !(row->encodings & ENC_E))
-        return false;
-    for (u32 i = 0; i < ARRAY_LEN(instr->op); i++)
-        high |= instr->op[i] != LIR_NONE && instr->op[i] >= 16;
-    return high || !(row->encodings & ENC_V);
-}
-
-/* Numbers of the fields, 0 where there is none; of memory, base and index. */
-struct fields {
-    u32 reg, vvvv, rm, index;
-    bool memory, has_index;
-};
-
-static u32 operand(const struct minstr *instr, i32 k)
-{
-    return k < 0 || instr->op[k] == LIR_NONE ? 0 : instr->op[k];
-}
-
-static struct fields fields_of(const struct minstr *instr)
-{
-    const struct x86_row *row = &x86_rows[instr->row];
-    const struct x86_form *form = &x86_forms[row->form];
-    struct fields fields = {.reg = form->reg < 0 ? row->extension : operand(instr, form->reg),
-                            .vvvv = operand(instr, form->vvvv),
-                            .rm = operand(instr, form->rm)};
-
-    if (instr->flags & MI_MEMORY) {
-        fields.memory = true;
-        fields.rm = instr->mem.base;
-        fields.has_index = instr->mem.index != LIR_NONE;
-        fields.index = fields.has_index ? instr->mem.index : 0;
-    }
-    return fields;
-}
-
-/* ModRM, SIB, displacement. disp8 counts in units of `unit` bytes (EVEX), else in bytes. */
-static void put_modrm(struct bytes *out, const struct minstr *instr, const struct fields *f, u32 unit)
-{
-    u32 reg = (f->reg & 7) << 3, base = f->rm & 7, scale = (u32)__builtin_ctz(instr->mem.scale | 8u);
-    i32 disp = instr->mem.disp, narrow = disp / (i32)unit;
-    bool short_disp = disp % (i32)unit == 0 && narrow >= INT8_MIN && narrow <= INT8_MAX;
-    u32 mod = disp == 0 && base != RBP ? 0 : short_disp ? 1 : 2;
-
-    if (!f->memory) {
-        put8(out, 3u << 6 | reg | base);
-        return;
-    }
-    put8(out, mod << 6 | reg | (f->has_index || base == RSP ? RSP : base));
-    if (f->has_index)
-        put8(out, scale << 6 | (f->index & 7) << 3 | base);
-    else if (base == RSP)
-        put8(out, RSP << 3 | base);
-    if (mod == 1)
-        put8(out, (u8)narrow);
-    if (mod == 2)
-        put_le(out, (u32)disp, 4);
-}
-
-static void put_vex(struct bytes *out, const struct minstr *instr, const struct fields *f)
-{
-    const struct x86_row *row = &x86_rows[instr->row];
-    u32 r = ~f->reg >> 3 & 1, x = ~f->index >> 3 & 1, b = ~f->rm >> 3 & 1;
-    u32 tail = (~f->vvvv & 15) << 3 | (u32)(instr->size == 1) << 2 | row->prefix;
-
-    if (x && b && !row->w && row->map == 1) {
-        put8(out, 0xc5);
-        put8(out, r << 7 | tail);
-    } else {
-        put8(out, 0xc4);
-        put8(out, r << 7 | x << 6 | b << 5 | row->map);
-        put8(out, (u32)row->w << 7 | tail);
-    }
-    put8(out, row->opcode);
-}
-
-static void put_evex(struct bytes *out, const struct minstr *instr, const struct fields *f)
-{
-    const struct x86_row *row = &x86_rows[instr->row];
-    bool vector_index = instr->flags & MI_INDEX_VECTOR;
-    u32 x = f->memory ? f->index >> 3 : f->rm >> 4;
-    u32 high = vector_index ? f->index >> 4 : f->vvvv >> 4;
-
-    put8(out, 0x62);
-    put8(out, (~f->reg >> 3 & 1) << 7 | (~x & 1) << 6 | (~f->rm >> 3 & 1) << 5 |
-                  (~f->reg >> 4 & 1) << 4 | row->map);
-    put8(out, (u32)row->w << 7 | (~f->vvvv & 15) << 3 | 4 | row->prefix);
-    put8(out, (u32)instr->size << 5 | (u32)!!(instr->flags & MI_BROADCAST) << 4 | (~high & 1) << 3 |
-                  (instr->flags & MI_MASKED ? X86_MASK : 0));
-    put8(out, row->opcode);
-}
-
-static void put_legacy(struct bytes *out, const struct minstr *instr, const struct fields *f, u32 opcode)
-{
-    const struct x86_row *row = &x86_rows[instr->row];
-    u32 rex = (u32)row->w << 3 | (f->reg >> 3 & 1) << 2 | (f->index >> 3 & 1) << 1 | (f->rm >> 3 & 1);
-
-    if (rex)
-        put8(out, 0x40 | rex);
-    if (row->map == 1)
-        put8(out, 0x0f);
-    put8(out, opcode);
-}
-
-static bool is_i8(i64 imm)
-{
-    return imm >= INT8_MIN && imm <= INT8_MAX;
-}
-
-static bool has_immediate(const struct x86_form *form)
-{
-    usize len = strlen(form->text);
-
-    return len && form->text[len - 1] == 'i';
-}
-
-/* The forms of general registers. An immediate of 32 bits has an opcode of its own when it fits 8, as a shift by 1 has. */
-static void encode_legacy(struct bytes *out, const struct minstr *instr, const struct fields *f)
-{
-    const struct x86_row *row = &x86_rows[instr->row];
-    bool i8_opcode = (row->opcode == 0x81 || row->opcode == 0x69) && is_i8(instr->imm);
-    bool by_one = row->opcode == 0xc1 && instr->imm == 1;
-    u32 opcode = row->opcode | (i8_opcode ? 2u : 0) | (by_one ? 0x10u : 0);
-    u32 imm_bytes = row->traits & T_I ? !by_one : i8_opcode ? 1 : 4;
-
-    switch (row->form) {
-    case FORM_Z:
-        put8(out, row->opcode);
-        break;
-    case FORM_O:
-        put_legacy(out, instr, f, row->opcode | (f->rm & 7));
-        break;
-    case FORM_OI:
-        put_legacy(out, instr, f, row->opcode | (f->rm & 7));
-        put_le(out, (u64)instr->imm, row->w ? 8 : 4);
-        break;
-    default:
-        put_legacy(out, instr, f, opcode);
-        put_modrm(out, instr, f, 1);
-        if (has_immediate(&x86_forms[row->form]) || row->traits & T_I)
-            put_le(out, (u64)instr->imm, imm_bytes);
-    }
-}
-
-u32 x86_encode(const struct minstr *instr, bool evex, u8 out[X86_BYTES_MAX])
-{
-    const struct x86_row *row = &x86_rows[instr->row];
-    const struct x86_form *form = &x86_forms[row->form];
-    struct bytes bytes = {.at = out};
-    struct fields fields = fields_of(instr);
-    bool is_evex = x86_needs_evex(instr, evex);
-
-    if (row->encodings & ENC_L) {
-        encode_legacy(&bytes, instr, &fields);
-        return bytes.len;
-    }
-    if (is_evex)
-        put_evex(&bytes, instr, &fields);
-    else
-        put_vex(&bytes, instr, &fields);
-    if (row->form != FORM_Z)
-        put_modrm(&bytes, instr, &fields, is_evex ? x86_rm_bytes(instr) : 1);
-    if (form->is4 >= 0)
-        put8(&bytes, operand(instr, form->is4) << 4);
-    if (row->traits & T_I)
-        put8(&bytes, (u8)instr->imm);
-    return bytes.len;
-}
-
 /* ---- writing the kernel ---- */
 
 struct emitter {
@@ -268,17 +43,21 @@ struct emitter {
     err status;
 };
 
-static void emit(struct emitter *e, const struct minstr *instr)
+static void put_bytes(struct emitter *e, const struct minstr *instr)
 {
     struct code_out *out = e->out;
 
-    if (out->cap - out->len < X86_BYTES_MAX) {
+    if (out->cap - out->len < X86_BYTES_MAX)
         e->status = E_LIMIT;
-        return;
-    }
-    out->len += x86_encode(instr, e->evex, out->bytes + out->len);
-    if (out->listing)
-        x86_print(instr, e->evex, out->listing);
+    else
+        out->len += x86_encode(instr, e->evex, out->bytes + out->len);
+}
+
+static void emit(struct emitter *e, const struct minstr *instr)
+{
+    put_bytes(e, instr);
+    if (e->out->listing)
+        x86_print(instr, e->evex, e->out->listing);
 }
 
 static struct minstr physical(u16 row, u16 dst, u16 a, u16 b)
@@ -583,48 +362,33 @@ static void put_label(struct emitter *e, u64 label)
         text_fmt(e->out->listing, "L%zx_%lu:\n", e->entry, label);
 }
 
+/* A forward jump's distance is filled in at the loop's end. */
 static void put_jump(struct emitter *e, const struct minstr *instr)
 {
-    const struct x86_row *row = &x86_rows[instr->row];
     struct code_out *out = e->out;
-    struct bytes bytes = {.at = out->bytes + out->len};
+    struct minstr jump = *instr;
     bool forward = instr->imm & 1;
-    u64 loop = (u64)instr->imm / 2;
-    i64 distance = (i64)e->head[loop] - (i64)out->len;
+    usize *end = &e->jump[instr->imm / 2];
 
-    if (out->cap - out->len < X86_BYTES_MAX) {
-        e->status = E_LIMIT;
-        return;
-    }
-    if (!forward && is_i8(distance - 2)) {
-        put8(&bytes, row->opcode);
-        put8(&bytes, (u8)(distance - 2));
-    } else {
-        put8(&bytes, 0x0f);
-        put8(&bytes, row->opcode + 0x10u);
-        put_le(&bytes, (u32)(distance - 6), 4);
-    }
-    out->len += bytes.len;
+    jump.imm = forward ? INT32_MAX : (i64)e->head[instr->imm / 2] - (i64)out->len;
+    put_bytes(e, &jump);
     if (forward)
-        e->jump[loop] = out->len;
+        *end = out->len;
     if (out->listing)
-        text_fmt(out->listing, "    %s%s L%zx_%lu\n", forward ? "{disp32} " : "", row->name,
-                 e->entry, (u64)instr->imm);
+        text_fmt(out->listing, "    %s%s L%zx_%lu\n", forward ? "{disp32} " : "",
+                 x86_rows[instr->row].name, e->entry, (u64)instr->imm);
 }
 
 static void put_marker(struct emitter *e, const struct minstr *instr)
 {
-    struct code_out *out = e->out;
     bool head = instr->row == MACHINE_LOOP;
-    u64 loop = (u64)instr->imm;
+    usize loop = (usize)instr->imm, jump = e->jump[loop];
 
-    if (head) {
+    if (head)
         align_code(e, LOOP_ALIGN);
-        e->head[loop] = out->len;
-    } else if (e->jump[loop]) {
-        struct bytes field = {.at = out->bytes + e->jump[loop] - 4};
-        put_le(&field, (u32)(out->len - e->jump[loop]), 4);
-    }
+    else if (jump)
+        memcpy(e->out->bytes + jump - 4, &(u32){(u32)(e->out->len - jump)}, 4);
+    e->head[loop] = head ? e->out->len : 0;
     put_label(e, 2 * loop + !head);
 }
 

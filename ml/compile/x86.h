@@ -72,7 +72,7 @@ err x86_select(const struct lir *lir, const struct target *target, struct arena 
 /* ---- x86.c ---- */
 
 /* Operands are physical registers, LIR_NONE where memory stands. Returns bytes written to out, at most X86_BYTES_MAX.
- * evex: the machine has AVX-512; VEX is taken where it can say the same. */
+ * evex: the machine has AVX-512; VEX is taken where it can say the same. A jump's imm is the distance from its first byte. */
 #define X86_BYTES_MAX 15u
 u32 x86_encode(const struct minstr *instr, bool evex, u8 out[X86_BYTES_MAX]);
 bool x86_needs_evex(const struct minstr *instr, bool evex);
