@@ -6,14 +6,14 @@
 #include "ml/jinja_priv.h"
 
 static bool start(struct vm *vm, const struct jinja_env *env);
+static u32 out_max(const struct jinja_env *env, const struct arena *arena);
 static void run(struct vm *vm, u32 blocks_min);
 static err split_parts(struct vm *vm, struct ml_part **part, u32 *part_count);
 
 err jinja_render(const struct jinja_env *env, struct arena *arena, struct ml_part **part,
                  u32 *part_count, struct text *reason)
 {
-    /* The rendering may take a quarter of the space there is. */
-    u32 out_cap = (u32)min_u64((arena->cap - arena->used) / 4 / sizeof(glyph), UINT_MAX / 2);
+    u32 out_cap = out_max(env, arena);
     glyph *out = arena_new(arena, glyph, out_cap);
     usize mark = arena_mark(arena);
     struct vm *vm = arena_new(arena, struct vm, 1);
@@ -33,6 +33,16 @@ err jinja_render(const struct jinja_env *env, struct arena *arena, struct ml_par
     struct vm end = {.arena = arena, .out = out, .out_len = vm->out_len};
     arena_reset(arena, mark);
     return split_parts(&end, part, part_count);
+}
+
+/* A few times what goes in, and at most a quarter of the space there is. */
+static u32 out_max(const struct jinja_env *env, const struct arena *arena)
+{
+    u64 bytes = env->source.len + 16 * KIB;
+
+    for (u32 i = 0; i < env->message_count; i++)
+        bytes += env->message[i].role.len + env->message[i].content.len;
+    return (u32)min_u64(4 * bytes, (arena->cap - arena->used) / 4 / sizeof(glyph));
 }
 
 /* Narrows the glyphs to bytes in their own place and notes where the origin changes. */
@@ -57,7 +67,10 @@ static err split_parts(struct vm *vm, struct ml_part **part, u32 *part_count)
         text[i] = (char)(g & 0xff);
         (*part)[*part_count - 1].text.len++;
     }
-    CHECK(*part_count == count);
+    /* The parts follow the text, and the arena ends behind them. */
+    usize end = round_up((usize)(text + vm->out_len), _Alignof(struct ml_part));
+    *part = memmove((void *)end, *part, count * sizeof(struct ml_part));
+    arena_reset(vm->arena, (usize)((u8 *)(*part + count) - vm->arena->base));
     return OK;
 }
 

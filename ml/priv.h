@@ -7,6 +7,7 @@
 
 #include "ml/gguf.h"
 #include "ml/jinja.h"
+#include "ml/model.h"
 #include "ml/tokenizer.h"
 
 /* ---- chat.c: messages -> typed text, by the model's own template ---- */
@@ -53,5 +54,111 @@ err sampler_init(struct sampler *sampler, struct arena *arena, u32 vocab); /* E_
 /* E_DEVICE: the logits are not numbers. Equal logits: the lowest token. */
 err sampler_draw(struct sampler *sampler, const f32 *logit, const struct ml_sampling *how,
                  struct rng *rng, struct draw *draw);
+
+/* ---- stream.c: bytes of tokens -> text that may be shown ---- */
+
+/* What may be held back: a stop sequence but for its last byte, then a token, each byte of which
+ * may become U+FFFD. */
+#define STREAM_HELD_MAX (ML_STOP_BYTES_MAX + 3 * TOKEN_BYTES_MAX + 16)
+
+struct stream {
+    struct utf8_stream utf8;
+    char stop[ML_STOPS_MAX][ML_STOP_BYTES_MAX];
+    u32 stop_len[ML_STOPS_MAX], stop_count;
+    char held[STREAM_HELD_MAX];
+    u32 held_len;
+};
+
+/* E_LIMIT: too many or too long stop sequences; empty ones are left out. */
+err stream_start(struct stream *stream, const struct str *stop, u32 stop_count);
+/* Takes a token's bytes and appends what is decided to `out`. True: a stop sequence is complete,
+ * the text before it is in `out` and nothing follows. */
+bool stream_put(struct stream *stream, struct str bytes, struct text *out);
+/* The end without a stop sequence: appends all that was held back. */
+void stream_end(struct stream *stream, struct text *out);
+
+/* ---- batch.c: slots, KV pages, the queue, and the rows of a step ---- */
+
+enum sequence_state { SEQUENCE_FREE, SEQUENCE_WAITING, SEQUENCE_RUNNING };
+
+struct sequence { /* one request from submit to its end */
+    enum sequence_state state;
+    u64 ticket;
+    struct ml_sampling sampling;
+    struct rng rng;
+    struct stream stream;
+    bool ignore_eos;
+    u32 *token;          /* [ctx_max] prompt, then what was drawn */
+    u32 prompt, count;   /* tokens of the prompt; of all */
+    u32 count_max;       /* the end by length; its KV pages are reserved from the start */
+    u32 computed;        /* tokens whose keys and values are in the pool */
+    u32 rows, output;    /* in the step that runs: rows, and which logits (or BATCH_NONE) */
+    u32 slot;
+    u64 start_ns, first_ns; /* admitted; first token drawn */
+};
+
+#define BATCH_NONE 0xffffffffu
+struct batch {
+    u32 slots, ctx_max, page_count, page_free_count;
+    u32 *page_free;             /* a stack */
+    u32 *page;                  /* [slots][pages of ctx_max] */
+    struct sequence **running;  /* [slots], NULL: free */
+    struct sequence *waiting[ML_QUEUE_MAX]; /* first come, first served */
+    u32 waiting_count;
+};
+
+/* E_NOMEM. ctx_max is at most kv_tokens. */
+err batch_init(struct batch *batch, struct arena *arena, const struct model_shape *shape);
+err batch_wait(struct batch *batch, struct sequence *sequence); /* E_BUSY: the queue is full */
+/* The next of the queue into a slot with all pages it may come to need; NULL when there is none or
+ * no room. No step may run. */
+struct sequence *batch_admit(struct batch *batch, struct model_batch *rows);
+/* Out of the queue, or out of its slot, whose pages are free at once. */
+void batch_leave(struct batch *batch, struct sequence *sequence);
+/* Fills the rows of a step: the newest token of each running sequence, then prompts, of which at
+ * most `prefill_max` tokens. Returns the rows; 0: nothing to compute. */
+u32 batch_plan(struct batch *batch, struct model_batch *rows, u32 rows_max, u32 prefill_max,
+               u32 *outputs);
+
+/* ---- the engine: load.c brings it up, engine.c runs it ---- */
+
+struct event_place {
+    struct ml_event event; /* ticket 0: cancelled meanwhile */
+    char text[STREAM_HELD_MAX];
+    struct ml_top top[ML_TOP_LOGPROBS_MAX];
+};
+
+struct ml {
+    struct ml_config config;
+    enum ml_state state;
+    u32 load_step, percent;
+    struct text reason;
+    char reason_text[256];
+
+    struct arena tables, vocabulary, work, scratch; /* tables: of the GGUF, only while loading */
+    struct gguf gguf;
+    struct tokenizer *tok;
+    struct chat chat;
+    struct model *model;
+    struct ml_model_info info;
+
+    struct batch batch;
+    struct sampler sampler;
+    struct sequence *sequence; /* [slots + ML_QUEUE_MAX] */
+    u32 sequence_count;
+    u64 ticket_last;
+    struct event_place *event; /* a ring */
+    u32 event_first, event_count, event_max;
+
+    bool running; /* a step is on the device */
+    u32 step_rows;
+    u64 step_start_ns, row_ns; /* what a row of a prompt took lately */
+    struct ml_stats stats;
+};
+
+/* One slice of loading; true: there is more to do. */
+bool load_advance(struct ml *ml, u64 deadline_ns);
+/* Memory of sequences, events, sampler and scratch, once the model's shape is known; E_NOMEM. */
+err engine_start(struct ml *ml);
 
 #endif

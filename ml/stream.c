@@ -1,0 +1,85 @@
+/*
+ * stream.c: bytes of tokens -> text that may be shown. Owns what is held back: an unfinished
+ * character, and text that may still turn out to be the start of a stop sequence. Must not know of
+ * tokens or requests.
+ */
+#include "ml/priv.h"
+
+err stream_start(struct stream *stream, const struct str *stop, u32 stop_count)
+{
+    stream->utf8 = (struct utf8_stream){};
+    stream->held_len = stream->stop_count = 0;
+    if (stop_count > ML_STOPS_MAX)
+        return E_LIMIT;
+    for (u32 i = 0; i < stop_count; i++) {
+        if (stop[i].len > ML_STOP_BYTES_MAX)
+            return E_LIMIT;
+        if (!stop[i].len)
+            continue;
+        memcpy(stream->stop[stream->stop_count], stop[i].ptr, stop[i].len);
+        stream->stop_len[stream->stop_count++] = (u32)stop[i].len;
+    }
+    return OK;
+}
+
+static struct str stop_of(const struct stream *stream, u32 i)
+{
+    return (struct str){stream->stop[i], stream->stop_len[i]};
+}
+
+/* Where the first stop sequence begins; held_len when there is none. */
+static u32 find_stop(const struct stream *stream)
+{
+    struct str held = {stream->held, stream->held_len};
+    usize first = held.len;
+
+    for (u32 i = 0; i < stream->stop_count; i++)
+        first = min_u64(first, str_find(held, stop_of(stream, i)));
+    return (u32)first;
+}
+
+/* How many bytes at the end could be the start of a stop sequence. */
+static u32 undecided(const struct stream *stream)
+{
+    struct str held = {stream->held, stream->held_len};
+
+    for (usize from = 0; from < held.len; from++)
+        for (u32 i = 0; i < stream->stop_count; i++)
+            if (str_starts(stop_of(stream, i), str_slice(held, from, held.len)))
+                return (u32)(held.len - from);
+    return 0;
+}
+
+static void release(struct stream *stream, u32 bytes, struct text *out)
+{
+    text_put(out, (struct str){stream->held, bytes});
+    stream->held_len -= bytes;
+    memmove(stream->held, stream->held + bytes, stream->held_len);
+}
+
+bool stream_put(struct stream *stream, struct str bytes, struct text *out)
+{
+    struct text held = {stream->held, stream->held_len, STREAM_HELD_MAX, false};
+
+    CHECK(bytes.len <= TOKEN_BYTES_MAX);
+    utf8_stream_put(&stream->utf8, bytes, &held);
+    CHECK(!held.truncated);
+    stream->held_len = (u32)held.len;
+    u32 stop = find_stop(stream);
+    bool found = stop < stream->held_len;
+    release(stream, found ? stop : stream->held_len - undecided(stream), out);
+    if (found) {
+        stream->held_len = 0;
+        stream->utf8 = (struct utf8_stream){};
+    }
+    return found;
+}
+
+void stream_end(struct stream *stream, struct text *out)
+{
+    struct text held = {stream->held, stream->held_len, STREAM_HELD_MAX, false};
+
+    utf8_stream_end(&stream->utf8, &held);
+    stream->held_len = (u32)held.len;
+    release(stream, stream->held_len, out);
+}
