@@ -35,7 +35,6 @@
 #define BODY_IDLE_TIMEOUT_S  30u
 #define BODY_TOTAL_TIMEOUT_S 120u
 #define SEND_STALL_TIMEOUT_S 30u
-#define LINGER_TIMEOUT_S     2u
 #define PING_INTERVAL_S      10u
 #define ACT_TIMEOUT_S        2u   /* reset and power-off wait this long for their answer to leave */
 

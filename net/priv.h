@@ -30,7 +30,8 @@ struct stream_ops {
     /* Bytes taken but not yet acknowledged by the peer: 0 means all has arrived. */
     usize (*unsent)(struct stream *stream);
     enum stream_state (*state)(struct stream *stream);
-    /* Closes after what was taken is sent (close), or at once with a reset (abort). The stream is never used again. */
+    /* Closes after what was taken is sent, throwing away what still arrives so that no reset overtakes
+     * it (close), or at once with a reset (abort). The stream is never used again. */
     void (*close)(struct stream *stream);
     void (*abort)(struct stream *stream);
 };
@@ -192,11 +193,10 @@ void fault_json(struct text *out, const struct fault *fault);
 
 enum conn_phase {
     CONN_FREE,
-    CONN_HEAD,   /* between requests, or inside a request's head */
+    CONN_HEAD, /* between requests, or inside a request's head */
     CONN_BODY,
-    CONN_RUN,    /* a ticket of the runtime is out; events become the answer */
-    CONN_SEND,   /* the answer is complete in `out` */
-    CONN_LINGER, /* answered without having read everything: what still comes is thrown away */
+    CONN_RUN,  /* a ticket of the runtime is out; events become the answer */
+    CONN_SEND, /* the answer is complete in `out` */
 };
 
 /* An answer of the runtime in the making: sse.c. */
@@ -226,7 +226,6 @@ struct conn {
     char request_id[REQUEST_ID_BYTES_MAX];
     usize request_id_len;
     bool close_after; /* no further request on this connection */
-    bool unread;      /* answered before the whole request was read */
     char in[HTTP_HEAD_BYTES_MAX + HTTP_READ_AHEAD_BYTES];
 };
 

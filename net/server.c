@@ -136,7 +136,7 @@ static void start_request(struct conn *conn)
     conn->route = NULL;
     conn->head_len = 0;
     conn->request_id_len = 0;
-    conn->close_after = conn->unread = false;
+    conn->close_after = false;
     conn_phase(conn, CONN_HEAD);
 }
 
@@ -236,8 +236,6 @@ static bool turn(struct server *server, struct conn *conn)
 
 static bool receive(struct conn *conn)
 {
-    if (conn->phase == CONN_LINGER)
-        conn->in_len = 0;
     if (conn->phase == CONN_RUN || conn->phase == CONN_SEND)
         return false; /* a pipelined request waits in the transport's window */
     usize got = conn->stream->ops->recv(conn->stream, conn->in + conn->in_len,
@@ -272,7 +270,7 @@ static bool peer_left(struct server *server, struct conn *conn, bool waiting)
 /* An answer before the whole request was read: what follows cannot be trusted to be a request. */
 static void refuse(struct server *server, struct conn *conn, const struct fault *fault)
 {
-    conn->close_after = conn->unread = true;
+    conn->close_after = true;
     reply_fault(server, conn, fault);
 }
 
@@ -383,15 +381,13 @@ static bool send_out(struct server *server, struct conn *conn)
 static bool after_send(struct server *server, struct conn *conn)
 {
     rope_clear(&conn->upload, &server->in_pool);
-    if (conn->close_after && conn->unread) {
-        conn_phase(conn, CONN_LINGER);
-    } else if (conn->close_after) {
+    if (conn->close_after) {
         conn_close(server, conn);
-    } else {
-        memmove(conn->in, conn->in + conn->head_len, conn->in_len - conn->head_len);
-        conn->in_len -= conn->head_len;
-        start_request(conn);
+        return true;
     }
+    memmove(conn->in, conn->in + conn->head_len, conn->in_len - conn->head_len);
+    conn->in_len -= conn->head_len;
+    start_request(conn);
     return true;
 }
 
@@ -414,11 +410,10 @@ static void time_out(struct server *server, struct conn *conn, const char *what)
 static bool enforce_deadlines(struct server *server, struct conn *conn)
 {
     bool begun = conn->phase == CONN_HEAD && conn->in_len;
-    u64 phase_max_s = begun                         ? HEAD_TIMEOUT_S
-                      : conn->phase == CONN_HEAD    ? IDLE_TIMEOUT_S
-                      : conn->phase == CONN_BODY    ? BODY_TOTAL_TIMEOUT_S
-                      : conn->phase == CONN_LINGER  ? LINGER_TIMEOUT_S
-                                                    : UINT32_MAX;
+    u64 phase_max_s = begun                      ? HEAD_TIMEOUT_S
+                      : conn->phase == CONN_HEAD ? IDLE_TIMEOUT_S
+                      : conn->phase == CONN_BODY ? BODY_TOTAL_TIMEOUT_S
+                                                 : UINT32_MAX;
     bool over = passed(conn->since_ns, phase_max_s);
 
     if (conn->out.len && passed(conn->moved_ns, SEND_STALL_TIMEOUT_S)) {

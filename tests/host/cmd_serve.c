@@ -23,6 +23,8 @@
 
 #define SLICE_US 2000u
 #define IDLE_MS 5
+#define LINGER_NS (2 * NS_PER_S)
+#define SOCKETS_MAX (2 * NET_CONNECTIONS_MAX)
 
 int cmd_serve(int argc, char **argv);
 
@@ -46,6 +48,7 @@ struct socket_stream {
     struct stream stream;
     int fd; /* -1: free */
     bool peer_done, gone;
+    u64 linger_until_ns; /* not 0: closed by the server, what still comes is thrown away */
 };
 
 static struct socket_stream *socket_of(struct stream *stream)
@@ -89,10 +92,26 @@ static enum stream_state socket_state(struct stream *stream)
     return s->gone ? STREAM_GONE : s->peer_done ? STREAM_PEER_DONE : STREAM_OPEN;
 }
 
+static void release(struct socket_stream *s)
+{
+    close(s->fd);
+    s->fd = -1;
+}
+
 static void socket_close(struct stream *stream)
 {
-    close(socket_of(stream)->fd);
-    socket_of(stream)->fd = -1;
+    shutdown(socket_of(stream)->fd, SHUT_WR);
+    socket_of(stream)->linger_until_ns = time_ns() + LINGER_NS;
+}
+
+static void linger(struct socket_stream *s)
+{
+    char rest[4096];
+
+    while (socket_recv(&s->stream, rest, sizeof(rest)))
+        ;
+    if (s->peer_done || s->gone || time_ns() > s->linger_until_ns)
+        release(s);
 }
 
 static void socket_abort(struct stream *stream)
@@ -100,7 +119,7 @@ static void socket_abort(struct stream *stream)
     struct linger at_once = {1, 0};
 
     setsockopt(socket_of(stream)->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
-    socket_close(stream);
+    release(socket_of(stream));
 }
 
 static const struct stream_ops socket_ops = {
@@ -109,7 +128,7 @@ static const struct stream_ops socket_ops = {
 
 /* ---- the loop ---- */
 
-static struct socket_stream sockets[NET_CONNECTIONS_MAX];
+static struct socket_stream sockets[SOCKETS_MAX];
 static volatile sig_atomic_t ended;
 
 static void end(int signal)
@@ -134,23 +153,20 @@ static int listen_on(u16 port)
     return fd;
 }
 
-/* The server may push out an idle connection for a new one, so a place is found after asking it. */
 static void accept_all(struct server *server, int listener)
 {
     int on = 1, fd;
 
     while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
-        static struct socket_stream fresh;
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-        fresh = (struct socket_stream){{&socket_ops, "127.0.0.1"}, fd, false, false};
         u32 place = 0;
-        while (place < NET_CONNECTIONS_MAX && sockets[place].fd >= 0)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        while (place < SOCKETS_MAX && sockets[place].fd >= 0)
             place++;
-        if (place == NET_CONNECTIONS_MAX) { /* one more than the server has: the backlog waits */
+        if (place == SOCKETS_MAX) {
             close(fd);
-            return;
+            continue;
         }
-        sockets[place] = fresh;
+        sockets[place] = (struct socket_stream){.stream = {&socket_ops, "127.0.0.1"}, .fd = fd};
         if (!server_accept(server, &sockets[place].stream))
             socket_abort(&sockets[place].stream);
     }
@@ -159,15 +175,16 @@ static void accept_all(struct server *server, int listener)
 /* Sleeps until something may be done; notes who has gone, also where nobody reads. */
 static void watch(int listener, int timeout_ms)
 {
-    struct pollfd watched[NET_CONNECTIONS_MAX + 1] = {{listener, POLLIN, 0}};
+    struct pollfd watched[SOCKETS_MAX + 1] = {{listener, POLLIN, 0}};
 
-    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
+    for (u32 i = 0; i < SOCKETS_MAX; i++)
         watched[i + 1] = (struct pollfd){sockets[i].fd, POLLRDHUP | (timeout_ms ? POLLIN : 0), 0};
-    if (poll(watched, ARRAY_LEN(watched), timeout_ms) <= 0)
-        return;
-    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++) {
+    poll(watched, ARRAY_LEN(watched), timeout_ms);
+    for (u32 i = 0; i < SOCKETS_MAX; i++) {
         sockets[i].peer_done |= (watched[i + 1].revents & POLLRDHUP) != 0;
         sockets[i].gone |= (watched[i + 1].revents & (POLLERR | POLLHUP)) != 0;
+        if (sockets[i].fd >= 0 && sockets[i].linger_until_ns)
+            linger(&sockets[i]);
     }
 }
 
@@ -207,7 +224,7 @@ int cmd_serve(int argc, char **argv)
     config.port = (u16)tool_number(argc, argv, "--port", 8080);
     if (tool_flag(argc, argv, "--verbose"))
         platform_log_stderr(LOG_DEBUG);
-    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
+    for (u32 i = 0; i < SOCKETS_MAX; i++)
         sockets[i].fd = -1;
     signal(SIGINT, end);
     signal(SIGTERM, end);
