@@ -190,11 +190,11 @@ static bool generate(struct server *server, struct conn *conn, struct fault *fau
     struct api_request request;
     u64 ticket;
 
-    rope_copy(&conn->upload, server->body);
+    fifo_copy(&conn->upload, server->body);
     if (json_read(&server->json, server->body, conn->upload.len) != OK)
         return fault_set(fault, FAULT_BAD_JSON, "", "The body is not valid JSON: %s (at byte %zu).",
                          server->json.why, server->json.at);
-    rope_clear(&conn->upload, &server->in_pool);
+    fifo_clear(&conn->upload, &server->in_pool);
     if (!api_request_read(server, chat, &request, fault))
         return false;
     err e = server->on->submit(server->ml, &request.ml, &ticket, &refusal);

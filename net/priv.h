@@ -54,24 +54,24 @@ bool server_poll(struct server *server);
 u32 server_connections(const struct server *server);
 void server_close(struct server *server);
 
-/* ---- rope.c: bytes that wait, in a chain of equal blocks of one pool ---- */
+/* ---- fifo.c: bytes that wait, in a chain of equal blocks of one pool ---- */
 
 struct block;
-struct rope {
+struct fifo {
     struct block *head, *tail;
     usize len;
 };
 
-err rope_pool_init(struct pool *pool, const char *name, struct arena *arena, usize bytes);
+err fifo_pool_init(struct pool *pool, const char *name, struct arena *arena, usize bytes);
 /* Appends all of it or, when that would leave fewer than `spare` blocks in the pool, nothing. */
-bool rope_put(struct rope *rope, struct pool *pool, struct str bytes, u32 spare);
-/* The first bytes that lie together; empty when the rope is. */
-struct str rope_peek(const struct rope *rope);
-void rope_drop(struct rope *rope, struct pool *pool, usize bytes);
-void rope_copy(const struct rope *rope, char *out);
+bool fifo_put(struct fifo *fifo, struct pool *pool, struct str bytes, u32 spare);
+/* The first bytes that lie together; empty when the fifo is. */
+struct str fifo_peek(const struct fifo *fifo);
+void fifo_drop(struct fifo *fifo, struct pool *pool, usize bytes);
+void fifo_copy(const struct fifo *fifo, char *out);
 /* `from` is empty afterwards. Both belong to the same pool. */
-void rope_append(struct rope *rope, struct rope *from);
-void rope_clear(struct rope *rope, struct pool *pool);
+void fifo_append(struct fifo *fifo, struct fifo *from);
+void fifo_clear(struct fifo *fifo, struct pool *pool);
 
 /* ---- http.c: RFC 9112 as pure functions over bytes ---- */
 
@@ -208,8 +208,8 @@ struct answer {
     i64 created_unix_s;
     u64 text_offset;         /* /v1/completions: characters before this token */
     u32 completion_tokens;
-    struct rope text;        /* not streaming: the text so far, escaped */
-    struct rope list[ANSWER_LISTS]; /* and the items of the logprobs arrays */
+    struct fifo text;        /* not streaming: the text so far, escaped */
+    struct fifo list[ANSWER_LISTS]; /* and the items of the logprobs arrays */
 };
 
 struct conn {
@@ -219,7 +219,7 @@ struct conn {
     struct http_body body;
     const struct route *route;
     usize in_len, head_len;
-    struct rope upload, out;
+    struct fifo upload, out;
     struct answer answer;
     u64 since_ns;  /* when the phase began */
     u64 moved_ns;  /* when bytes last moved */

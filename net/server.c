@@ -40,8 +40,8 @@ err server_open_on(struct server **out, const struct net_config *config, struct 
     server->message = arena_new(&arena, struct ml_message, MESSAGES_MAX);
     server->token = arena_new(&arena, u32, JSON_NODES_MAX);
     server->line = (struct text){arena_new(&arena, char, LINE_BYTES_MAX), 0, LINE_BYTES_MAX, false};
-    TRY(rope_pool_init(&server->in_pool, "upload", &arena, UPLOAD_POOL_BYTES));
-    TRY(rope_pool_init(&server->out_pool, "out", &arena, OUT_POOL_BYTES));
+    TRY(fifo_pool_init(&server->in_pool, "upload", &arena, UPLOAD_POOL_BYTES));
+    TRY(fifo_pool_init(&server->out_pool, "out", &arena, OUT_POOL_BYTES));
     CHECK(server->line.ptr);
     server->arena = arena;
     *out = server;
@@ -166,11 +166,11 @@ static void release(struct server *server, struct conn *conn)
 {
     if (conn->phase == CONN_RUN)
         server->on->cancel(server->ml, conn->answer.ticket);
-    rope_clear(&conn->upload, &server->in_pool);
-    rope_clear(&conn->out, &server->out_pool);
-    rope_clear(&conn->answer.text, &server->out_pool);
+    fifo_clear(&conn->upload, &server->in_pool);
+    fifo_clear(&conn->out, &server->out_pool);
+    fifo_clear(&conn->answer.text, &server->out_pool);
     for (u32 i = 0; i < ANSWER_LISTS; i++)
-        rope_clear(&conn->answer.list[i], &server->out_pool);
+        fifo_clear(&conn->answer.list[i], &server->out_pool);
     conn->stream = NULL;
     conn->phase = CONN_FREE;
 }
@@ -197,7 +197,7 @@ bool conn_put(struct server *server, struct conn *conn, struct str bytes)
 {
     if (!conn->out.len) /* the wait for a slow reader starts here */
         conn->moved_ns = time_ns();
-    if (conn->out.len <= OUT_BYTES_MAX && rope_put(&conn->out, &server->out_pool, bytes, 0))
+    if (conn->out.len <= OUT_BYTES_MAX && fifo_put(&conn->out, &server->out_pool, bytes, 0))
         return true;
     log_warn("http", "%s: want it to read, saw %zu bytes wait: dropped", conn->stream->peer,
              conn->out.len);
@@ -328,7 +328,7 @@ static bool keep_body(struct server *server, struct conn *conn, struct str data)
     const u32 reserve = (u32)(NET_CONNECTIONS_MAX * BODY_SMALL_BYTES / (4 * KIB));
     bool small = conn->upload.len + data.len <= BODY_SMALL_BYTES;
 
-    return rope_put(&conn->upload, &server->in_pool, data, small ? 0 : reserve);
+    return fifo_put(&conn->upload, &server->in_pool, data, small ? 0 : reserve);
 }
 
 static bool read_body(struct server *server, struct conn *conn)
@@ -366,9 +366,9 @@ static bool send_out(struct server *server, struct conn *conn)
     usize taken = 0, before = conn->out.len;
 
     do {
-        struct str next = rope_peek(&conn->out);
+        struct str next = fifo_peek(&conn->out);
         taken = stream->ops->send(stream, next.ptr, next.len);
-        rope_drop(&conn->out, &server->out_pool, taken);
+        fifo_drop(&conn->out, &server->out_pool, taken);
     } while (taken && conn->out.len);
     if (conn->out.len == before)
         return false;
@@ -380,7 +380,7 @@ static bool send_out(struct server *server, struct conn *conn)
 /* The answer is on its way: the next request, or the end. */
 static bool after_send(struct server *server, struct conn *conn)
 {
-    rope_clear(&conn->upload, &server->in_pool);
+    fifo_clear(&conn->upload, &server->in_pool);
     if (conn->close_after) {
         conn_close(server, conn);
         return true;

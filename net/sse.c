@@ -226,12 +226,12 @@ void answer_ping(struct server *server, struct conn *conn)
     (void)send_event(server, conn, STR(": ping\n\n"));
 }
 
-/* ---- one whole body: the head and the text grow in one rope, each list of logprobs in another ---- */
+/* ---- one whole body: the head and the text grow in one fifo, each list of logprobs in another ---- */
 
-static bool keep(struct server *server, struct rope *rope)
+static bool keep(struct server *server, struct fifo *fifo)
 {
     return !server->line.truncated &&
-           rope_put(rope, &server->out_pool, text_str(&server->line), 0);
+           fifo_put(fifo, &server->out_pool, text_str(&server->line), 0);
 }
 
 static bool keep_token(struct server *server, struct answer *answer, const struct ml_event *event)
@@ -256,7 +256,7 @@ static bool keep_end(struct server *server, struct answer *answer, const struct 
     for (u32 i = 0; answer->logprobs && i < w->lists; i++) {
         text_put(&server->line, str_of(w->list[i]));
         kept = kept && keep(server, &answer->text);
-        rope_append(&answer->text, &answer->list[i]);
+        fifo_append(&answer->text, &answer->list[i]);
         reply_line(server);
     }
     text_put(&server->line, answer->logprobs ? str_of(w->lists_end) : STR("null"));
@@ -295,7 +295,7 @@ static void whole_event(struct server *server, struct conn *conn, const struct m
         reply_fault(server, conn, &fault);
     } else if (reply_head(server, conn, (struct http_reply){200, "application/json", ""},
                           answer->text.len)) {
-        rope_append(&conn->out, &answer->text);
+        fifo_append(&conn->out, &answer->text);
         conn_phase(conn, CONN_SEND);
     }
 }
