@@ -24,7 +24,8 @@ struct loader {
 };
 
 /* One line on the firmware's console, which firmware mirrors to serial where it has one. */
-__attribute__((format(printf, 2, 3))) void say(const struct loader *loader, const char *format, ...);
+__attribute__((format(printf, 2, 3))) void say(const struct loader *loader, const char *format,
+                                               ...);
 /* The end of the road: says why, waits so that it can be read, resets. */
 __attribute__((noreturn, format(printf, 2, 3))) void stop(const struct loader *loader,
                                                           const char *format, ...);

@@ -1,5 +1,6 @@
 /*
- * enter.S: the last instructions of the loader. Follows: AMD64 volume 2, 5.3 (paging), 3.1 (CR0, EFER).
+ * enter.S: the last instructions of the loader.
+ * Follows: AMD64 volume 2, 5.3 (paging), 3.1 (CR0, EFER).
  */
     .text
     .globl cpu_cr4

@@ -7,7 +7,7 @@
 #include <efilink.h>
 
 #define CHUNK_BYTES (4 * MIB) /* big enough that the firmware's cost per call does not show */
-#define BAR_STEPS 32u
+#define BAR_STEPS   32u
 #define STATUS_BITS 0x7fffffffu
 
 void file_volume_open(struct loader *loader)
@@ -17,8 +17,8 @@ void file_volume_open(struct loader *loader)
     EFI_FILE_IO_INTERFACE *volume;
 
     if (EFI_ERROR(loader->services->HandleProtocol(loader->image, &image_guid, (void **)&self)) ||
-        EFI_ERROR(loader->services->HandleProtocol(self->DeviceHandle, &volume_guid,
-                                                   (void **)&volume)) ||
+        EFI_ERROR(
+            loader->services->HandleProtocol(self->DeviceHandle, &volume_guid, (void **)&volume)) ||
         EFI_ERROR(volume->OpenVolume(volume, &loader->root)))
         stop(loader, "the partition that I was started from cannot be opened");
 }
@@ -103,7 +103,8 @@ void file_load(const struct loader *loader, struct str path, EFI_MEMORY_TYPE typ
     u64 took_ms = (__builtin_ia32_rdtsc() - start) / loader->tsc_per_ms;
     if (EFI_ERROR(status))
         say(loader, " not read: %s (UEFI status %u)\r\n",
-            status == EFI_NOT_FOUND ? "no such file" : "device, file system or memory", file->status);
+            status == EFI_NOT_FOUND ? "no such file" : "device, file system or memory",
+            file->status);
     else
         say(loader, "] %lu ms\r\n", took_ms);
 }
@@ -121,8 +122,8 @@ err file_find_model(const struct loader *loader, struct text *name)
         struct text seen = TEXT_ON(narrow);
         for (usize i = 0; info->FileName[i]; i++)
             text_char(&seen, info->FileName[i] < 0x7f ? (char)info->FileName[i] : '?');
-        bool first = name->len == 0 ||
-                     memcmp(seen.ptr, name->ptr, min_u64(seen.len, name->len)) < 0;
+        bool first =
+            name->len == 0 || memcmp(seen.ptr, name->ptr, min_u64(seen.len, name->len)) < 0;
         if (!seen.truncated && first && !(info->Attribute & EFI_FILE_DIRECTORY) &&
             str_ends(text_str(&seen), STR(".gguf"))) {
             name->len = 0;

@@ -8,11 +8,11 @@
 
 #include <cpuid.h>
 
-#define SEGMENTS_MAX 16u
+#define SEGMENTS_MAX    16u
 #define IMAGE_BYTES_MAX (64 * MIB)
-#define PT_LOAD 1u
+#define PT_LOAD         1u
 #define SEGMENT_EXECUTE 1u
-#define SEGMENT_WRITE 2u
+#define SEGMENT_WRITE   2u
 
 struct elf_header {
     u8 ident[16];
@@ -32,7 +32,10 @@ _Static_assert(sizeof(struct elf_header) == 64 && sizeof(struct elf_segment) == 
 
 /* ---- the file ---- */
 
-static const struct elf_header *header_of(struct str elf) { return (const void *)elf.ptr; }
+static const struct elf_header *header_of(struct str elf)
+{
+    return (const void *)elf.ptr;
+}
 
 static const struct elf_segment *segment_of(struct str elf, u32 idx)
 {
@@ -65,7 +68,8 @@ static bool segment_good(struct str elf, const struct elf_segment *s, u64 end)
 
 static bool holds_entry(const struct elf_segment *s, u64 entry)
 {
-    return (s->flags & SEGMENT_EXECUTE) && entry >= s->virtual && entry - s->virtual < s->file_bytes;
+    return (s->flags & SEGMENT_EXECUTE) && entry >= s->virtual &&
+           entry - s->virtual < s->file_bytes;
 }
 
 /* First and last virtual address of all segments; false when the file is not a kernel. */
@@ -111,11 +115,11 @@ err image_place(const struct loader *loader, struct str elf, struct image *image
 
 /* ---- page tables ---- */
 
-#define PRESENT (1ull << 0)
-#define WRITE (1ull << 1)
-#define LARGE (1ull << 7)
+#define PRESENT    (1ull << 0)
+#define WRITE      (1ull << 1)
+#define LARGE      (1ull << 7)
 #define NO_EXECUTE (1ull << 63)
-#define ADDRESS 0x000ffffffffff000ull
+#define ADDRESS    0x000ffffffffff000ull
 
 /* Tables come from one block, so that none is asked for while the memory map is being read. */
 struct tables {
@@ -177,8 +181,8 @@ static void map_kernel(struct tables *tables, struct str elf, const struct image
         if (s->type != PT_LOAD)
             continue;
         low = low ? low : s->virtual;
-        u64 flags = (s->flags & SEGMENT_WRITE ? WRITE : 0) |
-                    (s->flags & SEGMENT_EXECUTE ? 0 : NO_EXECUTE);
+        u64 flags =
+            (s->flags & SEGMENT_WRITE ? WRITE : 0) | (s->flags & SEGMENT_EXECUTE ? 0 : NO_EXECUTE);
         for (u64 at = 0; at < s->bytes; at += PAGE_BYTES)
             map(tables, s->virtual + at, image->physical + (s->virtual - low) + at, flags, 1);
     }

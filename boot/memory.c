@@ -5,7 +5,7 @@
  */
 #include "boot/boot.h"
 
-#define MAP_BYTES (64 * KIB)
+#define MAP_BYTES       (64 * KIB)
 #define LEAVE_TRIES_MAX 8u
 
 /* Types beyond the table, and those not named in it, are no RAM of ours. */
@@ -58,7 +58,8 @@ static bool add_around_files(struct handoff *handoff, u64 base, u64 end, u32 kin
                 inside = f;
             }
         }
-        if (stop_at > base && !add_range(handoff, (struct handoff_range){base, stop_at - base, kind, 0}))
+        if (stop_at > base &&
+            !add_range(handoff, (struct handoff_range){base, stop_at - base, kind, 0}))
             return false;
         base = stop_at;
         if (!inside)
@@ -115,7 +116,8 @@ err memory_map_leave(const struct loader *loader)
     void *room = map_room(loader);
     UINTN key;
 
-    /* The map may change between reading it and leaving: then the key is stale, and it is read anew. */
+    /* The map may change between reading it and leaving: then the key is stale, and it is read
+     * anew. */
     for (u32 tries = 0; tries < LEAVE_TRIES_MAX; tries++) {
         TRY(read_into(loader, room, &key));
         if (!EFI_ERROR(loader->services->ExitBootServices(loader->image, key)))

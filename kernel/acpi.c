@@ -2,14 +2,15 @@
  * acpi.c: from the RSDP to what this firmware needs: cores, PCIe config windows, timer, reset and
  * power-off registers; nothing else of ACPI, no interpreter. Tables are outside bytes: lengths and
  * checksums are verified before anything else of them is read.
- * Follows: ACPI 6.5, 5.2 (tables), 4.8.3 (PM registers), 7.4.2 (\_Sx); PCI Firmware 3.3, 4.1.2 (MCFG).
+ * Follows: ACPI 6.5, 5.2 (tables), 4.8.3 (PM registers), 7.4.2 (\_Sx); PCI Firmware 3.3, 4.1.2
+ * (MCFG).
  */
 #include "kernel/kernel.h"
 
 #define TABLE_BYTES_MAX (16 * MIB)
-#define TABLES_MAX 256u
+#define TABLES_MAX      256u
 #define RESET_SUPPORTED (1u << 10)
-#define SLEEP_ENABLE (1u << 13)
+#define SLEEP_ENABLE    (1u << 13)
 
 struct table {
     char signature[4];
@@ -23,17 +24,27 @@ _Static_assert(sizeof(struct table) == 36, "ACPI 6.5, 5.2.6");
 
 /* What of the FADT is used, by offset: ACPI 6.5, table 5.9. */
 enum fadt {
-    FADT_DSDT = 40, FADT_PM1A = 64, FADT_PM1B = 68, FADT_PM_TIMER = 76, FADT_FLAGS = 112,
-    FADT_RESET = 116, FADT_RESET_VALUE = 128, FADT_X_DSDT = 140, FADT_X_PM_TIMER = 208,
+    FADT_DSDT = 40,
+    FADT_PM1A = 64,
+    FADT_PM1B = 68,
+    FADT_PM_TIMER = 76,
+    FADT_FLAGS = 112,
+    FADT_RESET = 116,
+    FADT_RESET_VALUE = 128,
+    FADT_X_DSDT = 140,
+    FADT_X_PM_TIMER = 208,
 };
 
 static struct acpi found;
 
-const struct acpi *acpi(void) { return &found; }
+const struct acpi *acpi(void)
+{
+    return &found;
+}
 
 /* ---- outside bytes ---- */
 
-/* A little-endian number of `bytes` at an offset; 0 beyond the table's end, as for an old revision. */
+/* A little-endian number at an offset; 0 beyond the table's end, as for an old revision. */
 static u64 number_at(const struct table *table, u64 offset, u32 bytes)
 {
     u64 value = 0;
@@ -52,10 +63,12 @@ static bool sum_is_zero(const void *from, u32 bytes)
     return sum == 0;
 }
 
-/* Mapped and checked; NULL when it is no table. Firmware may keep tables outside of RAM as it reports it. */
+/* Mapped and checked; NULL when it is no table. Firmware may keep tables outside of RAM as it
+ * reports it. */
 static const struct table *table_at(u64 physical)
 {
-    const struct table *table = physical ? vm_map_device((paddr){physical}, sizeof(*table), VM_CACHED) : NULL;
+    const struct table *table =
+        physical ? vm_map_device((paddr){physical}, sizeof(*table), VM_CACHED) : NULL;
 
     if (!table || table->bytes < sizeof(*table) || table->bytes > TABLE_BYTES_MAX)
         return NULL;
@@ -98,12 +111,12 @@ static void read_madt(const struct table *madt)
 static void read_mcfg(const struct table *mcfg)
 {
     for (u64 at = 44; at + 16 <= mcfg->bytes && found.ecam_count < ACPI_ECAM_MAX; at += 16)
-        found.ecam[found.ecam_count++] = (struct acpi_window){
-            number_at(mcfg, at, 8), (u16)number_at(mcfg, at + 8, 2), (u8)number_at(mcfg, at + 10, 1),
-            (u8)number_at(mcfg, at + 11, 1)};
+        found.ecam[found.ecam_count++] =
+            (struct acpi_window){number_at(mcfg, at, 8), (u16)number_at(mcfg, at + 8, 2),
+                                 (u8)number_at(mcfg, at + 10, 1), (u8)number_at(mcfg, at + 11, 1)};
 }
 
-/* One small constant of AML: ZeroOp, OneOp or BytePrefix. Returns its bytes, 0 for anything else. */
+/* A small constant of AML: ZeroOp, OneOp or BytePrefix. Returns its bytes, 0: none of them. */
 static u32 aml_constant(const struct table *dsdt, u64 at, u8 *value)
 {
     u64 op = number_at(dsdt, at, 1);
@@ -112,7 +125,8 @@ static u32 aml_constant(const struct table *dsdt, u64 at, u8 *value)
     return op == 0x0a ? 2 : op <= 1 ? 1 : 0;
 }
 
-/* Name (_S5_, Package () { SLP_TYPa, SLP_TYPb, ... }): found by its bytes, for want of an interpreter. */
+/* Name (_S5_, Package () { SLP_TYPa, SLP_TYPb, ... }): found by its bytes, for want of an
+ * interpreter. */
 static void read_sleep_types(const struct table *dsdt)
 {
     struct str bytes = {(const char *)dsdt, dsdt->bytes};
@@ -121,7 +135,8 @@ static void read_sleep_types(const struct table *dsdt)
     if (at == bytes.len)
         at = str_find(bytes, STR("\x08\\_S5_\x12")) + 1;
     at += 6;
-    at += (number_at(dsdt, at, 1) >> 6) + 2; /* package length: 1 to 4 bytes; then the element count */
+    at += (number_at(dsdt, at, 1) >> 6) +
+          2; /* package length: 1 to 4 bytes; then the element count */
     u32 first = aml_constant(dsdt, at, &found.sleep_a);
     u32 second = first ? aml_constant(dsdt, at + first, &found.sleep_b) : 0;
     found.can_sleep = second && found.pm1a_port;
@@ -144,8 +159,13 @@ static void read_fadt(const struct table *fadt)
         read_sleep_types(dsdt);
 }
 
-static const struct { char signature[4]; void (*read)(const struct table *table); } readers[] = {
-    {"APIC", read_madt}, {"MCFG", read_mcfg}, {"FACP", read_fadt},
+static const struct {
+    char signature[4];
+    void (*read)(const struct table *table);
+} readers[] = {
+    {"APIC", read_madt},
+    {"MCFG", read_mcfg},
+    {"FACP", read_fadt},
 };
 
 static void read_root(const struct table *root, u32 entry_bytes)
@@ -153,7 +173,8 @@ static void read_root(const struct table *root, u32 entry_bytes)
     u64 count = min_u64((root->bytes - sizeof(*root)) / entry_bytes, TABLES_MAX);
 
     for (u64 i = 0; i < count; i++) {
-        const struct table *table = table_at(number_at(root, sizeof(*root) + i * entry_bytes, entry_bytes));
+        const struct table *table =
+            table_at(number_at(root, sizeof(*root) + i * entry_bytes, entry_bytes));
         for (u32 k = 0; table && k < ARRAY_LEN(readers); k++)
             if (memcmp(table->signature, readers[k].signature, 4) == 0)
                 readers[k].read(table);
@@ -183,7 +204,10 @@ void acpi_start(u64 rsdp_at)
 
 void machine_reset(void)
 {
-    struct { u16 limit; u64 base; } __attribute__((packed)) nothing = {0, 0};
+    struct {
+        u16 limit;
+        u64 base;
+    } __attribute__((packed)) nothing = {0, 0};
 
     cpu_interrupts(false);
     if (found.reset.space == 1 && found.reset.address)

@@ -5,24 +5,31 @@
  */
 #include "kernel/kernel.h"
 
-#define MSR_APIC_BASE 0x1bu
-#define MSR_X2APIC 0x800u
+#define MSR_APIC_BASE    0x1bu
+#define MSR_X2APIC       0x800u
 #define MSR_TSC_DEADLINE 0x6e0u
-#define BASE_ENABLED (1u << 11)
-#define BASE_X2 (1u << 10)
-#define X2APIC_IDS_FROM 255u
+#define BASE_ENABLED     (1u << 11)
+#define BASE_X2          (1u << 10)
+#define X2APIC_IDS_FROM  255u
 
 enum apic_register {
-    APIC_ID = 0x20, APIC_EOI = 0xb0, APIC_SPURIOUS = 0xf0, APIC_ICR = 0x300, APIC_ICR_HIGH = 0x310,
-    APIC_LVT_TIMER = 0x320, APIC_INITIAL = 0x380, APIC_CURRENT = 0x390, APIC_DIVIDE = 0x3e0,
+    APIC_ID = 0x20,
+    APIC_EOI = 0xb0,
+    APIC_SPURIOUS = 0xf0,
+    APIC_ICR = 0x300,
+    APIC_ICR_HIGH = 0x310,
+    APIC_LVT_TIMER = 0x320,
+    APIC_INITIAL = 0x380,
+    APIC_CURRENT = 0x390,
+    APIC_DIVIDE = 0x3e0,
 };
 
 #define SPURIOUS_ENABLE 0x100u
-#define ICR_PENDING (1u << 12)
-#define ICR_ASSERT (1u << 14)
-#define TIMER_MASKED (1u << 16)
-#define TIMER_DEADLINE (2u << 17)
-#define DIVIDE_BY_16 3u
+#define ICR_PENDING     (1u << 12)
+#define ICR_ASSERT      (1u << 14)
+#define TIMER_MASKED    (1u << 16)
+#define TIMER_DEADLINE  (2u << 17)
+#define DIVIDE_BY_16    3u
 
 static struct {
     u8 *base; /* NULL: x2APIC */
@@ -55,7 +62,8 @@ void apic_start(void)
 
     for (u32 i = 0; i < acpi()->core_count; i++)
         x2 |= acpi()->apic_id[i] >= X2APIC_IDS_FROM;
-    apic.base = x2 ? NULL : vm_map_device((paddr){base & 0x000ffffffffff000ull}, PAGE_BYTES, VM_UNCACHED);
+    apic.base =
+        x2 ? NULL : vm_map_device((paddr){base & 0x000ffffffffff000ull}, PAGE_BYTES, VM_UNCACHED);
     CHECK(x2 || apic.base);
     apic.has_deadline = cpu_id(1, 0).ecx & 1u << 24;
     apic_core_start();
@@ -70,9 +78,15 @@ void apic_core_start(void)
     apic_write(APIC_LVT_TIMER, VECTOR_TIMER | (apic.has_deadline ? TIMER_DEADLINE : 0));
 }
 
-u32 apic_self(void) { return apic.base ? apic_read(APIC_ID) >> 24 : apic_read(APIC_ID); }
+u32 apic_self(void)
+{
+    return apic.base ? apic_read(APIC_ID) >> 24 : apic_read(APIC_ID);
+}
 
-void apic_end_of_interrupt(void) { apic_write(APIC_EOI, 0); }
+void apic_end_of_interrupt(void)
+{
+    apic_write(APIC_EOI, 0);
+}
 
 void apic_send(u32 apic_id, u32 kind)
 {
@@ -82,7 +96,8 @@ void apic_send(u32 apic_id, u32 kind)
     }
     apic_write(APIC_ICR_HIGH, apic_id << 24);
     apic_write(APIC_ICR, ICR_ASSERT | kind);
-    for (struct deadline end = deadline_ms(1); apic_read(APIC_ICR) & ICR_PENDING && !deadline_passed(end);)
+    for (struct deadline end = deadline_ms(1);
+         apic_read(APIC_ICR) & ICR_PENDING && !deadline_passed(end);)
         cpu_relax();
 }
 

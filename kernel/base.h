@@ -1,7 +1,8 @@
 /*
- * base.h: what every room may use. Types, slices, errors, arenas, the formatter, the log, and the platform: the few
- * services that a machine gives to portable code. Two files implement the platform: kernel/ on the target and
- * tests/host/platform.c on Linux. Portable code (net, ml, ml/compile) includes this header and no other of kernel/.
+ * base.h: what every room may use. Types, slices, errors, arenas, the formatter, the log, and the
+ * platform: the few services that a machine gives to portable code. The platform is kernel/ on the
+ * target and tests/host/platform.c on Linux. Portable code (net, ml, ml/compile) includes this
+ * header and no other of kernel/.
  */
 #ifndef NOHOST_BASE_H
 #define NOHOST_BASE_H
@@ -39,7 +40,7 @@ static inline u32 max_u32(u32 a, u32 b) { return a > b ? a : b; }
 static inline u64 round_up(u64 value, u64 step) { return (value + step - 1) / step * step; }
 static inline u64 div_up(u64 value, u64 step) { return (value + step - 1) / step; }
 
-/* ---- errors: one table holds name and text (docs/CONVENTIONS.md, "three kinds, three answers") ---- */
+/* ---- errors: one table holds name and text (docs/CONVENTIONS.md, "three answers") ---- */
 
 #define ERR_TABLE(X)                                      \
     X(OK, "ok")                                           \
@@ -98,7 +99,7 @@ struct str str_trim(struct str text);                        /* spaces, tabs, CR
 struct str str_cut(struct str text, char c, struct str *rest);
 /* Decimal digits only (no sign, no space); E_FORMAT or E_RANGE. */
 err str_to_u64(struct str text, u64 *value);
-/* Decodes one code point; returns its bytes (1-4), 0 when the text is not valid UTF-8 there or ends in its middle. */
+/* Decodes one code point; returns its bytes (1-4), 0 when the text is not valid or ends in it. */
 usize utf8_decode(struct str text, u32 *code_point);
 usize utf8_encode(u32 code_point, char out[4]);
 bool utf8_valid(struct str text);
@@ -114,8 +115,8 @@ struct text {
 
 void text_put(struct text *out, struct str text);
 void text_char(struct text *out, char c);
-/* printf subset: %s %c %d %i %u %x %X %p %% with l, ll, z, width, 0, -, .* and .N for strings. No floating point here:
- * ml/mathf.h has text_f64. */
+/* printf subset: %s %c %d %i %u %x %X %p %% with l, ll, z, width, 0, -, .* and .N for strings.
+ * No floating point here: ml/mathf.h has text_f64. */
 __attribute__((format(printf, 2, 3))) void text_fmt(struct text *out, const char *format, ...);
 void text_vfmt(struct text *out, const char *format, va_list args);
 struct str text_str(const struct text *out);
@@ -130,9 +131,10 @@ struct arena {
 
 /* Memory of the caller's. */
 struct arena arena_on(const char *name, void *base, usize bytes);
-/* Zeroed; NULL when the arena is full (the world's size decides that, so the caller answers E_NOMEM). */
+/* Zeroed; NULL when the arena is full: the world's sizes decide that, the answer is E_NOMEM. */
 [[nodiscard]] void *arena_alloc(struct arena *arena, usize bytes, usize align);
-#define arena_new(arena, type, count) ((type *)arena_alloc_array((arena), (count), sizeof(type), _Alignof(type)))
+#define arena_new(arena, type, count)                                                           \
+    ((type *)arena_alloc_array((arena), (count), sizeof(type), _Alignof(type)))
 [[nodiscard]] void *arena_alloc_array(struct arena *arena, usize count, usize size, usize align);
 [[nodiscard]] struct str arena_str(struct arena *arena, struct str text); /* ptr NULL when full */
 static inline usize arena_mark(const struct arena *arena) { return arena->used; }
@@ -147,7 +149,8 @@ struct pool {
 };
 
 /* Carves `count` places from the arena; E_NOMEM. */
-err pool_init(struct pool *pool, const char *name, struct arena *arena, usize place_bytes, u32 count);
+err pool_init(struct pool *pool, const char *name, struct arena *arena, usize place_bytes,
+              u32 count);
 [[nodiscard]] void *pool_take(struct pool *pool); /* zeroed; NULL when every place is taken */
 void pool_give(struct pool *pool, void *place);
 
@@ -155,14 +158,16 @@ void pool_give(struct pool *pool, void *place);
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
-/* `who` is the room or the device ("net", "pci 00:02.0"). A line is at most LOG_LINE_MAX bytes, longer ones are cut. */
+/* `who` is the room or the device ("net", "00:02.0"). Lines over LOG_LINE_MAX bytes are cut. */
 #define LOG_LINE_MAX 240
-__attribute__((format(printf, 3, 4))) void log_line(enum log_level level, const char *who, const char *format, ...);
+__attribute__((format(printf, 3, 4))) void log_line(enum log_level level, const char *who,
+                                                    const char *format, ...);
 #define log_debug(who, ...) log_line(LOG_DEBUG, who, __VA_ARGS__)
 #define log_info(who, ...) log_line(LOG_INFO, who, __VA_ARGS__)
 #define log_warn(who, ...) log_line(LOG_WARN, who, __VA_ARGS__)
 #define log_error(who, ...) log_line(LOG_ERROR, who, __VA_ARGS__)
-/* Every line from here on is also given to put(ctx, line), line end included; at most 4 sinks, added by the platform. */
+/* Every line from here on is also given to put(ctx, line), line end included; at most 4 sinks,
+ * added by the platform. */
 void log_sink_add(void (*put)(void *ctx, struct str line), void *ctx);
 void log_level_set(enum log_level least); /* LOG_INFO at start */
 /* Copies the newest part of the ring that fits, whole lines, oldest first; returns bytes. */
@@ -176,7 +181,7 @@ void *memset(void *to, int byte, usize bytes);
 int memcmp(const void *a, const void *b, usize bytes);
 usize strlen(const char *text);
 
-/* ---- the platform: kernel/ on the target, tests/host/platform.c on Linux, fakes in unit tests ---- */
+/* ---- the platform: kernel/ on the target, tests/host/platform.c on Linux, fakes in tests ---- */
 
 /* Monotonic since power-on. */
 u64 time_ns(void);
@@ -186,7 +191,7 @@ void time_unix_set(i64 seconds);
 /* Unpredictable bytes (ChaCha20 over the boot entropy on the target). */
 void random_bytes(void *out, usize bytes);
 
-/* Zeroed pages (4 KiB granules, 64-byte alignment or better); NULL when there are none. Panics after mem_seal(). */
+/* Zeroed pages (4 KiB, aligned to as much); NULL when there are none. Panics after mem_seal(). */
 [[nodiscard]] void *pages_alloc(usize bytes);
 void pages_free(void *ptr, usize bytes);
 usize pages_available(void); /* bytes */
@@ -207,8 +212,9 @@ struct store {
     void (*release)(struct store *store, u64 offset, u64 bytes);
 };
 
-/* The workers: every core but the caller's. Each calls work(ctx, worker) again and again, worker = 1..workers_count();
- * it returns false when it found nothing to do, and the core then idles until workers_wake(). */
+/* The workers: every core but the caller's. Each calls work(ctx, worker) again and again, worker =
+ * 1..workers_count(); when it returns false, there was nothing to do: the core idles until
+ * workers_wake(). */
 u32 workers_count(void);
 void workers_start(bool (*work)(void *ctx, u32 worker), void *ctx);
 void workers_wake(void);

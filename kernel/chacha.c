@@ -3,14 +3,21 @@
  */
 #include "kernel/kernel.h"
 
-static u32 rotate(u32 value, u32 bits) { return value << bits | value >> (32 - bits); }
+static u32 rotate(u32 value, u32 bits)
+{
+    return value << bits | value >> (32 - bits);
+}
 
 static void quarter_round(u32 *a, u32 *b, u32 *c, u32 *d)
 {
-    *a += *b; *d = rotate(*d ^ *a, 16);
-    *c += *d; *b = rotate(*b ^ *c, 12);
-    *a += *b; *d = rotate(*d ^ *a, 8);
-    *c += *d; *b = rotate(*b ^ *c, 7);
+    *a += *b;
+    *d = rotate(*d ^ *a, 16);
+    *c += *d;
+    *b = rotate(*b ^ *c, 12);
+    *a += *b;
+    *d = rotate(*d ^ *a, 8);
+    *c += *d;
+    *b = rotate(*b ^ *c, 7);
 }
 
 void chacha20_block(const u32 key[8], const u32 tail[4], u8 out[64])

@@ -1,14 +1,15 @@
 /*
- * clock.c: time from the TSC, calibrated once; wall time from the firmware's clock until SNTP answers.
- * Must not know who waits. Follows: Intel SDM volume 3, 19.7.3 (TSC frequency); ACPI 6.5, 4.8.3.3
- * (PM timer); CPUID leaf 4000_0010h as hypervisors define it.
+ * clock.c: time from the TSC, calibrated once; wall time from the firmware's clock until SNTP
+ * answers. Must not know who waits. Follows: Intel SDM volume 3, 19.7.3 (TSC frequency);
+ * ACPI 6.5, 4.8.3.3 (PM timer); CPUID leaf 4000_0010h as hypervisors define it.
  */
 #include "kernel/kernel.h"
 
-#define PM_TIMER_HZ 3579545ull
-#define PM_TIMER_MASK 0xffffffu /* 24 bits count on every machine */
-#define CALIBRATE_TICKS 10000u  /* 2.8 ms: 0.02 % with reads that take under a microsecond */
-#define GUESS_HZ 4000000000ull /* a high guess: lines before calibration are stamped too early, not too late */
+#define PM_TIMER_HZ     3579545ull
+#define PM_TIMER_MASK   0xffffffu /* 24 bits count on every machine */
+#define CALIBRATE_TICKS 10000u    /* 2.8 ms: 0.02 % with reads that take under a microsecond */
+#define GUESS_HZ                                                                                   \
+    4000000000ull /* a high guess: lines before calibration are stamped too early, not too late */
 
 static struct {
     u64 hz;
@@ -22,19 +23,34 @@ static void set_hz(u64 hz)
     clock.ns_per_tick_32 = (NS_PER_S << 32) / hz;
 }
 
-u64 clock_hz(void) { return clock.hz; }
+u64 clock_hz(void)
+{
+    return clock.hz;
+}
 
-u64 time_ns(void) { return (u64)((unsigned __int128)cpu_tsc() * clock.ns_per_tick_32 >> 32); }
+u64 time_ns(void)
+{
+    return (u64)((unsigned __int128)cpu_tsc() * clock.ns_per_tick_32 >> 32);
+}
 
-i64 time_unix_s(void) { return clock.unix_base_s + (i64)(time_ns() / NS_PER_S); }
+i64 time_unix_s(void)
+{
+    return clock.unix_base_s + (i64)(time_ns() / NS_PER_S);
+}
 
-void time_unix_set(i64 seconds) { clock.unix_base_s = seconds - (i64)(time_ns() / NS_PER_S); }
+void time_unix_set(i64 seconds)
+{
+    clock.unix_base_s = seconds - (i64)(time_ns() / NS_PER_S);
+}
 
 /* ---- calibration ---- */
 
-struct sample { u64 tsc; u32 pm; };
+struct sample {
+    u64 tsc;
+    u32 pm;
+};
 
-/* The read with the least time around it: an interruption of the virtual machine spoils only some. */
+/* The read with the least time around it: a pause of the virtual machine spoils only some. */
 static struct sample take_sample(u16 port)
 {
     struct sample best = {};
@@ -87,7 +103,9 @@ void clock_start(i64 unix_s)
         log_warn("clock", "no exact source of the TSC's frequency: times may drift");
     clock.unix_base_s = unix_s - (i64)(time_ns() / NS_PER_S);
     log_info("clock", "TSC %lu kHz (%s), wall time %s", clock.hz / 1000,
-             told ? "stated" : measured ? "measured" : "assumed",
+             told       ? "stated"
+             : measured ? "measured"
+                        : "assumed",
              unix_s ? "from the firmware" : "unknown");
 }
 

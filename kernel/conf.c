@@ -5,13 +5,13 @@
  */
 #include "kernel/kernel.h"
 
-#define COMPLAINTS_MAX 20u
+#define COMPLAINTS_MAX    20u
 #define ADDRESS_BYTES_MAX 45u
-#define KEY_BYTES_MAX 128u
+#define KEY_BYTES_MAX     128u
 
 enum kind { TEXT, NUMBER, LEVEL, API_KEY, LOADER };
 
-/* One row is all that is known about a key. `most` is a length for texts. LOADER: boot/ reads it. */
+/* One row is all that is known about a key. `most` is a length for texts; LOADER: for boot/. */
 static const struct row {
     struct str key;
     enum kind kind;
@@ -40,7 +40,7 @@ static const struct row {
     {STR("selftest"),    TEXT,    AT(selftest),    0, 16, 0},
     {STR("kernel"),      LOADER,  0,               0, 0, 0},
     {STR("file"),        LOADER,  0,               0, 0, 0},
-    // clang-format on
+// clang-format on
 #undef AT
 };
 
@@ -105,11 +105,16 @@ static const char *set(struct config *config, const struct row *row, struct str 
     void *field = (u8 *)config + row->at;
 
     switch (row->kind) {
-    case TEXT:    return set_text(field, row, value);
-    case NUMBER:  return set_number(field, row, value);
-    case LEVEL:   return set_level(field, value);
-    case API_KEY: return add_api_key(config, row, value);
-    default:      return NULL;
+    case TEXT:
+        return set_text(field, row, value);
+    case NUMBER:
+        return set_number(field, row, value);
+    case LEVEL:
+        return set_level(field, value);
+    case API_KEY:
+        return add_api_key(config, row, value);
+    default:
+        return NULL;
     }
 }
 
@@ -119,8 +124,8 @@ static const char *set(struct config *config, const struct row *row, struct str 
 static void complain(struct config *config, u32 line, struct str key, const char *wrong)
 {
     if (config->mistakes++ < COMPLAINTS_MAX)
-        log_warn("conf", "nohost.conf line %u: %.*s %s: line ignored", line, (int)min_u64(key.len, 32),
-                 key.ptr, wrong);
+        log_warn("conf", "nohost.conf line %u: %.*s %s: line ignored", line,
+                 (int)min_u64(key.len, 32), key.ptr, wrong);
 }
 
 static void read_line(struct config *config, u32 number, struct str line)

@@ -7,11 +7,19 @@
 
 /* ---- serial ---- */
 
-#define COM1 0x3f8u
+#define COM1       0x3f8u
 #define FIFO_BYTES 16u
-#define SPINS_MAX 100000u /* a port that stays busy loses text, never time */
+#define SPINS_MAX  100000u /* a port that stays busy loses text, never time */
 
-enum uart { UART_DATA, UART_INTERRUPTS, UART_FIFO, UART_LINE, UART_MODEM, UART_STATUS, UART_SCRATCH = 7 };
+enum uart {
+    UART_DATA,
+    UART_INTERRUPTS,
+    UART_FIFO,
+    UART_LINE,
+    UART_MODEM,
+    UART_STATUS,
+    UART_SCRATCH = 7
+};
 #define STATUS_EMPTY 0x20u
 
 /* *room: how many bytes the port is known to take without being asked again. */
@@ -54,11 +62,11 @@ bool serial_start(void)
 
 /* ---- screen ---- */
 
-#define CELL_WIDTH 6u
-#define CELL_HEIGHT 10u
-#define GLYPH_WIDTH 5u
-#define GLYPH_HEIGHT 8u
-#define INK 0x00d8d8d8u /* grey: the order of the colours does not matter */
+#define CELL_WIDTH       6u
+#define CELL_HEIGHT      10u
+#define GLYPH_WIDTH      5u
+#define GLYPH_HEIGHT     8u
+#define INK              0x00d8d8d8u /* grey: the order of the colours does not matter */
 #define PIXELS_PER_SCALE 900u
 
 /* 5 x 8 dots a character, from ' ' on: bit 5 * y + x. */

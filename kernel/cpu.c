@@ -1,23 +1,24 @@
 /*
  * cpu.c: what the processor can do, and the state every core needs before it runs our code: control
  * registers, vector state, segments, stacks for faults. Knows no device and no address of memory.
- * Follows: Intel SDM volume 3, chapters 2 (control registers), 13.5 (XCR0), 8.7 (TSS); volume 2, CPUID.
+ * Follows: Intel SDM volume 3, chapters 2 (control registers), 13.5 (XCR0), 8.7 (TSS); volume 2,
+ * CPUID.
  */
 #include "kernel/kernel.h"
 
-#define MSR_PAT 0x277u
+#define MSR_PAT     0x277u
 #define MSR_GS_BASE 0xc0000101u
 /* Entry 0 WB, 1 WT, 2 UC-, 3 UC, 4 WC: entry 4 is chosen by the PAT bit of a page alone. */
 #define PAT_VALUE 0x0007040100070406ull
 
-#define CR0_SET 0x00010022u  /* write-protect, numeric error, monitor coprocessor */
+#define CR0_SET   0x00010022u /* write-protect, numeric error, monitor coprocessor */
 #define CR0_CLEAR 0x0000000cu /* emulation, task switched */
-#define CR4_SSE 0x600u
+#define CR4_SSE   0x600u
 #define CR4_XSAVE (1u << 18)
 
-#define XCR0_BASE 0x7u     /* x87, SSE, AVX */
-#define XCR0_AVX512 0xe0u  /* mask registers, upper halves, upper registers */
-#define XCR0_AMX 0x60000u  /* tile configuration and data */
+#define XCR0_BASE   0x7u     /* x87, SSE, AVX */
+#define XCR0_AVX512 0xe0u    /* mask registers, upper halves, upper registers */
+#define XCR0_AMX    0x60000u /* tile configuration and data */
 
 static struct {
     struct cpu_features features;
@@ -63,39 +64,62 @@ u64 cr_read(u32 number)
 {
     u64 value;
     switch (number) {
-    case 0: __asm__ volatile("mov %%cr0, %0" : "=r"(value)); return value;
-    case 2: __asm__ volatile("mov %%cr2, %0" : "=r"(value)); return value;
-    case 3: __asm__ volatile("mov %%cr3, %0" : "=r"(value)); return value;
-    default: __asm__ volatile("mov %%cr4, %0" : "=r"(value)); return value;
+    case 0:
+        __asm__ volatile("mov %%cr0, %0" : "=r"(value));
+        return value;
+    case 2:
+        __asm__ volatile("mov %%cr2, %0" : "=r"(value));
+        return value;
+    case 3:
+        __asm__ volatile("mov %%cr3, %0" : "=r"(value));
+        return value;
+    default:
+        __asm__ volatile("mov %%cr4, %0" : "=r"(value));
+        return value;
     }
 }
 
 void cr_write(u32 number, u64 value)
 {
     switch (number) {
-    case 0: __asm__ volatile("mov %0, %%cr0" : : "r"(value) : "memory"); return;
-    case 3: __asm__ volatile("mov %0, %%cr3" : : "r"(value) : "memory"); return;
-    default: __asm__ volatile("mov %0, %%cr4" : : "r"(value) : "memory"); return;
+    case 0:
+        __asm__ volatile("mov %0, %%cr0" : : "r"(value) : "memory");
+        return;
+    case 3:
+        __asm__ volatile("mov %0, %%cr3" : : "r"(value) : "memory");
+        return;
+    default:
+        __asm__ volatile("mov %0, %%cr4" : : "r"(value) : "memory");
+        return;
     }
 }
 
-#define PORT_ACCESS(bits)                                                             \
-    u##bits port_read##bits(u16 port)                                                 \
-    {                                                                                 \
-        u##bits value;                                                                \
-        __asm__ volatile("in %1, %0" : "=a"(value) : "Nd"(port));                     \
-        return value;                                                                 \
+#define PORT_ACCESS(bits)                                                                          \
+    u##bits port_read##bits(u16 port)                                                              \
+    {                                                                                              \
+        u##bits value;                                                                             \
+        __asm__ volatile("in %1, %0" : "=a"(value) : "Nd"(port));                                  \
+        return value;                                                                              \
     }
 PORT_ACCESS(8)
 PORT_ACCESS(16)
 PORT_ACCESS(32)
 
-void port_write8(u16 port, u8 value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port)); }
-void port_write16(u16 port, u16 value) { __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port)); }
+void port_write8(u16 port, u8 value)
+{
+    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
+}
+void port_write16(u16 port, u16 value)
+{
+    __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port));
+}
 
 /* ---- features ---- */
 
-static bool has(u32 word, u32 bits) { return (word & bits) == bits; }
+static bool has(u32 word, u32 bits)
+{
+    return (word & bits) == bits;
+}
 
 /* Bits are Intel SDM volume 2, table 3-8 (leaf 1) and the tables of leaf 7. */
 err cpu_start(void)
@@ -109,8 +133,8 @@ err cpu_start(void)
     cpu.cr4 = CR4_SSE | CR4_XSAVE | (seven.ebx & 1u << 7 ? 1u << 20 : 0) /* SMEP */
               | (seven.ebx & 1u << 20 ? 1u << 21 : 0)                    /* SMAP */
               | (seven.ecx & 1u << 2 ? 1u << 11 : 0);                    /* UMIP */
-    f->avx2 = has(one.ecx, 1u << 12 | 1u << 26 | 1u << 28 | 1u << 29) /* FMA XSAVE AVX F16C */
-              && has(seven.ebx, 1u << 3 | 1u << 5 | 1u << 8);         /* BMI1 AVX2 BMI2 */
+    f->avx2 = has(one.ecx, 1u << 12 | 1u << 26 | 1u << 28 | 1u << 29)    /* FMA XSAVE AVX F16C */
+              && has(seven.ebx, 1u << 3 | 1u << 5 | 1u << 8);            /* BMI1 AVX2 BMI2 */
     f->avx512 = has(seven.ebx, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31) && /* F DQ BW VL */
                 has(state.eax, XCR0_AVX512);
     f->avx512_vnni = f->avx512 && has(seven.ecx, 1u << 11);
@@ -118,14 +142,17 @@ err cpu_start(void)
     f->amx_int8 = has(seven.edx, 1u << 24 | 1u << 25) && has(state.eax, XCR0_AMX);
     cpu.xcr0 = XCR0_BASE | (f->avx512 ? XCR0_AVX512 : 0) | (f->amx_int8 ? XCR0_AMX : 0);
     if (!f->avx2) {
-        log_error("cpu", "want AVX2, FMA, F16C, BMI2; saw leaf 1 ecx %08x, leaf 7 ebx %08x", one.ecx,
-                  seven.ebx);
+        log_error("cpu", "want AVX2, FMA, F16C, BMI2; saw leaf 1 ecx %08x, leaf 7 ebx %08x",
+                  one.ecx, seven.ebx);
         return E_UNSUPPORTED;
     }
     return OK;
 }
 
-const struct cpu_features *cpu_features(void) { return &cpu.features; }
+const struct cpu_features *cpu_features(void)
+{
+    return &cpu.features;
+}
 
 void cpu_name(struct text *out)
 {
@@ -138,11 +165,14 @@ void cpu_name(struct text *out)
 
 /* ---- a core's state ---- */
 
-/* Segments matter little in long mode: one for code, one for data, and the task state with its stacks. */
+/* Segments matter little in long mode: one for code, one for data, and the task state with its
+ * stacks. */
 static void load_segments(struct core *core)
 {
-    struct { u16 limit; u64 base; } __attribute__((packed)) pointer = {sizeof(core->gdt) - 1,
-                                                                       (usize)core->gdt};
+    struct {
+        u16 limit;
+        u64 base;
+    } __attribute__((packed)) pointer = {sizeof(core->gdt) - 1, (usize)core->gdt};
     u64 tss = (usize)&core->tss;
 
     core->gdt[1] = 0x00209a0000000000ull;
@@ -153,13 +183,14 @@ static void load_segments(struct core *core)
     core->tss.io_map = sizeof(struct tss);
     core->tss.ist[0] = (usize)core->fault_stack_top;
     core->tss.ist[1] = (usize)core->double_fault_stack_top;
-    __asm__ volatile("lgdt %0\n\t"
-                     "mov %1, %%ds\n\tmov %1, %%es\n\tmov %1, %%ss\n\tmov %1, %%fs\n\tmov %1, %%gs\n\t"
-                     "pushq $8\n\tlea 1f(%%rip), %%rax\n\tpushq %%rax\n\tlretq\n1:\n\t"
-                     "ltr %2\n\tlldt %3"
-                     :
-                     : "m"(pointer), "r"(0x10), "r"((u16)0x18), "r"((u16)0)
-                     : "rax", "memory");
+    __asm__ volatile(
+        "lgdt %0\n\t"
+        "mov %1, %%ds\n\tmov %1, %%es\n\tmov %1, %%ss\n\tmov %1, %%fs\n\tmov %1, %%gs\n\t"
+        "pushq $8\n\tlea 1f(%%rip), %%rax\n\tpushq %%rax\n\tlretq\n1:\n\t"
+        "ltr %2\n\tlldt %3"
+        :
+        : "m"(pointer), "r"(0x10), "r"((u16)0x18), "r"((u16)0)
+        : "rax", "memory");
 }
 
 static void load_vector_state(void)

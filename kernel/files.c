@@ -1,6 +1,6 @@
 /*
- * files.c: files that the loader has left in memory, as stores. A part that is never read again goes
- * back to the pages, so that a model and its repacked form are never both there in full.
+ * files.c: files that the loader has left in memory, as stores. A part that is never read again
+ * goes back to the pages, so that a model and its repacked form are never both there in full.
  */
 #include "kernel/kernel.h"
 
@@ -11,7 +11,10 @@ static struct {
     } at[HANDOFF_FILES_MAX];
 } files;
 
-static u8 *bytes_of(const struct handoff_file *from) { return (u8 *)(HANDOFF_DIRECT_MAP + from->base); }
+static u8 *bytes_of(const struct handoff_file *from)
+{
+    return (u8 *)(HANDOFF_DIRECT_MAP + from->base);
+}
 
 static err file_read(struct store *store, u64 offset, void *out, usize bytes)
 {

@@ -9,10 +9,12 @@
 #include "kernel/base.h"
 
 /* A physical address as the CPU sees it; never what a device is told (pci.h: busaddr). */
-typedef struct { u64 v; } paddr;
+typedef struct {
+    u64 v;
+} paddr;
 
 #define PAGE_BYTES 4096ull
-#define CORES_MAX 256u
+#define CORES_MAX  256u
 
 /* ---- console.c ---- */
 
@@ -32,7 +34,7 @@ struct tss {
 /* What a core has of its own; its GS base points here. entry.S knows the first fields. */
 struct core {
     struct core *self;
-    u64 recover_rsp; /* not 0: trap_try waits here for a trap */
+    u64 recover_rsp;     /* not 0: trap_try waits here for a trap */
     u8 *fault_stack_top; /* two pages each: ordinary faults, and faults on top of those */
     u8 *double_fault_stack_top;
     u32 idx, apic_id;
@@ -57,10 +59,15 @@ void cpu_core_start(struct core *core);
 /* Finds out what the CPU can do. E_UNSUPPORTED below the floor (AVX2, FMA, F16C, BMI2). */
 err cpu_start(void);
 void cpu_name(struct text *out);
-struct cpuid { u32 eax, ebx, ecx, edx; };
+struct cpuid {
+    u32 eax, ebx, ecx, edx;
+};
 struct cpuid cpu_id(u32 leaf, u32 subleaf); /* zeros for a leaf that the CPU does not have */
 
-static inline u64 cpu_tsc(void) { return __builtin_ia32_rdtsc(); }
+static inline u64 cpu_tsc(void)
+{
+    return __builtin_ia32_rdtsc();
+}
 static inline void cpu_interrupts(bool on)
 {
     if (on)
@@ -80,10 +87,10 @@ void port_write16(u16 port, u16 value);
 
 /* ---- trap.c ---- */
 
-#define VECTOR_TIMER 0x20u
-#define VECTOR_WAKE 0x21u
-#define VECTOR_TLB 0x22u
-#define VECTOR_DEVICE 0x30u /* first of those that irq_take hands out */
+#define VECTOR_TIMER    0x20u
+#define VECTOR_WAKE     0x21u
+#define VECTOR_TLB      0x22u
+#define VECTOR_DEVICE   0x30u /* first of those that irq_take hands out */
 #define VECTOR_SPURIOUS 0xffu
 
 void trap_start(void);
@@ -106,7 +113,9 @@ void selftest(struct str which);
 #define RANGES_MAX 2048u
 
 struct ranges {
-    struct range { u64 base, bytes; } at[RANGES_MAX];
+    struct range {
+        u64 base, bytes;
+    } at[RANGES_MAX];
     u32 count;
     u64 bytes;
 };
@@ -129,9 +138,9 @@ paddr mem_low_page(void); /* v 0: there is none */
 enum vm_access { VM_NONE, VM_READ, VM_WRITE, VM_EXECUTE };
 enum vm_cache { VM_CACHED, VM_UNCACHED, VM_WRITE_COMBINING };
 
-/* Takes over the loader's page tables: nothing below 2^47 stays mapped, the image has one address. */
+/* Takes over the loader's page tables; nothing below 2^47 stays, the image has one address. */
 void vm_start(const struct handoff *handoff);
-/* Changes what is allowed in whole pages that are mapped. Other cores see it after smp_tlb_flush. */
+/* Changes what is allowed in whole mapped pages. Other cores see it after smp_tlb_flush. */
 void vm_protect(void *from, usize bytes, enum vm_access access);
 /* Maps physical memory for reading and writing. NULL: no memory for page tables. */
 [[nodiscard]] void *vm_map_device(paddr from, u64 bytes, enum vm_cache cache);
@@ -154,7 +163,11 @@ struct acpi {
     u32 apic_id[CORES_MAX];
     u32 core_count;
     u32 cores_left_out;
-    struct acpi_window { u64 base; u16 segment; u8 bus_first, bus_last; } ecam[ACPI_ECAM_MAX];
+    struct acpi_window {
+        u64 base;
+        u16 segment;
+        u8 bus_first, bus_last;
+    } ecam[ACPI_ECAM_MAX];
     u32 ecam_count;
     u16 pm_timer_port; /* 0: none */
     u16 pm1a_port, pm1b_port;
@@ -168,7 +181,8 @@ struct acpi {
 void acpi_start(u64 rsdp);
 const struct acpi *acpi(void);
 __attribute__((noreturn)) void machine_reset(void);
-void machine_power_off(void); /* returns only when the machine does not let itself be switched off */
+void machine_power_off(
+    void); /* returns only when the machine does not let itself be switched off */
 
 /* ---- apic.c ---- */
 
@@ -177,7 +191,7 @@ void apic_core_start(void);
 u32 apic_self(void);
 void apic_end_of_interrupt(void);
 /* kind: vector, or APIC_INIT, or APIC_STARTUP | page number. */
-#define APIC_INIT 0x500u
+#define APIC_INIT    0x500u
 #define APIC_STARTUP 0x600u
 void apic_send(u32 apic_id, u32 kind);
 void apic_timer_measure(bool start, u64 elapsed_ns); /* clock_start brackets its own wait with it */
@@ -188,10 +202,21 @@ void apic_timer_arm(u64 after_ns);
 
 void clock_start(i64 unix_s);
 u64 clock_hz(void);
-struct deadline { u64 at_ns; };
-static inline struct deadline deadline_us(u64 us) { return (struct deadline){time_ns() + us * NS_PER_US}; }
-static inline struct deadline deadline_ms(u64 ms) { return deadline_us(ms * 1000); }
-static inline bool deadline_passed(struct deadline end) { return time_ns() >= end.at_ns; }
+struct deadline {
+    u64 at_ns;
+};
+static inline struct deadline deadline_us(u64 us)
+{
+    return (struct deadline){time_ns() + us * NS_PER_US};
+}
+static inline struct deadline deadline_ms(u64 ms)
+{
+    return deadline_us(ms * 1000);
+}
+static inline bool deadline_passed(struct deadline end)
+{
+    return time_ns() >= end.at_ns;
+}
 /* Interrupts are off when called, on when it returns: halts until one comes or the time is up. */
 void clock_idle(u64 at_most_ns);
 
@@ -209,14 +234,14 @@ void random_start(const u8 *entropy, u32 bytes);
 
 /* ---- files.c ---- */
 
-/* The bytes of a file of the handoff as a store whose release gives pages back. NULL: no such file. */
+/* A file of the handoff as a store whose release gives pages back. NULL: no such file. */
 struct store *file_store(const struct handoff *handoff, u32 idx);
 
 /* ---- conf.c: portable ---- */
 
 #define CONF_KEYS_MAX 16u
 
-/* nohost.conf. Texts point into the file; a key that is absent has its default of conf.c's table. */
+/* nohost.conf. Texts point into the file; what is absent has its default of conf.c's table. */
 struct config {
     struct str hostname, ip, netmask, gateway, dns, fallback_ip, ntp, model, model_id, selftest;
     struct str api_key[CONF_KEYS_MAX];

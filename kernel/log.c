@@ -6,7 +6,7 @@
 #include "kernel/base.h"
 
 #define RING_BYTES ((usize)1 << 16)
-#define SINKS_MAX 4
+#define SINKS_MAX  4
 /* A core that died inside the log must not silence the crash report. */
 #define LOCK_SPINS_MAX 1000000
 
@@ -32,7 +32,10 @@ static void lock(void)
     }
 }
 
-static void unlock(void) { __atomic_store_n(&book.busy, false, __ATOMIC_RELEASE); }
+static void unlock(void)
+{
+    __atomic_store_n(&book.busy, false, __ATOMIC_RELEASE);
+}
 
 void log_sink_add(void (*put)(void *ctx, struct str line), void *ctx)
 {
@@ -42,7 +45,10 @@ void log_sink_add(void (*put)(void *ctx, struct str line), void *ctx)
     book.sink_count++;
 }
 
-void log_level_set(enum log_level least) { book.least = least; }
+void log_level_set(enum log_level least)
+{
+    book.least = least;
+}
 
 void log_line(enum log_level level, const char *who, const char *format, ...)
 {

@@ -9,8 +9,8 @@
 #include "pci/pci.h"
 #include "version.h"
 
-#define SLICE_US 2000u          /* of computing between two looks at the network */
-#define IDLE_MAX_NS NS_PER_S    /* the watchdog is fed at least this often */
+#define SLICE_US      2000u    /* of computing between two looks at the network */
+#define IDLE_MAX_NS   NS_PER_S /* the watchdog is fed at least this often */
 #define FEED_EVERY_NS NS_PER_S
 
 struct system {
@@ -62,8 +62,8 @@ static err start_console(struct system *sys)
 
     screen_start(&sys->handoff->framebuffer);
     cpu_name(&name);
-    log_info("nohost", "%s on %.*s, %lu MiB free, loader took %llu ms", NOHOST_VERSION, (int)name.len,
-             name.ptr, pages_available() / MIB, sys->handoff->boot_ns / NS_PER_MS);
+    log_info("nohost", "%s on %.*s, %lu MiB free, loader took %llu ms", NOHOST_VERSION,
+             (int)name.len, name.ptr, pages_available() / MIB, sys->handoff->boot_ns / NS_PER_MS);
     return OK;
 }
 
@@ -86,7 +86,8 @@ static err start_config(struct system *sys)
 
 static err start_random(struct system *sys)
 {
-    random_start(sys->handoff->entropy, min_u32(sys->handoff->entropy_bytes, HANDOFF_ENTROPY_BYTES));
+    random_start(sys->handoff->entropy,
+                 min_u32(sys->handoff->entropy_bytes, HANDOFF_ENTROPY_BYTES));
     return OK;
 }
 
@@ -125,8 +126,10 @@ static err start_selftest(struct system *sys)
 static err start_model(struct system *sys)
 {
     const struct config *c = &sys->config;
-    struct ml_config ml = {.ctx_max = (u32)c->ctx, .slots = (u32)c->slots,
-                           .kv_tokens = (u32)c->kv_tokens, .threads = (u32)c->threads};
+    struct ml_config ml = {.ctx_max = (u32)c->ctx,
+                           .slots = (u32)c->slots,
+                           .kv_tokens = (u32)c->kv_tokens,
+                           .threads = (u32)c->threads};
 
     for (u32 i = 0; i < sys->handoff->file_count && ml.part_count < ML_PARTS_MAX; i++) {
         struct store *store = file_store(sys->handoff, i);
@@ -148,10 +151,19 @@ static err start_net(struct system *sys)
 {
     const struct config *c = &sys->config;
     struct net_config net = {
-        .hostname = c->hostname, .ip4_address = c->ip, .ip4_netmask = c->netmask,
-        .ip4_gateway = c->gateway, .dns = c->dns, .sntp_server = c->ntp, .ip4_fallback = c->fallback_ip,
-        .api_key_count = c->api_key_count, .port = (u16)c->port, .version = str_of(NOHOST_VERSION),
-        .reset = machine_reset, .power_off = machine_power_off, .metrics = put_metrics,
+        .hostname = c->hostname,
+        .ip4_address = c->ip,
+        .ip4_netmask = c->netmask,
+        .ip4_gateway = c->gateway,
+        .dns = c->dns,
+        .sntp_server = c->ntp,
+        .ip4_fallback = c->fallback_ip,
+        .api_key_count = c->api_key_count,
+        .port = (u16)c->port,
+        .version = str_of(NOHOST_VERSION),
+        .reset = machine_reset,
+        .power_off = machine_power_off,
+        .metrics = put_metrics,
     };
 
     memcpy(net.api_key, c->api_key, sizeof(net.api_key));
@@ -168,12 +180,18 @@ static const struct step {
     err (*run)(struct system *sys);
     bool vital;
 } boot_table[] = {
-    {"cpu", start_cpu, true},       {"memory", start_memory, true},
-    {"clock", start_clock, true},   {"console", start_console, false},
-    {"config", start_config, true}, {"random", start_random, true},
-    {"cores", start_cores, false},  {"pci", start_pci, false},
-    {"model", start_model, true},   {"net", start_net, true},
-    {"watchdog", start_watchdog, false}, {"selftest", start_selftest, false},
+    {"cpu", start_cpu, true},
+    {"memory", start_memory, true},
+    {"clock", start_clock, true},
+    {"console", start_console, false},
+    {"config", start_config, true},
+    {"random", start_random, true},
+    {"cores", start_cores, false},
+    {"pci", start_pci, false},
+    {"model", start_model, true},
+    {"net", start_net, true},
+    {"watchdog", start_watchdog, false},
+    {"selftest", start_selftest, false},
 };
 
 static void boot(struct system *sys)
@@ -248,7 +266,8 @@ void kernel_main(const struct handoff *handoff)
     static struct system sys; /* too big for the stack */
 
     memcpy(&__stack_chk_guard, handoff->entropy, sizeof(__stack_chk_guard));
-    __stack_chk_guard = (__stack_chk_guard ^ cpu_tsc()) & ~0xffull; /* a zero byte stops string overruns */
+    __stack_chk_guard =
+        (__stack_chk_guard ^ cpu_tsc()) & ~0xffull; /* a zero byte stops string overruns */
     (void)serial_start();
     CHECK(handoff->magic == HANDOFF_MAGIC && handoff->version == HANDOFF_VERSION &&
           handoff->bytes == sizeof(struct handoff));

@@ -4,7 +4,8 @@
  */
 #include "kernel/kernel.h"
 
-#define FIRST_MIB (1 * MIB) /* firmware and real mode have old habits there: only for the start of cores */
+#define FIRST_MIB                                                                                  \
+    (1 * MIB) /* firmware and real mode have old habits there: only for the start of cores */
 
 static struct {
     struct ranges free;
@@ -29,7 +30,10 @@ void mem_start(const struct handoff *handoff)
             add_free(handoff->ranges[i].base, handoff->ranges[i].base + handoff->ranges[i].bytes);
 }
 
-paddr mem_low_page(void) { return mem.low_page; }
+paddr mem_low_page(void)
+{
+    return mem.low_page;
+}
 
 void *pages_alloc_aligned(usize bytes, usize align)
 {
@@ -41,7 +45,10 @@ void *pages_alloc_aligned(usize bytes, usize align)
     return base == UINT64_MAX ? NULL : memset((void *)(HANDOFF_DIRECT_MAP + base), 0, bytes);
 }
 
-void *pages_alloc(usize bytes) { return pages_alloc_aligned(bytes, PAGE_BYTES); }
+void *pages_alloc(usize bytes)
+{
+    return pages_alloc_aligned(bytes, PAGE_BYTES);
+}
 
 void pages_free(void *ptr, usize bytes)
 {
@@ -52,6 +59,12 @@ void pages_free(void *ptr, usize bytes)
         log_warn("memory", "%lu bytes are lost: more than %u free ranges", bytes, RANGES_MAX);
 }
 
-usize pages_available(void) { return mem.free.bytes; }
+usize pages_available(void)
+{
+    return mem.free.bytes;
+}
 
-void mem_seal(void) { mem.sealed = true; }
+void mem_seal(void)
+{
+    mem.sealed = true;
+}

@@ -1,7 +1,7 @@
 /*
- * random.c: unpredictable bytes: ChaCha20 over the boot entropy, the key replaced after every request,
- * so that what was given out cannot be worked out later. Core 0 alone asks.
- * Follows: D. J. Bernstein, "Fast-key-erasure random-number generators" (2017); SP 800-90A for RDRAND.
+ * random.c: unpredictable bytes: ChaCha20 over the boot entropy, the key replaced after every
+ * request, so that what was given out cannot be worked out later. Core 0 alone asks. Follows: D. J.
+ * Bernstein, "Fast-key-erasure random-number generators" (2017); SP 800-90A for RDRAND.
  */
 #include "kernel/kernel.h"
 
@@ -54,7 +54,8 @@ void random_start(const u8 *entropy, u32 bytes)
     stir(entropy, bytes);
     bool from_cpu = stir_from_cpu();
     if (bytes < 32 && !from_cpu)
-        log_warn("random", "want 32 bytes of entropy, saw %u and no RDRAND: numbers may be guessed", bytes);
+        log_warn("random", "want 32 bytes of entropy, saw %u and no RDRAND: numbers may be guessed",
+                 bytes);
     log_info("random", "%u bytes from the firmware, RDRAND %s", bytes, from_cpu ? "yes" : "no");
 }
 

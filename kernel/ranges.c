@@ -68,7 +68,8 @@ u64 ranges_take(struct ranges *set, u64 bytes, u64 align)
     u64 base = round_up(whole.base, align);
     remove_at(set, best);
     set->bytes -= whole.bytes;
-    /* A cut in the middle needs one place more than there was: when the table is full, the tail is lost. */
+    /* A cut in the middle needs one place more than there was: when the table is full, the tail is
+     * lost. */
     if (base > whole.base)
         (void)ranges_add(set, whole.base, base - whole.base);
     if (base + bytes < whole.base + whole.bytes)

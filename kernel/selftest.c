@@ -1,7 +1,7 @@
 /*
- * selftest.c: what `selftest =` in nohost.conf asks for: `traps` provokes every fault that protects us
- * and says whether each was caught (the machine goes on afterwards), `crash` shows a crash report,
- * `hang` stops for ever, which only a watchdog ends.
+ * selftest.c: what `selftest =` in nohost.conf asks for: `traps` provokes every fault that protects
+ * us and says whether each was caught (the machine goes on afterwards), `crash` shows a crash
+ * report, `hang` stops for ever, which only a watchdog ends.
  */
 #include "kernel/kernel.h"
 
@@ -18,9 +18,15 @@ static void bad_opcode(void *ctx)
     __asm__ volatile("ud2");
 }
 
-static void store_to(void *ctx) { __asm__ volatile("movb $0, (%0)" : : "r"(ctx) : "memory"); }
+static void store_to(void *ctx)
+{
+    __asm__ volatile("movb $0, (%0)" : : "r"(ctx) : "memory");
+}
 
-static void jump_to(void *ctx) { __asm__ volatile("call *%0" : : "r"(ctx) : "memory"); }
+static void jump_to(void *ctx)
+{
+    __asm__ volatile("call *%0" : : "r"(ctx) : "memory");
+}
 
 static void bad_selector(void *ctx)
 {
@@ -68,7 +74,10 @@ static void test_traps(void)
     log_info("selftest", "%u of %u traps caught", caught, (u32)ARRAY_LEN(cases));
 }
 
-static void test_crash(void) { store_to(NULL); }
+static void test_crash(void)
+{
+    store_to(NULL);
+}
 
 static void test_hang(void)
 {

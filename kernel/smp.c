@@ -1,17 +1,17 @@
 /*
- * smp.c: the other cores: started once, then workers for ever. A core that finds no work spins for a
- * moment, then halts until it is woken. Must not know what the work is.
- * Follows: Intel SDM volume 3, 9.4 (multiple-processor initialisation).
+ * smp.c: the other cores: started once, then workers for ever. A core that finds no work spins for
+ * a moment, then halts until it is woken. Must not know what the work is. Follows: Intel SDM volume
+ * 3, 9.4 (multiple-processor initialisation).
  */
 #include "kernel/kernel.h"
 
-#define STACK_BYTES (64 * KIB)
+#define STACK_BYTES       (64 * KIB)
 #define FAULT_STACK_BYTES (2 * PAGE_BYTES)
-#define START_WAIT_MS 100u
-#define START_REPEAT_US 1000u /* a startup message sent while the core is still resetting is lost */
-#define INIT_SETTLE_US 100u
-#define SPIN_US 50u
-#define TLB_WAIT_MS 100u
+#define START_WAIT_MS     100u
+#define START_REPEAT_US   1000u /* a message to a core that is still resetting is lost */
+#define INIT_SETTLE_US    100u
+#define SPIN_US           50u
+#define TLB_WAIT_MS    100u
 
 /* Read by the start code in entry.S. */
 u8 *smp_stacks[CORES_MAX];
@@ -26,7 +26,10 @@ static struct {
 extern const u8 ap_code[], ap_code_end[], ap_page_table[], ap_gdt_base[], ap_far_target[];
 __attribute__((noreturn)) void smp_core_main(u32 idx);
 
-u32 workers_count(void) { return smp_prepared ? smp_prepared - 1 : 0; }
+u32 workers_count(void)
+{
+    return smp_prepared ? smp_prepared - 1 : 0;
+}
 
 /* ---- start ---- */
 
@@ -106,13 +109,15 @@ void smp_start(void)
     }
     smp_prepared = min_u32(smp_prepared, smp_arrivals); /* whoever comes later stays halted */
     if (smp_prepared < wanted)
-        log_warn("smp", "want %u cores, %u have started: going on with these", wanted, smp_prepared);
+        log_warn("smp", "want %u cores, %u have started: going on with these", wanted,
+                 smp_prepared);
     log_info("smp", "%u cores compute", smp_prepared);
 }
 
 /* ---- the life of a worker ---- */
 
-/* Asleep is said before the last look at `calls`, so that a waker sees it or this core sees the call. */
+/* Asleep is said before the last look at `calls`, so that a waker sees it or this core sees the
+ * call. */
 static void sleep_unless(struct core *core, u32 calls)
 {
     cpu_interrupts(false);
@@ -171,7 +176,8 @@ void smp_tlb_flush(void)
     struct deadline end = deadline_ms(TLB_WAIT_MS);
     for (u32 i = 1; i < smp_prepared; i++)
         while (__atomic_load_n(&core_at(i)->tlb_seen, __ATOMIC_ACQUIRE) == seen[i]) {
-            CHECK(!deadline_passed(end)); /* a core that takes no interrupts would keep stale rights */
+            CHECK(!deadline_passed(
+                end)); /* a core that takes no interrupts would keep stale rights */
             cpu_relax();
         }
 }

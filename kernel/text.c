@@ -12,8 +12,14 @@
 static const char *const err_texts[] = {ERR_TABLE(ERR_TEXT)};
 static const char *const err_names[] = {ERR_TABLE(ERR_NAME)};
 
-const char *err_text(err e) { return (u32)e < ERR_COUNT ? err_texts[e] : "unknown error"; }
-const char *err_name(err e) { return (u32)e < ERR_COUNT ? err_names[e] : "E_UNKNOWN"; }
+const char *err_text(err e)
+{
+    return (u32)e < ERR_COUNT ? err_texts[e] : "unknown error";
+}
+const char *err_name(err e)
+{
+    return (u32)e < ERR_COUNT ? err_names[e] : "E_UNKNOWN";
+}
 
 /* ---- slices ---- */
 
@@ -22,7 +28,10 @@ struct str str_of(const char *zero_terminated)
     return (struct str){zero_terminated, zero_terminated ? strlen(zero_terminated) : 0};
 }
 
-static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + 'a' - 'A') : c; }
+static char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c + 'a' - 'A') : c;
+}
 
 bool str_eq(struct str a, struct str b)
 {
@@ -73,7 +82,10 @@ struct str str_slice(struct str text, usize from, usize to)
     return (struct str){from ? text.ptr + from : text.ptr, to - from};
 }
 
-static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
 
 struct str str_trim(struct str text)
 {
@@ -181,9 +193,15 @@ void text_put(struct text *out, struct str text)
     out->truncated |= take < text.len;
 }
 
-void text_char(struct text *out, char c) { text_put(out, (struct str){&c, 1}); }
+void text_char(struct text *out, char c)
+{
+    text_put(out, (struct str){&c, 1});
+}
 
-struct str text_str(const struct text *out) { return (struct str){out->ptr, out->len}; }
+struct str text_str(const struct text *out)
+{
+    return (struct str){out->ptr, out->len};
+}
 
 void text_fmt(struct text *out, const char *format, ...)
 {
@@ -199,6 +217,8 @@ struct spec {
     u32 width;
     usize precision; /* of strings: bytes at most */
     u32 longs;       /* 0: int, else 64 bits */
+    u32 base;        /* of numbers; `upper` for its letters */
+    bool upper;
 };
 
 static void put_padded(struct text *out, const struct spec *spec, struct str body)
@@ -214,16 +234,17 @@ static void put_padded(struct text *out, const struct spec *spec, struct str bod
             text_char(out, ' ');
 }
 
-static void put_number(struct text *out, struct spec *spec, u64 value, u32 base, const char *digits,
-                       bool negative)
+static void put_number(struct text *out, const struct spec *spec, u64 value, bool negative)
 {
+    const char *digits = spec->upper ? "0123456789ABCDEF" : "0123456789abcdef";
+
     char body[72];
     usize at = sizeof(body);
     usize least = spec->zeros && !spec->left ? min_u32(spec->width, 64) : 1;
 
     do
-        body[--at] = digits[value % base];
-    while ((value /= base) != 0);
+        body[--at] = digits[value % spec->base];
+    while ((value /= spec->base) != 0);
     while (sizeof(body) - at + negative < least)
         body[--at] = '0';
     if (negative)
@@ -234,7 +255,7 @@ static void put_number(struct text *out, struct spec *spec, u64 value, u32 base,
 /* Reads flags, width, precision and length from *format; leaves it at the letter. */
 static struct spec read_spec(const char **format, va_list *args)
 {
-    struct spec spec = {.precision = SIZE_MAX};
+    struct spec spec = {.precision = SIZE_MAX, .base = 10};
     const char *at = *format;
 
     for (; *at == '-' || *at == '0'; at++) {
@@ -287,20 +308,22 @@ static void put_conversion(struct text *out, char letter, struct spec *spec, va_
     case 'd':
     case 'i': {
         i64 value = spec->longs ? va_arg(*args, i64) : va_arg(*args, int);
-        put_number(out, spec, value < 0 ? 0 - (u64)value : (u64)value, 10, "0123456789", value < 0);
+        put_number(out, spec, value < 0 ? 0 - (u64)value : (u64)value, value < 0);
         break;
     }
     case 'u':
     case 'x':
     case 'X': {
         u64 value = spec->longs ? va_arg(*args, u64) : va_arg(*args, u32);
-        const char *digits = letter == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
-        put_number(out, spec, value, letter == 'u' ? 10 : 16, digits, false);
+        spec->base = letter == 'u' ? 10 : 16;
+        spec->upper = letter == 'X';
+        put_number(out, spec, value, false);
         break;
     }
     case 'p':
         text_put(out, STR("0x"));
-        put_number(out, spec, (u64)(usize)va_arg(*args, void *), 16, "0123456789abcdef", false);
+        spec->base = 16;
+        put_number(out, spec, (u64)(usize)va_arg(*args, void *), false);
         break;
     case '%':
         text_char(out, '%');

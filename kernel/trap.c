@@ -4,12 +4,12 @@
  */
 #include "kernel/kernel.h"
 
-#define FAULTS 32u
-#define VECTORS 256u
-#define CALLERS_MAX 12u
+#define FAULTS           32u
+#define VECTORS          256u
+#define CALLERS_MAX      12u
 #define BOOT_STACK_BYTES (256 * KIB) /* linker.ld */
-#define CRASH_SHOW_MS 3000u
-#define CRASH_LOG_BYTES 1200u
+#define CRASH_SHOW_MS    3000u
+#define CRASH_LOG_BYTES  1200u
 
 struct trap_frame { /* as entry.S pushes it, after what the CPU has pushed */
     u64 r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax;
@@ -58,15 +58,17 @@ void trap_start(void)
 {
     for (u32 i = 0; i < VECTORS; i++) {
         u64 stub = (usize)trap_stubs + (usize)i * 16;
-        table.gate[i] = (struct gate){(u16)stub, 8, stack_for(i), 0x8e, (u16)(stub >> 16),
+        table.gate[i] = (struct gate){(u16)stub,         8, stack_for(i), 0x8e, (u16)(stub >> 16),
                                       (u32)(stub >> 32), 0};
     }
 }
 
 void trap_core_start(void)
 {
-    struct { u16 limit; u64 base; } __attribute__((packed)) pointer = {sizeof(table.gate) - 1,
-                                                                       (usize)table.gate};
+    struct {
+        u16 limit;
+        u64 base;
+    } __attribute__((packed)) pointer = {sizeof(table.gate) - 1, (usize)table.gate};
     __asm__ volatile("lidt %0" : : "m"(pointer));
 }
 
@@ -88,17 +90,20 @@ void irq_give(u8 vector)
     table.taken[vector].handler = NULL;
 }
 
-u64 irq_message_address(void) { return 0xfee00000u | (u64)core_at(0)->apic_id << 12; }
+u64 irq_message_address(void)
+{
+    return 0xfee00000u | (u64)core_at(0)->apic_id << 12;
+}
 
 /* ---- the crash report ---- */
 
 static const char *const fault_names[FAULTS] = {
-    [0] = "divide error",     [1] = "debug",            [2] = "NMI",
-    [3] = "breakpoint",       [4] = "overflow",         [5] = "bound range",
-    [6] = "invalid opcode",   [7] = "no vector state",  [8] = "double fault",
-    [10] = "invalid TSS",     [11] = "no segment",      [12] = "stack segment",
-    [13] = "protection",      [14] = "page fault",      [16] = "x87 error",
-    [17] = "alignment check", [18] = "machine check",   [19] = "vector float error",
+    [0] = "divide error",     [1] = "debug",           [2] = "NMI",
+    [3] = "breakpoint",       [4] = "overflow",        [5] = "bound range",
+    [6] = "invalid opcode",   [7] = "no vector state", [8] = "double fault",
+    [10] = "invalid TSS",     [11] = "no segment",     [12] = "stack segment",
+    [13] = "protection",      [14] = "page fault",     [16] = "x87 error",
+    [17] = "alignment check", [18] = "machine check",  [19] = "vector float error",
     [21] = "control flow",
 };
 
@@ -110,28 +115,37 @@ static void report_cause(const struct trap_frame *frame)
     if (table.mistake.what)
         log_error("crash", "%s:%d: CHECK failed: %s", table.mistake.file, table.mistake.line,
                   table.mistake.what);
-    log_error("crash", "%s (vector %lu, error %lx) on core %u at %016lx", name ? name : "unknown trap",
-              frame->vector, error, core_self()->idx, frame->rip);
+    log_error("crash", "%s (vector %lu, error %lx) on core %u at %016lx",
+              name ? name : "unknown trap", frame->vector, error, core_self()->idx, frame->rip);
     if (frame->vector != 14)
         return;
-    log_error("crash", "%s of %016lx: %s", error & 16 ? "execution" : error & 2 ? "write" : "read", at,
-              error & 8 ? "broken page table" : error & 1 ? "not allowed" : "nothing is there");
+    log_error("crash", "%s of %016lx: %s",
+              error & 16  ? "execution"
+              : error & 2 ? "write"
+                          : "read",
+              at,
+              error & 8   ? "broken page table"
+              : error & 1 ? "not allowed"
+                          : "nothing is there");
     if (at - (frame->rsp - PAGE_BYTES) < 2 * PAGE_BYTES && !(error & 1))
         log_error("crash", "that is beside the stack pointer: the stack has overflown");
 }
 
 static void report_registers(const struct trap_frame *f)
 {
-    log_error("crash", "rax %016lx rbx %016lx rcx %016lx rdx %016lx", f->rax, f->rbx, f->rcx, f->rdx);
-    log_error("crash", "rsi %016lx rdi %016lx rbp %016lx rsp %016lx", f->rsi, f->rdi, f->rbp, f->rsp);
+    log_error("crash", "rax %016lx rbx %016lx rcx %016lx rdx %016lx", f->rax, f->rbx, f->rcx,
+              f->rdx);
+    log_error("crash", "rsi %016lx rdi %016lx rbp %016lx rsp %016lx", f->rsi, f->rdi, f->rbp,
+              f->rsp);
     log_error("crash", "r8  %016lx r9  %016lx r10 %016lx r11 %016lx", f->r8, f->r9, f->r10, f->r11);
-    log_error("crash", "r12 %016lx r13 %016lx r14 %016lx r15 %016lx", f->r12, f->r13, f->r14, f->r15);
-    log_error("crash", "cr0 %lx cr2 %lx cr3 %lx cr4 %lx rflags %lx", cr_read(0), cr_read(2), cr_read(3),
-              cr_read(4), f->rflags);
+    log_error("crash", "r12 %016lx r13 %016lx r14 %016lx r15 %016lx", f->r12, f->r13, f->r14,
+              f->r15);
+    log_error("crash", "cr0 %lx cr2 %lx cr3 %lx cr4 %lx rflags %lx", cr_read(0), cr_read(2),
+              cr_read(3), cr_read(4), f->rflags);
 }
 
-/* Return addresses by their look: what on the stack points into the code. Some are left over from calls
- * that have ended; but no chain of frames has to be whole, and generated code keeps none. */
+/* Return addresses by their look: what on the stack points into the code. Some are left over from
+ * calls that have ended; but no chain of frames has to be whole, and generated code keeps none. */
 static void report_callers(const struct trap_frame *frame)
 {
     char buffer[LOG_LINE_MAX];
@@ -182,7 +196,10 @@ void panic(const char *file, int line, const char *what)
 }
 
 /* The compiler calls it when a function's canary has changed. */
-void __stack_chk_fail(void) { panic(__FILE__, __LINE__, "stack canary intact"); }
+void __stack_chk_fail(void)
+{
+    panic(__FILE__, __LINE__, "stack canary intact");
+}
 
 /* ---- what entry.S calls ---- */
 

@@ -1,22 +1,22 @@
 /*
  * vm.c: the page tables after the loader: rights of pages, device memory, generated code, guards.
- * W^X holds for every address: code is written while its pages are not executable. Must not know who
- * owns a page. Follows: AMD64 volume 2, 5.3 (paging), 7.8 (page attribute table).
+ * W^X holds for every address: code is written while its pages are not executable. Must not know
+ * who owns a page. Follows: AMD64 volume 2, 5.3 (paging), 7.8 (page attribute table).
  */
 #include "kernel/kernel.h"
 
-#define PRESENT (1ull << 0)
-#define WRITE (1ull << 1)
+#define PRESENT       (1ull << 0)
+#define WRITE         (1ull << 1)
 #define WRITE_THROUGH (1ull << 3)
 #define CACHE_DISABLE (1ull << 4)
-#define LARGE (1ull << 7)
-#define PAT_SMALL (1ull << 7) /* the PAT bit of a 4 KiB page, where a large one has LARGE */
-#define PAT_LARGE (1ull << 12)
-#define NO_EXECUTE (1ull << 63)
-#define ADDRESS 0x000ffffffffff000ull
-#define DEVICE_LOW 0xffffc00000000000ull
-#define KERNEL_HALF 256u /* first entry of the root table above 2^47 */
-#define LARGE_BYTES (2 * MIB)
+#define LARGE         (1ull << 7)
+#define PAT_SMALL     (1ull << 7) /* the PAT bit of a 4 KiB page, where a large one has LARGE */
+#define PAT_LARGE     (1ull << 12)
+#define NO_EXECUTE    (1ull << 63)
+#define ADDRESS       0x000ffffffffff000ull
+#define DEVICE_LOW    0xffffc00000000000ull
+#define KERNEL_HALF   256u /* first entry of the root table above 2^47 */
+#define LARGE_BYTES   (2 * MIB)
 
 static struct {
     u64 *root;
@@ -40,9 +40,15 @@ extern u8 boot_stack_guard[];
 
 /* ---- walking ---- */
 
-static u64 *table_at(u64 entry) { return (u64 *)(HANDOFF_DIRECT_MAP + (entry & ADDRESS)); }
+static u64 *table_at(u64 entry)
+{
+    return (u64 *)(HANDOFF_DIRECT_MAP + (entry & ADDRESS));
+}
 
-static void forget(u64 virtual) { __asm__ volatile("invlpg (%0)" : : "r"(virtual) : "memory"); }
+static void forget(u64 virtual)
+{
+    __asm__ volatile("invlpg (%0)" : : "r"(virtual) : "memory");
+}
 
 /* A large page becomes 512 smaller ones with the same rights. */
 static bool split(u64 *entry, u32 level)
@@ -59,7 +65,8 @@ static bool split(u64 *entry, u32 level)
     return true;
 }
 
-/* The entry of `level` for an address, tables made and large pages split on the way. NULL: no memory. */
+/* The entry of `level` for an address, tables made and large pages split on the way. NULL: no
+ * memory. */
 static u64 *entry_at(u64 virtual, u32 level)
 {
     u64 *table = vm.root;
@@ -132,7 +139,8 @@ void *vm_map_device(paddr from, u64 bytes, enum vm_cache cache)
     u64 flags = access_flags[VM_WRITE] | cache_flags[cache];
     u64 physical = from.v & ~(PAGE_BYTES - 1), end = round_up(from.v + bytes, PAGE_BYTES);
     u64 at = vm.device_next;
-    if (end - physical >= LARGE_BYTES) /* same place in a 2 MiB page as in physical memory: big pages */
+    if (end - physical >=
+        LARGE_BYTES) /* same place in a 2 MiB page as in physical memory: big pages */
         at = round_up(at, LARGE_BYTES) + physical % LARGE_BYTES;
     void *window = (void *)(at + from.v % PAGE_BYTES);
 
@@ -164,7 +172,10 @@ u8 *vm_stack(usize bytes)
 
 /* ---- generated code ---- */
 
-void *code_alloc(usize bytes) { return pages_alloc(bytes); }
+void *code_alloc(usize bytes)
+{
+    return pages_alloc(bytes);
+}
 
 err code_seal(void *code, usize bytes)
 {

@@ -1,21 +1,28 @@
 /*
- * describe.c: one line of the boot log per function, as lspci would say it. Knows class names, no ids.
- * Follows: PCI Code and ID Assignment 1.11, chapter 1.
+ * describe.c: one line of the boot log per function, as lspci would say it. Knows class names, no
+ * ids. Follows: PCI Code and ID Assignment 1.11, chapter 1.
  */
 #include "pci/pci.h"
 
 #define ANY 0xffu
 
-static const struct { u8 class_code, subclass; const char *name; } classes[] = {
+static const struct {
+    u8 class_code, subclass;
+    const char *name;
+} classes[] = {
     // clang-format off
-    {0x01, 0x06, "SATA controller"},  {0x01, 0x08, "NVMe controller"},   {0x01, ANY,  "storage controller"},
-    {0x02, 0x00, "Ethernet"},         {0x02, ANY,  "network controller"}, {0x03, 0x00, "VGA display"},
-    {0x03, ANY,  "display"},          {0x04, ANY,  "multimedia"},        {0x05, ANY,  "memory controller"},
-    {0x06, 0x00, "host bridge"},      {0x06, 0x01, "ISA bridge"},        {0x06, 0x04, "PCI bridge"},
-    {0x06, ANY,  "bridge"},           {0x07, ANY,  "communication"},     {0x08, 0x06, "IOMMU"},
-    {0x08, ANY,  "system peripheral"}, {0x0c, 0x03, "USB controller"},   {0x0c, 0x05, "SMBus"},
-    {0x0c, ANY,  "serial bus"},       {0x0d, ANY,  "wireless"},          {0x10, ANY,  "encryption"},
-    {0x11, ANY,  "signal processing"}, {0x12, ANY, "accelerator"},       {0xff, ANY,  "unassigned class"},
+    {0x01, 0x06, "SATA controller"},   {0x01, 0x08, "NVMe controller"},
+    {0x01, ANY, "storage controller"}, {0x02, 0x00, "Ethernet"},
+    {0x02, ANY, "network controller"}, {0x03, 0x00, "VGA display"},
+    {0x03, ANY, "display"},            {0x04, ANY, "multimedia"},
+    {0x05, ANY, "memory controller"},  {0x06, 0x00, "host bridge"},
+    {0x06, 0x01, "ISA bridge"},        {0x06, 0x04, "PCI bridge"},
+    {0x06, ANY, "bridge"},             {0x07, ANY, "communication"},
+    {0x08, 0x06, "IOMMU"},             {0x08, ANY, "system peripheral"},
+    {0x0c, 0x03, "USB controller"},    {0x0c, 0x05, "SMBus"},
+    {0x0c, ANY, "serial bus"},         {0x0d, ANY, "wireless"},
+    {0x10, ANY, "encryption"},         {0x11, ANY, "signal processing"},
+    {0x12, ANY, "accelerator"},        {0xff, ANY, "unassigned class"},
     // clang-format on
 };
 
@@ -47,7 +54,8 @@ static void put_link(struct text *out, const struct pci_dev *dev)
         return;
     u32 can = mmio_read32(&dev->config, at + 12u), is = mmio_read16(&dev->config, at + 18u);
     if (is & 0x3f0)
-        text_fmt(out, ", link gen%u x%u of gen%u x%u", is & 15, is >> 4 & 63, can & 15, can >> 4 & 63);
+        text_fmt(out, ", link gen%u x%u of gen%u x%u", is & 15, is >> 4 & 63, can & 15,
+                 can >> 4 & 63);
 }
 
 void pci_describe(const struct pci_dev *dev)

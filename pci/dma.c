@@ -1,6 +1,6 @@
 /*
- * dma.c: memory that devices reach: whole pages of RAM at their physical address. An IOMMU would stand
- * here, and nowhere else.
+ * dma.c: memory that devices reach: whole pages of RAM at their physical address. An IOMMU would
+ * stand here, and nowhere else.
  */
 #include "pci/pci.h"
 

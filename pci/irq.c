@@ -1,23 +1,23 @@
 /*
- * irq.c: message-signalled interrupts: MSI-X entries, or one MSI message. Every entry is masked until a
- * driver asks for it. Follows: PCI Express Base 5.0, 7.7.1 (MSI), 7.7.2 (MSI-X); Intel SDM volume 3,
- * 11.11 (message address and data).
+ * irq.c: message-signalled interrupts: MSI-X entries, or one MSI message. Every entry is masked
+ * until a driver asks for it. Follows: PCI Express Base 5.0, 7.7.1 (MSI), 7.7.2 (MSI-X); Intel SDM
+ * volume 3, 11.11 (message address and data).
  */
 #include "pci/pci.h"
 
 #include "kernel/kernel.h"
 
-#define CAP_MSI 0x05u
-#define CAP_MSIX 0x11u
+#define CAP_MSI         0x05u
+#define CAP_MSIX        0x11u
 #define CONFIG_CAPS_END 256u
 
-#define MSI_64 0x80u
-#define MSI_MASKS 0x100u
-#define MSI_ON 1u
-#define MSI_MANY 0x70u
-#define MSIX_ON 0x8000u
+#define MSI_64          0x80u
+#define MSI_MASKS       0x100u
+#define MSI_ON          1u
+#define MSI_MANY        0x70u
+#define MSIX_ON         0x8000u
 #define MSIX_ALL_MASKED 0x4000u
-#define MSIX_COUNT 0x7ffu
+#define MSIX_COUNT      0x7ffu
 
 enum msix_entry { ENTRY_ADDRESS = 0, ENTRY_DATA = 8, ENTRY_CONTROL = 12, ENTRY_BYTES = 16 };
 
@@ -50,7 +50,8 @@ static err open_table(struct pci_dev *dev, u16 at)
 
     TRY(pci_map_bar(dev, where & 7, &bar));
     if (offset > bar.bytes || bytes > bar.bytes - offset) {
-        log_error(dev->name, "MSI-X: want a table inside BAR %u of %lu bytes, saw %u entries at %lx",
+        log_error(dev->name,
+                  "MSI-X: want a table inside BAR %u of %lu bytes, saw %u entries at %lx",
                   where & 7, bar.bytes, entries, offset);
         return E_FORMAT;
     }

@@ -1,35 +1,42 @@
 /*
- * pci.c: the walk over the bus: functions, sizes of their BARs, capabilities, and addresses for what
- * the firmware has left without. Everything a device says is checked: it may be broken or hostile.
- * Must not know a driver. Follows: PCI Express Base 5.0, 7.5 (config space), 6.6.2 (function reset);
- * PCI Local Bus 3.0, 6.2.5.1 (sizing); PCI-to-PCI Bridge 1.2, 3.2.5 (windows).
+ * pci.c: the walk over the bus: functions, sizes of their BARs, capabilities, and addresses for
+ * what the firmware has left without. Everything a device says is checked: it may be broken or
+ * hostile. Must not know a driver. Follows: PCI Express Base 5.0, 7.5 (config space), 6.6.2
+ * (function reset); PCI Local Bus 3.0, 6.2.5.1 (sizing); PCI-to-PCI Bridge 1.2, 3.2.5 (windows).
  */
 #include "pci/pci.h"
 
 #include "kernel/kernel.h"
 
 #define DEVICES_PER_BUS 32u
-#define FUNCTIONS_MAX 8u
-#define CONFIG_BYTES 4096u
-#define CAPS_MAX 48u      /* (256 - 64) / 4: more steps are a loop */
-#define EXT_CAPS_MAX 480u /* (4096 - 256) / 8 */
-#define RESET_WAIT_MS 100u
+#define FUNCTIONS_MAX   8u
+#define CONFIG_BYTES    4096u
+#define CAPS_MAX        48u  /* (256 - 64) / 4: more steps are a loop */
+#define EXT_CAPS_MAX    480u /* (4096 - 256) / 8 */
+#define RESET_WAIT_MS   100u
 #define RESET_ANSWER_MS 1000u
 
 enum config_offset {
-    C_VENDOR = 0, C_COMMAND = 4, C_CLASS = 8, C_HEADER = 14, C_BAR = 16, C_BUSES = 24,
-    C_SUBSYSTEM = 44, C_CAPS = 52, C_EXT_CAPS = 256,
+    C_VENDOR = 0,
+    C_COMMAND = 4,
+    C_CLASS = 8,
+    C_HEADER = 14,
+    C_BAR = 16,
+    C_BUSES = 24,
+    C_SUBSYSTEM = 44,
+    C_CAPS = 52,
+    C_EXT_CAPS = 256,
 };
 
-#define COMMAND_IO 1u
-#define COMMAND_MEMORY 2u
-#define COMMAND_MASTER 4u
-#define COMMAND_NO_INTX 0x400u
-#define STATUS_HAS_CAPS 0x10u
-#define EXPRESS_DEVICE_CAPS 4u
+#define COMMAND_IO             1u
+#define COMMAND_MEMORY         2u
+#define COMMAND_MASTER         4u
+#define COMMAND_NO_INTX        0x400u
+#define STATUS_HAS_CAPS        0x10u
+#define EXPRESS_DEVICE_CAPS    4u
 #define EXPRESS_DEVICE_CONTROL 8u
-#define EXPRESS_CAN_RESET (1u << 28)
-#define EXPRESS_RESET (1u << 15)
+#define EXPRESS_CAN_RESET      (1u << 28)
+#define EXPRESS_RESET          (1u << 15)
 
 /* ---- capabilities ---- */
 
@@ -68,7 +75,10 @@ u16 pci_find_ext_cap(const struct pci_dev *dev, u16 cap)
 
 /* ---- BARs ---- */
 
-static u64 bar_at(u32 idx) { return C_BAR + 4 * idx; }
+static u64 bar_at(u32 idx)
+{
+    return C_BAR + 4 * idx;
+}
 
 /* What the writable bits of a BAR say about its size; decoding is off meanwhile. */
 static u32 probe(const struct pci_dev *dev, u32 idx, u32 value)
@@ -132,13 +142,22 @@ void pci_write_bar(const struct pci_dev *dev, u32 idx)
 
 /* ---- the walk ---- */
 
-static bool function_config(const struct pci_ecam *ecam, u8 *window, u8 bus, u8 device, u8 function,
-                            struct mmio *config)
+/* One window while it is walked. */
+struct walk {
+    struct pci_bus *bus;
+    const struct pci_ecam *ecam;
+    u8 *window; /* mapped; NULL with a device model */
+};
+
+static bool function_config(const struct walk *walk, struct pci_dev *dev)
 {
+    const struct pci_ecam *ecam = walk->ecam;
+    u64 at =
+        (u64)(dev->bus - ecam->bus_first) << 20 | (u64)dev->device << 15 | (u64)dev->function << 12;
+
     if (ecam->function)
-        return ecam->function(ecam->ctx, bus, device, function, config);
-    u64 at = (u64)(bus - ecam->bus_first) << 20 | (u64)device << 15 | (u64)function << 12;
-    *config = (struct mmio){.base = window + at, .bytes = CONFIG_BYTES};
+        return ecam->function(ecam->ctx, dev->bus, dev->device, dev->function, &dev->config);
+    dev->config = (struct mmio){.base = walk->window + at, .bytes = CONFIG_BYTES};
     return true;
 }
 
@@ -183,19 +202,17 @@ static bool add_function(struct pci_bus *bus, struct pci_dev *place)
     return true;
 }
 
-static void walk_device(struct pci_bus *bus, const struct pci_ecam *ecam, u8 *window, u8 number, u8 device)
+static void walk_device(const struct walk *walk, u8 number, u8 device)
 {
+    struct pci_bus *bus = walk->bus;
     u32 functions = 1;
 
-    for (u8 f = 0; f < functions; f++) {
-        struct mmio config;
-        if (bus->dev_count == PCI_DEVICES_MAX ||
-            !function_config(ecam, window, number, device, f, &config))
-            continue;
+    for (u8 f = 0; f < functions && bus->dev_count < PCI_DEVICES_MAX; f++) {
         struct pci_dev *place = &bus->dev[bus->dev_count];
-        *place = (struct pci_dev){.segment = ecam->segment, .bus = number, .device = device,
-                                  .function = f, .config = config};
-        if (add_function(bus, place) && f == 0 && mmio_read8(&config, C_HEADER) & 0x80)
+        *place = (struct pci_dev){
+            .segment = walk->ecam->segment, .bus = number, .device = device, .function = f};
+        if (function_config(walk, place) && add_function(bus, place) && f == 0 &&
+            mmio_read8(&place->config, C_HEADER) & 0x80)
             functions = FUNCTIONS_MAX;
     }
 }
@@ -208,21 +225,25 @@ static bool is_linked(const struct pci_bus *bus, u32 number)
     return false;
 }
 
-/* Machines with several roots do not link them by bridges, so every bus number is tried; but one that
- * nothing leads to counts as empty when there is no device 0 (8,000 reads take 20 ms in QEMU). */
+/* Machines with several roots do not link them by bridges, so every bus number is tried; but one
+ * that nothing leads to counts as empty when there is no device 0 (8,000 reads take 20 ms in QEMU).
+ */
 static err walk_window(struct pci_bus *bus, const struct pci_ecam *ecam)
 {
     u64 bytes = (u64)(ecam->bus_last - ecam->bus_first + 1) << 20;
-    u8 *window = ecam->function ? NULL : vm_map_device((paddr){ecam->base}, bytes, VM_UNCACHED);
+    struct walk walk = {bus, ecam, NULL};
 
-    if (!window && !ecam->function)
+    if (!ecam->function)
+        walk.window = vm_map_device((paddr){ecam->base}, bytes, VM_UNCACHED);
+    if (!walk.window && !ecam->function)
         return E_NOMEM;
     for (u32 number = ecam->bus_first; number <= ecam->bus_last; number++) {
         u32 before = bus->dev_count;
         bool known = number == ecam->bus_first || is_linked(bus, number);
-        walk_device(bus, ecam, window, (u8)number, 0);
-        for (u8 device = 1; device < DEVICES_PER_BUS && (known || bus->dev_count > before); device++)
-            walk_device(bus, ecam, window, (u8)number, device);
+        walk_device(&walk, (u8)number, 0);
+        for (u8 device = 1; device < DEVICES_PER_BUS && (known || bus->dev_count > before);
+             device++)
+            walk_device(&walk, (u8)number, device);
     }
     if (bus->dev_count == PCI_DEVICES_MAX)
         log_warn("pci", "more than %u functions: the rest is left out", PCI_DEVICES_MAX);
@@ -233,7 +254,8 @@ err pci_start(struct pci_bus *bus, const struct pci_ecam *ecam, u32 ecam_count)
 {
     for (u32 i = 0; i < ecam_count; i++) {
         if (ecam[i].bus_last < ecam[i].bus_first) {
-            log_warn("pci", "window %u: buses %u to %u make no sense", i, ecam[i].bus_first, ecam[i].bus_last);
+            log_warn("pci", "window %u: buses %u to %u make no sense", i, ecam[i].bus_first,
+                     ecam[i].bus_last);
             continue;
         }
         TRY(walk_window(bus, &ecam[i]));
@@ -254,7 +276,8 @@ struct pci_dev *pci_find(struct pci_bus *bus, const struct pci_dev *after, u16 v
     return NULL;
 }
 
-struct pci_dev *pci_find_class(struct pci_bus *bus, const struct pci_dev *after, u8 class_code, u8 subclass)
+struct pci_dev *pci_find_class(struct pci_bus *bus, const struct pci_dev *after, u8 class_code,
+                               u8 subclass)
 {
     for (u32 i = after ? (u32)(after - bus->dev) + 1 : 0; i < bus->dev_count; i++)
         if (bus->dev[i].class_code == class_code && bus->dev[i].subclass == subclass)
@@ -279,7 +302,8 @@ void pci_enable(struct pci_dev *dev, bool bus_master)
 {
     u16 command = mmio_read16(&dev->config, C_COMMAND);
 
-    command = (u16)((command & ~COMMAND_MASTER) | COMMAND_MEMORY | (bus_master ? COMMAND_MASTER : 0));
+    command =
+        (u16)((command & ~COMMAND_MASTER) | COMMAND_MEMORY | (bus_master ? COMMAND_MASTER : 0));
     mmio_write16(&dev->config, C_COMMAND, command);
 }
 

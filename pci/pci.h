@@ -1,7 +1,8 @@
 /*
- * pci.h: the bus as drivers see it: found devices, BARs as bounded `struct mmio`, capabilities, vectors, DMA memory.
- * Knows no driver. All device access goes through one ops table, so a driver runs unchanged on silicon, in QEMU and in a
- * host test linked with a device model. Facts: PCI Express Base 5.0 chapter 7, PCI Firmware 3.3 section 4.1 (MCFG).
+ * pci.h: the bus as drivers see it: found devices, BARs as bounded `struct mmio`, capabilities,
+ * vectors, DMA memory. Knows no driver. All device access goes through one ops table, so a driver
+ * runs unchanged on silicon, in QEMU and in a host test linked with a device model. Facts: PCI
+ * Express Base 5.0 chapter 7, PCI Firmware 3.3 section 4.1 (MCFG).
  */
 #ifndef NOHOST_PCI_H
 #define NOHOST_PCI_H
@@ -9,15 +10,19 @@
 #include "kernel/base.h"
 
 /* What a device is told: never a CPU address. */
-typedef struct { u64 v; } busaddr;
+typedef struct {
+    u64 v;
+} busaddr;
 
-/* How registers are reached. `ctx` is the implementation's. Offsets are in bytes, naturally aligned, width 1, 2, 4 or 8. */
+/* How registers are reached. `ctx` is the implementation's. Offsets are in bytes, naturally
+ * aligned, width 1, 2, 4 or 8. */
 struct mmio_ops {
     u64 (*read)(void *ctx, u64 offset, u32 width);
     void (*write)(void *ctx, u64 offset, u32 width, u64 value);
 };
 
-/* A bounded window of registers. `base` is set when plain volatile access will do (silicon, QEMU), else ops are used. */
+/* A bounded window of registers. `base` is set when plain volatile access will do (silicon, QEMU),
+ * else ops are used. */
 struct mmio {
     volatile u8 *base;
     u64 bytes;
@@ -37,7 +42,7 @@ static inline void mmio_write64(const struct mmio *m, u64 offset, u64 value);
 /* A part of a window. CHECKs that it lies inside. */
 static inline struct mmio mmio_part(const struct mmio *m, u64 offset, u64 bytes);
 
-#define PCI_BARS_MAX 6u
+#define PCI_BARS_MAX    6u
 #define PCI_DEVICES_MAX 256u
 #define PCI_VECTORS_MAX 32u /* that one device may use */
 
@@ -55,8 +60,8 @@ struct pci_dev {
     bool is_bridge;
     u8 secondary, subordinate; /* bridges */
     struct pci_bar bar[PCI_BARS_MAX];
-    struct mmio config; /* 4096 bytes of ECAM */
-    struct mmio msix;   /* the vector table, once a vector is on */
+    struct mmio config;         /* 4096 bytes of ECAM */
+    struct mmio msix;           /* the vector table, once a vector is on */
     u8 vector[PCI_VECTORS_MAX]; /* of the CPU; 0: off */
     struct pci_bus *home;
 };
@@ -73,16 +78,20 @@ struct pci_ecam {
     u64 base; /* physical */
     u16 segment;
     u8 bus_first, bus_last;
-    /* A device model's config space of one function (false: none); NULL on silicon, where `base` is mapped. */
+    /* A device model's config space of one function (false: none); NULL on silicon, where `base` is
+     * mapped. */
     bool (*function)(void *ctx, u8 bus, u8 device, u8 function, struct mmio *config);
     void *ctx;
 };
 
-/* Walks every window, sizes BARs, assigns bridge windows and BARs that firmware left empty, logs lspci-like lines. */
+/* Walks every window, sizes BARs, assigns bridge windows and BARs that firmware left empty, logs
+ * lspci-like lines. */
 err pci_start(struct pci_bus *bus, const struct pci_ecam *ecam, u32 ecam_count);
-/* Next device with these ids after `after` (NULL: first); NULL when there is none. id 0xffff: any of the vendor. */
+/* Next device with these ids after `after` (NULL: first); NULL when there is none. id 0xffff: any
+ * of the vendor. */
 struct pci_dev *pci_find(struct pci_bus *bus, const struct pci_dev *after, u16 vendor, u16 id);
-struct pci_dev *pci_find_class(struct pci_bus *bus, const struct pci_dev *after, u8 class_code, u8 subclass);
+struct pci_dev *pci_find_class(struct pci_bus *bus, const struct pci_dev *after, u8 class_code,
+                               u8 subclass);
 /* Maps a memory BAR uncached. E_NOTFOUND, E_RANGE. */
 err pci_map_bar(struct pci_dev *dev, u32 bar, struct mmio *out);
 /* Offset of a capability in config space, 0 when absent. `after` 0: first. */
@@ -97,7 +106,7 @@ err pci_reset_function(struct pci_dev *dev);
 
 /* Vectors available: MSI-X entries (at most PCI_VECTORS_MAX), else 1 with MSI, else 0. */
 u32 pci_vectors(const struct pci_dev *dev);
-/* Routes vector `idx` to handler(ctx) and unmasks it. E_UNSUPPORTED, E_LIMIT (no CPU vector left). */
+/* Routes vector `idx` to handler(ctx) and unmasks it. E_UNSUPPORTED, E_LIMIT (none left). */
 err pci_vector_on(struct pci_dev *dev, u32 idx, void (*handler)(void *ctx), void *ctx);
 void pci_vector_off(struct pci_dev *dev, u32 idx);
 
@@ -113,9 +122,18 @@ struct dma {
 err dma_alloc(struct pci_dev *dev, usize bytes, usize align, struct dma *out);
 void dma_free(struct pci_dev *dev, struct dma *dma);
 /* All earlier writes are seen before all later ones, by devices too. */
-static inline void dma_wmb(void) { __asm__ volatile("sfence" ::: "memory"); }
-static inline void dma_rmb(void) { __asm__ volatile("lfence" ::: "memory"); }
-static inline void dma_mb(void) { __asm__ volatile("mfence" ::: "memory"); }
+static inline void dma_wmb(void)
+{
+    __asm__ volatile("sfence" ::: "memory");
+}
+static inline void dma_rmb(void)
+{
+    __asm__ volatile("lfence" ::: "memory");
+}
+static inline void dma_mb(void)
+{
+    __asm__ volatile("mfence" ::: "memory");
+}
 
 /* ---- watchdog.c: resets a machine whose event loop has stopped turning ---- */
 
@@ -137,21 +155,21 @@ void pci_describe(const struct pci_dev *dev);
 
 /* ---- mmio inlines ---- */
 
-#define MMIO_ACCESS(bits)                                                                     \
-    static inline u##bits mmio_read##bits(const struct mmio *m, u64 offset)                   \
-    {                                                                                         \
-        CHECK(offset + bits / 8 <= m->bytes);                                                 \
-        if (m->base)                                                                          \
-            return *(volatile u##bits *)(m->base + offset);                                   \
-        return (u##bits)m->ops->read(m->ctx, offset, bits / 8);                               \
-    }                                                                                         \
-    static inline void mmio_write##bits(const struct mmio *m, u64 offset, u##bits value)      \
-    {                                                                                         \
-        CHECK(offset + bits / 8 <= m->bytes);                                                 \
-        if (m->base)                                                                          \
-            *(volatile u##bits *)(m->base + offset) = value;                                  \
-        else                                                                                  \
-            m->ops->write(m->ctx, offset, bits / 8, value);                                   \
+#define MMIO_ACCESS(bits)                                                                          \
+    static inline u##bits mmio_read##bits(const struct mmio *m, u64 offset)                        \
+    {                                                                                              \
+        CHECK(offset + bits / 8 <= m->bytes);                                                      \
+        if (m->base)                                                                               \
+            return *(volatile u##bits *)(m->base + offset);                                        \
+        return (u##bits)m->ops->read(m->ctx, offset, bits / 8);                                    \
+    }                                                                                              \
+    static inline void mmio_write##bits(const struct mmio *m, u64 offset, u##bits value)           \
+    {                                                                                              \
+        CHECK(offset + bits / 8 <= m->bytes);                                                      \
+        if (m->base)                                                                               \
+            *(volatile u##bits *)(m->base + offset) = value;                                       \
+        else                                                                                       \
+            m->ops->write(m->ctx, offset, bits / 8, value);                                        \
     }
 
 MMIO_ACCESS(8)

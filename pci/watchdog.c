@@ -1,19 +1,19 @@
 /*
- * watchdog.c: one hardware timer that resets the machine unless it is fed. Must not know who feeds it.
- * Follows: Intel 6300ESB data sheet, chapter 16 (watchdog timer).
+ * watchdog.c: one hardware timer that resets the machine unless it is fed. Must not know who feeds
+ * it. Follows: Intel 6300ESB data sheet, chapter 16 (watchdog timer).
  */
 #include "pci/pci.h"
 
 #define VENDOR_INTEL 0x8086u
-#define ID_6300ESB 0x25abu
+#define ID_6300ESB   0x25abu
 
 enum esb_config { ESB_CONFIG = 0x60, ESB_LOCK = 0x68 };
 enum esb_register { ESB_TIMER1 = 0x00, ESB_TIMER2 = 0x04, ESB_RELOAD = 0x0c };
 #define CONFIG_RESET_1KHZ 0x0003u /* no interrupt in between, slow clock, reset at the end */
-#define LOCK_ENABLE 0x02u
-#define RELOAD_FEED 0x100u
-#define TICKS_PER_S 1000u
-#define PRELOAD_MAX 0xfffffu
+#define LOCK_ENABLE       0x02u
+#define RELOAD_FEED       0x100u
+#define TICKS_PER_S       1000u
+#define PRELOAD_MAX       0xfffffu
 
 /* Each of the timer registers opens for one write after these two. */
 static void unlock(struct watchdog *watchdog)
@@ -25,7 +25,8 @@ static void unlock(struct watchdog *watchdog)
 err watchdog_start(struct pci_bus *bus, u32 timeout_s, struct watchdog *watchdog)
 {
     struct pci_dev *dev = pci_find(bus, NULL, VENDOR_INTEL, ID_6300ESB);
-    u32 half = min_u32(timeout_s * TICKS_PER_S / 2, PRELOAD_MAX); /* two stages, one after the other */
+    u32 half =
+        min_u32(timeout_s * TICKS_PER_S / 2, PRELOAD_MAX); /* two stages, one after the other */
 
     *watchdog = (struct watchdog){};
     if (!dev || !timeout_s)

@@ -23,9 +23,10 @@ TEST(kernel_conf_defaults)
 
 TEST(kernel_conf_reads_every_form_of_a_line)
 {
-    struct config c = read(STR("\xef\xbb\xbf# a comment\r\n\r\n  HostName=box1 # name\r\nport = 8080\n"
-                               "api_key = first-key-1\napi_key=second-key\nip = DHCP\nmodel=a/b.gguf\n"
-                               "log_level = Debug\nkernel = other.elf\nfile = x.bin\ndns=10.0.2.3"));
+    struct config c =
+        read(STR("\xef\xbb\xbf# a comment\r\n\r\n  HostName=box1 # name\r\nport = 8080\n"
+                 "api_key = first-key-1\napi_key=second-key\nip = DHCP\nmodel=a/b.gguf\n"
+                 "log_level = Debug\nkernel = other.elf\nfile = x.bin\ndns=10.0.2.3"));
 
     EXPECT_STR(c.hostname, STR("box1"));
     EXPECT_STR(c.api_key[0], STR("first-key-1"));

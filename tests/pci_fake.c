@@ -1,5 +1,6 @@
 /*
- * pci_fake.c: config spaces as PCI Express Base 5.0, 7.5, describes them, with switches to misbehave.
+ * pci_fake.c: config spaces as PCI Express Base 5.0, 7.5, describes them, with switches to
+ * misbehave.
  */
 #include "tests/pci_fake.h"
 
@@ -24,8 +25,14 @@ void *pages_alloc_aligned(usize bytes, usize align)
     return align <= PAGE_BYTES ? pages_alloc(bytes) : NULL;
 }
 
-paddr vm_physical(const void *ptr) { return (paddr){(usize)ptr}; }
-u64 irq_message_address(void) { return 0xfee01000; }
+paddr vm_physical(const void *ptr)
+{
+    return (paddr){(usize)ptr};
+}
+u64 irq_message_address(void)
+{
+    return 0xfee01000;
+}
 
 err irq_take(void (*handler)(void *ctx), void *ctx, u8 *vector)
 {
@@ -113,7 +120,8 @@ struct fake_bus *fake_bus_new(void)
     memset(&fake, 0, sizeof(fake));
     memset(fake_bar_bytes, 0, sizeof(fake_bar_bytes));
     fake_vectors_taken = 0;
-    fake.ecam = (struct pci_ecam){.base = 0xe0000000, .bus_last = 255, .function = find_function, .ctx = &fake};
+    fake.ecam = (struct pci_ecam){
+        .base = 0xe0000000, .bus_last = 255, .function = find_function, .ctx = &fake};
     return &fake;
 }
 
@@ -126,7 +134,8 @@ struct fake_function *fake_add(struct fake_bus *fake, u8 bus, u8 device, u8 func
     f->device = device;
     f->function = function;
     fake_put(f, 0, 4, ids);
-    fake_put(f, 4, 2, 7); /* as firmware leaves a device that it has used: decoding, bus mastering */
+    fake_put(f, 4, 2,
+             7); /* as firmware leaves a device that it has used: decoding, bus mastering */
     return f;
 }
 
@@ -147,4 +156,7 @@ void fake_bridge(struct fake_function *f, u8 secondary, u8 subordinate, u16 base
     fake_put(f, 38, 2, 1);
 }
 
-err fake_start(struct fake_bus *fake) { return pci_start(&fake->bus, &fake->ecam, 1); }
+err fake_start(struct fake_bus *fake)
+{
+    return pci_start(&fake->bus, &fake->ecam, 1);
+}

@@ -1,6 +1,6 @@
 /*
- * pci_fake.h: a bus of make-believe functions for the tests of pci/: config spaces that answer sizing
- * and can lie, and the few services of the kernel that the room uses.
+ * pci_fake.h: a bus of make-believe functions for the tests of pci/: config spaces that answer
+ * sizing and can lie, and the few services of the kernel that the room uses.
  */
 #ifndef NOHOST_TESTS_PCI_FAKE_H
 #define NOHOST_TESTS_PCI_FAKE_H

@@ -4,7 +4,10 @@
 #include "tests/pci_fake.h"
 #include "tests/test.h"
 
-static void nothing(void *ctx) { (void)ctx; }
+static void nothing(void *ctx)
+{
+    (void)ctx;
+}
 
 static u32 table_word(u32 entry, u32 word)
 {
@@ -49,8 +52,10 @@ TEST(pci_msix_entries_are_masked_until_asked_for)
 
 TEST(pci_msix_tables_outside_the_bar_are_refused)
 {
-    static const struct { u16 entries; u32 where; } bad[] = {
-        {0x7ff, 0x800}, {3, 0xff8}, {3, 0xfffffff8}, {3, 1}, {3, 6}, {3, 7}};
+    static const struct {
+        u16 entries;
+        u32 where;
+    } bad[] = {{0x7ff, 0x800}, {3, 0xff8}, {3, 0xfffffff8}, {3, 1}, {3, 6}, {3, 7}};
 
     for (u32 i = 0; i < ARRAY_LEN(bad); i++) {
         struct fake_function *f;
@@ -72,7 +77,8 @@ TEST(pci_msi_32_and_64_bits)
         EXPECT_OK(pci_vector_on(dev, 0, nothing, NULL));
         EXPECT_EQ(fake_get(f, 0x44, 4), 0xfee01000);
         EXPECT_EQ(fake_get(f, wide ? 0x4c : 0x48, 2), 0x30);
-        EXPECT_EQ(fake_get(f, 0x42, 2) & 0x71, 1); /* on, and one message of the many it was set to */
+        EXPECT_EQ(fake_get(f, 0x42, 2) & 0x71,
+                  1); /* on, and one message of the many it was set to */
         pci_vector_off(dev, 0);
         EXPECT(!(fake_get(f, 0x42, 2) & 1) && fake_vectors_taken == 0);
     }

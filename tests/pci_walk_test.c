@@ -1,5 +1,6 @@
 /*
- * pci_walk_test.c: the walk, BAR sizes, capabilities and reset, on devices that behave and that lie.
+ * pci_walk_test.c: the walk, BAR sizes, capabilities and reset, on devices that behave and that
+ * lie.
  */
 #include "tests/pci_fake.h"
 #include "tests/test.h"
@@ -21,12 +22,15 @@ TEST(pci_walk_finds_functions_behind_bridges_and_other_roots)
     EXPECT_STR(str_of(fake->bus.dev[1].name), STR("00:03.5"));
     EXPECT(pci_find(&fake->bus, NULL, 0x1af4, 0x1041)->bus == 9);
     EXPECT(pci_find(&fake->bus, NULL, 0x1022, 0xffff)->device == 0);
-    EXPECT(pci_find(&fake->bus, pci_find(&fake->bus, NULL, 0x1022, 0xffff), 0x1022, 0xffff)->device == 7);
+    EXPECT(
+        pci_find(&fake->bus, pci_find(&fake->bus, NULL, 0x1022, 0xffff), 0x1022, 0xffff)->device ==
+        7);
     EXPECT(pci_find(&fake->bus, NULL, 0x8086, 0x00ff) == NULL);
     EXPECT(pci_find_class(&fake->bus, NULL, 6, 4)->secondary == 9);
 }
 
-/* No device but a bridge may reach memory before its driver says so; sizing leaves BARs as they were. */
+/* No device but a bridge may reach memory before its driver says so; sizing leaves BARs as they
+ * were. */
 TEST(pci_walk_sizes_bars_and_turns_bus_masters_off)
 {
     struct fake_bus *fake = fake_bus_new();
@@ -97,7 +101,8 @@ TEST(pci_walk_bounds_capability_lists)
     cap(f, 0x40, 9, 0x50);
     cap(f, 0x50, 9, 0x60);
     cap(f, 0x60, 5, 0x40);
-    for (u32 at = 256; at < 4096; at += 4) /* every extended one points at the next, the last at the first */
+    for (u32 at = 256; at < 4096;
+         at += 4) /* every extended one points at the next, the last at the first */
         fake_put(f, at, 4, (at + 4 < 4096 ? at + 4 : 256) << 20 | 0x10007);
     EXPECT_OK(fake_start(fake));
     const struct pci_dev *dev = &fake->bus.dev[0];
@@ -153,7 +158,8 @@ TEST(pci_assign_fills_gaps_only)
     EXPECT(window << 16 >= 0x80200000 && (window << 16) % 0x200000 == 0);
     EXPECT_EQ(fake_get(shut, 34, 2) & 0xfff0, window + 0x10);
     EXPECT_EQ(fake_get(behind_shut, 16, 4), window << 16);
-    EXPECT(at_root >= 0x80200000 && (at_root < window << 16 || at_root >= (window << 16) + 0x200000));
+    EXPECT(at_root >= 0x80200000 &&
+           (at_root < window << 16 || at_root >= (window << 16) + 0x200000));
     EXPECT_EQ(fake_get(behind_open, 20, 4), 0x80180000);
     EXPECT_EQ(fake->bus.dev[5].bar[2].bytes, 0);
     EXPECT_EQ(fake_get(placed, 16, 4), 0x80000000);
