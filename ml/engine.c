@@ -43,7 +43,9 @@ err engine_start(struct ml *ml)
 
 /* ---- a request comes ---- */
 
-__attribute__((format(printf, 3, 4)))
+static err refuse(struct ml_refusal *refusal, err why, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 static err refuse(struct ml_refusal *refusal, err why, const char *format, ...)
 {
     struct text text = {refusal->text, 0, sizeof(refusal->text) - 1, false};
@@ -55,33 +57,6 @@ static err refuse(struct ml_refusal *refusal, err why, const char *format, ...)
     refusal->text[text.len] = '\0';
     return refusal->why = why;
 }
-
-err ml_chat_render(struct ml *ml, const struct ml_message *message, u32 count,
-                   bool add_generation_prompt, struct arena *arena, struct ml_part **part,
-                   u32 *part_count, struct text *reason)
-{
-    struct jinja_env env = chat_env(&ml->chat, message, count, add_generation_prompt);
-
-    if (ml->chat.source.len)
-        return jinja_render(&env, arena, part, part_count, reason);
-    text_fmt(reason, "this model has no chat template: use /v1/completions");
-    return E_UNSUPPORTED;
-}
-
-err ml_tokenize(struct ml *ml, const struct ml_part *part, u32 part_count, bool add_bos,
-                u32 *token, u32 max, u32 *count)
-{
-    struct token_list list = {token, max, 0};
-    u32 bos = tokenizer_bos(ml->tok);
-
-    if (add_bos && bos != TOKEN_NONE && max)
-        token[list.count++] = bos;
-    err why = tokenizer_encode(ml->tok, &ml->scratch, part, part_count, &list);
-    *count = list.count;
-    return why;
-}
-
-struct str ml_token_text(struct ml *ml, u32 token) { return tokenizer_text(ml->tok, token); }
 
 static usize text_bytes(const struct ml_request *request)
 {
@@ -108,28 +83,37 @@ static err read_tokens(struct ml *ml, const struct ml_request *request, struct s
     return OK;
 }
 
+static err render(struct ml *ml, const struct ml_request *request, struct ml_part **part,
+                  u32 *part_count, struct ml_refusal *refusal)
+{
+    struct jinja_env env = chat_env(&ml->chat, request->message, request->message_count, true);
+    struct text reason = {refusal->text, 0, sizeof(refusal->text) - 1, false};
+
+    if (!env.source.len)
+        return refuse(refusal, E_UNSUPPORTED, "this model has no chat template");
+    err why = jinja_render(&env, &ml->scratch, part, part_count, &reason);
+    refusal->text[reason.len] = '\0';
+    return refusal->why = why == OK ? OK : E_FORMAT;
+}
+
 static err read_text(struct ml *ml, const struct ml_request *request, struct sequence *sequence,
                      struct ml_refusal *refusal)
 {
-    struct ml_part *rendered;
+    struct token_list list = {sequence->token, ml->info.ctx_max, 0};
     const struct ml_part *part = request->part;
-    u32 count = request->part_count;
-    struct text reason = TEXT_ON(refusal->text);
+    u32 count = request->part_count, bos = tokenizer_bos(ml->tok);
 
     if (text_bytes(request) > ML_REQUEST_BYTES_MAX)
         return refuse(refusal, E_LIMIT, "the text is longer than %u bytes",
                       (u32)ML_REQUEST_BYTES_MAX);
     if (request->message_count) {
-        err why = ml_chat_render(ml, request->message, request->message_count, true, &ml->scratch,
-                                 &rendered, &count, &reason);
-        if (why != OK) {
-            refusal->text[min_u64(reason.len, sizeof(refusal->text) - 1)] = '\0';
-            return refusal->why = why == E_LIMIT ? E_FORMAT : why;
-        }
+        struct ml_part *rendered;
+        TRY(render(ml, request, &rendered, &count, refusal));
         part = rendered;
-    }
-    err why = ml_tokenize(ml, part, count, !request->message_count && tokenizer_adds_bos(ml->tok),
-                          sequence->token, ml->info.ctx_max, &sequence->prompt);
+    } else if (tokenizer_adds_bos(ml->tok) && bos != TOKEN_NONE)
+        list.token[list.count++] = bos;
+    err why = tokenizer_encode(ml->tok, &ml->scratch, part, count, &list);
+    sequence->prompt = list.count;
     return why == OK || why == E_LIMIT ? OK : refuse(refusal, why, "%s", err_text(why));
 }
 

@@ -144,15 +144,6 @@ struct ml_event {
 
 bool ml_event_next(struct ml *ml, struct ml_event *event);
 
-/* ---- tokens and templates, for tools and /tokenize ---- */
-
-/* E_LIMIT when more than max; USER parts never yield special tokens. */
-err ml_tokenize(struct ml *ml, const struct ml_part *part, u32 part_count, bool add_bos, u32 *token, u32 max, u32 *count);
-struct str ml_token_text(struct ml *ml, u32 token); /* raw bytes */
-/* Renders messages into typed parts in the arena. why: E_FORMAT with the template's own words in `reason`. */
-err ml_chat_render(struct ml *ml, const struct ml_message *message, u32 count, bool add_generation_prompt,
-                   struct arena *arena, struct ml_part **part, u32 *part_count, struct text *reason);
-
 /* ---- numbers for /metrics ---- */
 
 struct ml_stats {
