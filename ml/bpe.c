@@ -25,8 +25,8 @@ err bpe_init(struct bpe *b, struct arena *arena, const u32 *start, u32 merges_ma
     b->merge = arena_new(arena, struct merge, merges_max);
     b->pair = arena_new(arena, u32, slots);
     b->head = arena_new(arena, u32, merges_max);
-    b->finger = arena_new(arena, u32, merges_max);
-    if (!b->merge || !b->pair || !b->head || !b->finger)
+    b->tail = arena_new(arena, u32, merges_max);
+    if (!b->merge || !b->pair || !b->head || !b->tail)
         return E_NOMEM;
     for (u32 level = 0; level < BPE_BIT_LEVELS; level++) {
         words = words / 64 + 1;
@@ -111,33 +111,21 @@ static u32 first_waiting(const struct bpe *b)
     return at;
 }
 
-/* Starts at the place that was touched last: lists grow in runs from left to right. */
+/* A list is in the order of the text by itself: what can overlap its neighbour is one token twice,
+ * and all of one token come about during one pass from left to right (tests/ml_bpe_test.c). */
 static void wait_at(struct bpe *b, u32 rank, u32 place)
 {
-    u32 *before = b->before, *after = b->after, left = b->finger[rank], right = BPE_NONE;
     bool first = !(b->bits[0][rank / 64] >> rank % 64 & 1);
 
+    b->before[place] = first ? BPE_NONE : b->tail[rank];
+    b->after[place] = BPE_NONE;
     if (first) {
-        left = BPE_NONE;
+        b->head[rank] = place;
         set_waiting(b, rank);
     } else {
-        while (left != BPE_NONE && left > place)
-            left = before[left];
-        right = left == BPE_NONE ? b->head[rank] : after[left];
-        while (right != BPE_NONE && right < place) {
-            left = right;
-            right = after[right];
-        }
+        b->after[b->tail[rank]] = place;
     }
-    before[place] = left;
-    after[place] = right;
-    if (left == BPE_NONE)
-        b->head[rank] = place;
-    else
-        after[left] = place;
-    if (right != BPE_NONE)
-        before[right] = place;
-    b->finger[rank] = place;
+    b->tail[rank] = place;
 }
 
 static void wait_no_more(struct bpe *b, u32 rank, u32 place)
@@ -150,7 +138,8 @@ static void wait_no_more(struct bpe *b, u32 rank, u32 place)
         b->head[rank] = right;
     if (right != BPE_NONE)
         b->before[right] = left;
-    b->finger[rank] = left != BPE_NONE ? left : right;
+    else
+        b->tail[rank] = left;
     if (left == BPE_NONE && right == BPE_NONE)
         clear_waiting(b, rank);
 }

@@ -23,7 +23,7 @@ struct bpe {
     u32 *pair; /* hash of (left, right) -> rank + 1 */
     u32 pair_mask;
     /* By rank: the places whose symbol may merge with the next one. Between words all are empty. */
-    u32 *head, *finger;        /* first place of the list, and the one touched last */
+    u32 *head, *tail;          /* first and last place of the list */
     u64 *bits[BPE_BIT_LEVELS]; /* which ranks have a list; above: which words below are not 0 */
     /* By place; the caller's, as long as the word. */
     u32 *symbol;         /* the token that starts here, or BPE_BACK */

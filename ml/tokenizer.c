@@ -357,19 +357,14 @@ u32 tokenizer_find(const struct tokenizer *t, struct str text)
 
 /* ---- text to tokens ---- */
 
-struct output {
-    u32 *token;
-    u32 max, count;
-};
-
-static void put_token(struct output *out, u32 token)
+static void put_token(struct token_list *out, u32 token)
 {
     if (out->count < out->max)
         out->token[out->count] = token;
     out->count++;
 }
 
-static void encode_word(struct tokenizer *t, struct str word, struct output *out)
+static void encode_word(struct tokenizer *t, struct str word, struct token_list *out)
 {
     u32 places = 0, whole = NONE;
 
@@ -392,7 +387,7 @@ static void encode_word(struct tokenizer *t, struct str word, struct output *out
 
 /* ---- whole texts ---- */
 
-static void encode_words(struct tokenizer *t, struct str text, struct output *out)
+static void encode_words(struct tokenizer *t, struct str text, struct token_list *out)
 {
     while (text.len > 0) {
         usize len = pretok_next(t->pretok, text);
@@ -427,7 +422,7 @@ static usize run_end(const struct ml_part *part, u32 part_count, u32 *next, usiz
 }
 
 static void encode_joined(struct tokenizer *t, struct str text, const struct ml_part *part,
-                          u32 part_count, struct output *out)
+                          u32 part_count, struct token_list *out)
 {
     usize from = 0, at = 0, end = 0, control_end = 0;
 
@@ -452,9 +447,8 @@ static void encode_joined(struct tokenizer *t, struct str text, const struct ml_
 }
 
 err tokenizer_encode(struct tokenizer *t, struct arena *scratch, const struct ml_part *part,
-                     u32 part_count, u32 *token, u32 max, u32 *count)
+                     u32 part_count, struct token_list *out)
 {
-    struct output out = {token, max, 0};
     usize mark = arena_mark(scratch);
     struct str text = join(scratch, part, part_count);
 
@@ -465,10 +459,9 @@ err tokenizer_encode(struct tokenizer *t, struct arena *scratch, const struct ml
         arena_reset(scratch, mark);
         return E_NOMEM;
     }
-    encode_joined(t, text, part, part_count, &out);
+    encode_joined(t, text, part, part_count, out);
     arena_reset(scratch, mark);
-    *count = out.count;
-    return out.count > max ? E_LIMIT : OK;
+    return out->count > out->max ? E_LIMIT : OK;
 }
 
 /* ---- streaming: Unicode 15, table 3-7 (well-formed UTF-8) ---- */

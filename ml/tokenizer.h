@@ -40,14 +40,19 @@ struct str tokenizer_text(const struct tokenizer *tok, u32 token);
 /* The token of exactly this text, special tokens first; TOKEN_NONE. */
 u32 tokenizer_find(const struct tokenizer *tok, struct str text);
 
+/* Caller's memory for `max` tokens. count may pass max: then the first max tokens are there. */
+struct token_list {
+    u32 *token;
+    u32 max, count;
+};
+
 /*
- * Control tokens are recognised in TEMPLATE parts only and never across the border to a USER
- * part; the text between them is tokenized as if the parts were one string. *count is the whole
- * number of tokens even when that is over max: then the answer is E_LIMIT and the first max
- * tokens are there. E_NOMEM: scratch too small. The scratch is reset.
+ * Appends. Control tokens are recognised in TEMPLATE parts only and never across the border to a
+ * USER part; the text between them is tokenized as if the parts were one string. E_LIMIT: more than
+ * max, all are counted. E_NOMEM: scratch too small. The scratch is given back.
  */
 err tokenizer_encode(struct tokenizer *tok, struct arena *scratch, const struct ml_part *part,
-                     u32 part_count, u32 *token, u32 max, u32 *count);
+                     u32 part_count, struct token_list *out);
 
 /* ---- streaming: bytes of tokens in, valid UTF-8 out; a character is never split ---- */
 

@@ -7,6 +7,8 @@
 
 #include "kernel/base.h"
 
+enum { PACK_REFUSE, PACK_ACCEPT, PACK_EITHER }; /* what the byte says */
+
 struct pack {
     u8 *bytes;
     usize len, at;
