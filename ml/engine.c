@@ -75,7 +75,7 @@ static err read_tokens(struct ml *ml, const struct ml_request *request, struct s
     sequence->prompt = request->token_count;
     for (u32 i = 0; i < request->token_count; i++) {
         if (request->token[i] >= ml->info.vocab)
-            return refuse(refusal, E_FORMAT, "token %u is not in the vocabulary of %u",
+            return refuse(refusal, E_RANGE, "token %u is not in the vocabulary of %u",
                           request->token[i], ml->info.vocab);
         if (i < ml->info.ctx_max)
             sequence->token[i] = request->token[i];
@@ -90,7 +90,7 @@ static err render(struct ml *ml, const struct ml_request *request, struct ml_par
     struct text reason = {refusal->text, 0, sizeof(refusal->text) - 1, false};
 
     if (!env.source.len)
-        return refuse(refusal, E_UNSUPPORTED, "this model has no chat template");
+        return refuse(refusal, E_FORMAT, "this model has no chat template");
     err why = jinja_render(&env, &ml->scratch, part, part_count, &reason);
     refusal->text[reason.len] = '\0';
     return refusal->why = why == OK ? OK : E_FORMAT;
@@ -104,7 +104,7 @@ static err read_text(struct ml *ml, const struct ml_request *request, struct seq
     u32 count = request->part_count, bos = tokenizer_bos(ml->tok);
 
     if (text_bytes(request) > ML_REQUEST_BYTES_MAX)
-        return refuse(refusal, E_LIMIT, "the text is longer than %u bytes",
+        return refuse(refusal, E_RANGE, "the text is longer than %u bytes",
                       (u32)ML_REQUEST_BYTES_MAX);
     if (request->message_count) {
         struct ml_part *rendered;
@@ -129,7 +129,7 @@ static err read_prompt(struct ml *ml, const struct ml_request *request, struct s
     if (!sequence->prompt && tokenizer_bos(ml->tok) != TOKEN_NONE)
         sequence->token[sequence->prompt++] = tokenizer_bos(ml->tok);
     if (!sequence->prompt)
-        return refuse(refusal, E_FORMAT, "the prompt is empty");
+        return refuse(refusal, E_RANGE, "the prompt is empty");
     if (sequence->prompt < ml->info.ctx_max)
         return OK;
     refusal->prompt_tokens = sequence->prompt;
@@ -153,7 +153,7 @@ err ml_submit(struct ml *ml, const struct ml_request *request, u64 *ticket,
     *sequence = (struct sequence){.token = sequence->token, .sampling = request->sampling,
                                   .ignore_eos = request->ignore_eos, .output = BATCH_NONE};
     if (stream_start(&sequence->stream, request->stop, request->stop_count) != OK)
-        return refuse(refusal, E_LIMIT, "a stop sequence is too long, or there are too many");
+        return refuse(refusal, E_RANGE, "a stop sequence is too long, or there are too many");
     TRY(read_prompt(ml, request, sequence, refusal));
     u64 end = request->tokens_max ? (u64)sequence->prompt + request->tokens_max : UINT_MAX;
     sequence->count = sequence->prompt;

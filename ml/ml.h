@@ -100,7 +100,8 @@ struct ml_request {
 
 /* Why a request was refused before it started. */
 struct ml_refusal {
-    err why;          /* E_LIMIT: prompt over the context; E_BUSY: queue full; E_STATE: loading or failed; E_FORMAT: template */
+    err why;          /* E_LIMIT: prompt over the context; E_BUSY: queue full; E_STATE: loading or failed; E_FORMAT:
+                       * template; E_RANGE: another value, as `text` says */
     u32 prompt_tokens, ctx_max; /* for E_LIMIT */
     char text[160];
 };
