@@ -55,8 +55,8 @@ struct lir_instr *lir_emit(struct lir *lir, enum lir_op op)
         lir->status = lir->max < LIR_INSTRS_MAX ? grow(lir, lir->max * 2) : E_LIMIT;
 
     struct lir_instr *instr = &lir->instr[lir->count];
-    *instr = (struct lir_instr){.op = (u8)op, .lanes = 1, .dst = LIR_NONE, .a = LIR_NONE,
-                                .b = LIR_NONE, .c = LIR_NONE};
+    *instr = (struct lir_instr){
+        .op = (u8)op, .lanes = 1, .dst = LIR_NONE, .a = LIR_NONE, .b = LIR_NONE, .c = LIR_NONE};
     instr->mem = (struct lir_mem){.base = LIR_NONE, .index = LIR_NONE, .scale = 1};
     if (lir->count < lir->max)
         lir->count++;

@@ -1,16 +1,18 @@
 /*
- * regalloc.c: gives virtual registers a physical one or a place in the frame. Linear scan over live intervals (Poletto and
- * Sarkar, 1999), extended for loops, with hints that let a destination take over the register of a source that dies there,
- * and with the spill choice by use counts weighted by loop depth. Knows no machine: rows are opaque.
+ * regalloc.c: gives virtual registers a physical one or a place in the frame. Linear scan over live
+ * intervals (Poletto and Sarkar, 1999), extended for loops, with hints that let a destination take
+ * over the register of a source that dies there, and with the spill choice by use counts weighted
+ * by loop depth. Knows no machine: rows are opaque.
  *
- * An instruction i reads at position 2i and writes at 2i + 1, so a source that dies in it may share with the destination.
+ * An instruction i reads at position 2i and writes at 2i + 1, so a source that dies in it may share
+ * with the destination.
  */
 #include "ml/compile/machine.h"
 
-#define NEVER UINT32_MAX
-#define DEPTH_SHIFT 3u      /* a loop is taken to run 8 times */
+#define NEVER             UINT32_MAX
+#define DEPTH_SHIFT       3u /* a loop is taken to run 8 times */
 #define DEPTH_COUNTED_MAX 6u
-#define SPAN_TOO_SHORT 4u   /* temporaries between neighbours: nothing is gained by spilling them */
+#define SPAN_TOO_SHORT    4u /* temporaries between neighbours: nothing is gained by spilling them */
 
 struct interval {
     u32 start, end; /* positions; start NEVER: not used */
@@ -22,11 +24,11 @@ struct scan {
     const struct reg_file *file;
     struct allocation *out;
     struct interval *interval;
-    u32 *loop_end;          /* by index of a loop's first marker */
-    u16 *order;             /* virtual registers by first position */
+    u32 *loop_end; /* by index of a loop's first marker */
+    u16 *order;    /* virtual registers by first position */
     u32 order_count;
     u32 open[LIR_LOOP_DEPTH_MAX], depth;
-    u16 holder[2][32];      /* by class and register: who has it, LIR_NONE */
+    u16 holder[2][32]; /* by class and register: who has it, LIR_NONE */
     bool spilled[2];
 };
 
@@ -48,7 +50,8 @@ static void find_loop_ends(struct scan *scan)
     CHECK(depth == 0);
 }
 
-/* A register that was written before a loop and is touched in it lives to the loop's end: the next trip may read it. */
+/* A register that was written before a loop and is touched in it lives to the loop's end: the next
+ * trip may read it. */
 static void touch(struct scan *scan, u16 vreg, u32 position)
 {
     if (vreg >= MACHINE_VREGS_MAX)
@@ -106,7 +109,8 @@ static bool is_free(const struct scan *scan, u32 class, u32 reg, u32 position)
     return holder == LIR_NONE || scan->interval[holder].end <= position;
 }
 
-/* The register of a source of the instruction that first writes vreg, when it is free from there on; -1: none. */
+/* The register of a source of the instruction that first writes vreg, when it is free from there
+ * on; -1: none. */
 static i32 hinted(const struct scan *scan, u16 vreg, u32 class, u32 usable)
 {
     const struct interval *live = &scan->interval[vreg];
@@ -225,7 +229,8 @@ err regalloc(const struct mcode *code, const struct reg_file file[2], struct are
         return E_NOMEM;
     find_loop_ends(&scan);
     find_intervals(&scan);
-    for (u32 class = LIR_VECTOR + 1; class-- > 0;) { /* vectors first: their slots want alignment */
+    for (u32 i = 0; i < 2; i++) {
+        u32 class = i ? LIR_SCALAR : LIR_VECTOR; /* vectors first: their slots want alignment */
         scan_class(&scan, class, file[class].count);
         if (scan.spilled[class] && file[class].scratch)
             scan_class(&scan, class, (u32)(file[class].count - file[class].scratch));

@@ -1,11 +1,12 @@
 /*
- * x86.c: x86_emit: selects, allocates, then writes a kernel: frame, loops, and each instruction with physical registers,
- * reloading what was spilled. Follows the System V ABI. Knows LIR only as the caller of x86_select.
+ * x86.c: x86_emit: selects, allocates, then writes a kernel: frame, loops, and each instruction
+ * with physical registers, reloading what was spilled. Follows the System V ABI. Knows LIR only as
+ * the caller of x86_select.
  */
 #include "ml/compile/x86.h"
 
-#define LOOP_ALIGN 16u
-#define ENTRY_ALIGN 64u
+#define LOOP_ALIGN      16u
+#define ENTRY_ALIGN     64u
 #define FRAME_BYTES_MAX (16 * KIB) /* a worker's stack is small and has a guard page below */
 
 /* ---- registers ---- */
@@ -13,7 +14,8 @@
 /* rax and rdx stay free for division and reloads; callee-saved registers come last. */
 static const struct reg_file general_file = {
     .order = {RDI, RSI, RCX, R8, R9, R10, R11, RBX, RBP, R12, R13, R14, R15},
-    .count = 13, .slot_bytes = 8,
+    .count = 13,
+    .slot_bytes = 8,
 };
 static const u32 callee_saved = 1u << RBX | 1u << RBP | 0xfu << R12;
 
@@ -35,11 +37,11 @@ struct emitter {
     struct code_out *out;
     bool evex;
     usize entry;
-    usize *head;      /* offset in out, by loop */
-    usize *jump;      /* end of the jump over a loop, by loop; 0: none */
-    u32 saved;        /* callee-saved registers pushed */
-    u32 rsp_slot;     /* where the caller's stack pointer is kept; frame only */
-    u16 spare[2];     /* vector registers for reloads */
+    usize *head;  /* offset in out, by loop */
+    usize *jump;  /* end of the jump over a loop, by loop; 0: none */
+    u32 saved;    /* callee-saved registers pushed */
+    u32 rsp_slot; /* where the caller's stack pointer is kept; frame only */
+    u16 spare[2]; /* vector registers for reloads */
     err status;
 };
 
@@ -62,7 +64,8 @@ static void emit(struct emitter *e, const struct minstr *instr)
 
 static struct minstr physical(u16 row, u16 dst, u16 a, u16 b)
 {
-    return (struct minstr){.row = row, .op = {dst, a, b, LIR_NONE},
+    return (struct minstr){.row = row,
+                           .op = {dst, a, b, LIR_NONE},
                            .mem = {.base = LIR_NONE, .index = LIR_NONE, .scale = 1}};
 }
 
@@ -95,11 +98,11 @@ static void emit_frame(struct emitter *e, u16 row, u16 reg, u32 offset)
 
 struct placing {
     struct emitter *e;
-    struct place at[4];   /* of the operands */
-    struct minstr to;     /* the same instruction over physical registers */
+    struct place at[4]; /* of the operands */
+    struct minstr to;   /* the same instruction over physical registers */
     bool vector;
     bool rax_busy, rdx_busy;
-    u32 spares;           /* vector registers of emitter.spare in use */
+    u32 spares; /* vector registers of emitter.spare in use */
 };
 
 static struct place place_of(const struct emitter *e, u16 v)
@@ -127,7 +130,8 @@ static void store_place(struct emitter *e, bool vector, struct place to, u16 reg
     emit_frame(e, vector ? X_VMOVUPS_ST : X_MOV_STORE, reg, to.offset);
 }
 
-/* A register for a reload. When a store's address has taken both general ones, the address is computed into rax first. */
+/* A register for a reload. When a store's address has taken both general ones, the address is
+ * computed into rax first. */
 static u16 spare(struct placing *p, bool vector)
 {
     struct lir_mem *mem = &p->to.mem;
@@ -172,8 +176,8 @@ static void place_memory(struct placing *p, const struct minstr *from)
 static void use_slot(struct placing *p, u32 k)
 {
     p->to.flags |= MI_MEMORY;
-    p->to.mem = (struct lir_mem){.base = RSP, .index = LIR_NONE, .scale = 1,
-                                 .disp = (i32)p->at[k].offset};
+    p->to.mem =
+        (struct lir_mem){.base = RSP, .index = LIR_NONE, .scale = 1, .disp = (i32)p->at[k].offset};
     p->at[k] = (struct place){};
 }
 
@@ -260,8 +264,10 @@ static bool place_as_lea(struct placing *p)
     if (at[0].kind != PLACE_REG || at[1].kind != PLACE_REG || at[0].reg == at[1].reg ||
         !(plain || p->to.row == X_ADD_I))
         return false;
-    p->to.mem = (struct lir_mem){.base = at[1].reg, .index = plain ? at[2].reg : LIR_NONE,
-                                 .scale = 1, .disp = plain ? 0 : (i32)p->to.imm};
+    p->to.mem = (struct lir_mem){.base = at[1].reg,
+                                 .index = plain ? at[2].reg : LIR_NONE,
+                                 .scale = 1,
+                                 .disp = plain ? 0 : (i32)p->to.imm};
     p->to.row = X_LEA;
     p->to.flags = MI_MEMORY;
     p->to.op[0] = at[0].reg;
@@ -334,9 +340,15 @@ static void place_instr(struct emitter *e, const struct minstr *from)
 
 static void align_code(struct emitter *e, u32 align)
 {
-    static const u8 nops[9][9] = {{0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0}, {0x0f, 0x1f, 0x40, 0},
-        {0x0f, 0x1f, 0x44, 0, 0}, {0x66, 0x0f, 0x1f, 0x44, 0, 0}, {0x0f, 0x1f, 0x80, 0, 0, 0, 0},
-        {0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0}, {0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0}};
+    static const u8 nops[9][9] = {{0x90},
+                                  {0x66, 0x90},
+                                  {0x0f, 0x1f, 0},
+                                  {0x0f, 0x1f, 0x40, 0},
+                                  {0x0f, 0x1f, 0x44, 0, 0},
+                                  {0x66, 0x0f, 0x1f, 0x44, 0, 0},
+                                  {0x0f, 0x1f, 0x80, 0, 0, 0, 0},
+                                  {0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0},
+                                  {0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0}};
     struct code_out *out = e->out;
     usize gap = round_up(out->len, align) - out->len;
 
@@ -440,7 +452,9 @@ err x86_emit(const struct lir *lir, const struct target *target, struct arena *s
 {
     const struct reg_file file[] = {general_file, vector_file(target)};
     const u8 *last = &file[LIR_VECTOR].order[target->vector_regs - 1];
-    struct emitter e = {.target = target, .out = out, .evex = target->isa == ISA_AVX512,
+    struct emitter e = {.target = target,
+                        .out = out,
+                        .evex = target->isa == ISA_AVX512,
                         .spare = {last[0], last[-1]}};
     struct mcode code;
     struct allocation alloc;

@@ -1,6 +1,6 @@
 /*
- * x86_encode.c: one machine instruction over physical registers to bytes. Follows the Intel SDM volume 2, chapter 2: REX, VEX,
- * EVEX, disp8*N. The tables of rows and forms are made here.
+ * x86_encode.c: one machine instruction over physical registers to bytes. Follows the Intel SDM
+ * volume 2, chapter 2: REX, VEX, EVEX, disp8*N. The tables of rows and forms are made here.
  */
 #include "ml/compile/x86.h"
 
@@ -99,9 +99,11 @@ static struct fields fields_of(const struct minstr *instr)
 }
 
 /* ModRM, SIB, displacement. disp8 counts in units of `unit` bytes (EVEX), else in bytes. */
-static void put_modrm(struct bytes *out, const struct minstr *instr, const struct fields *f, u32 unit)
+static void put_modrm(struct bytes *out, const struct minstr *instr, const struct fields *f,
+                      u32 unit)
 {
-    u32 reg = (f->reg & 7) << 3, base = f->rm & 7, scale = (u32)__builtin_ctz(instr->mem.scale | 8u);
+    u32 reg = (f->reg & 7) << 3, base = f->rm & 7,
+        scale = (u32)__builtin_ctz(instr->mem.scale | 8u);
     i32 disp = instr->mem.disp, narrow = disp / (i32)unit;
     bool short_disp = disp % (i32)unit == 0 && narrow >= INT8_MIN && narrow <= INT8_MAX;
     u32 mod = disp == 0 && base != RBP ? 0 : short_disp ? 1 : 2;
@@ -149,15 +151,17 @@ static void put_evex(struct bytes *out, const struct minstr *instr, const struct
     put8(out, (~f->reg >> 3 & 1) << 7 | (~x & 1) << 6 | (~f->rm >> 3 & 1) << 5 |
                   (~f->reg >> 4 & 1) << 4 | row->map);
     put8(out, (u32)row->w << 7 | (~f->vvvv & 15) << 3 | 4 | row->prefix);
-    put8(out, (u32)instr->size << 5 | (u32)!!(instr->flags & MI_BROADCAST) << 4 | (~high & 1) << 3 |
-                  (instr->flags & MI_MASKED ? X86_MASK : 0));
+    put8(out, (u32)instr->size << 5 | (u32) !!(instr->flags & MI_BROADCAST) << 4 |
+                  (~high & 1) << 3 | (instr->flags & MI_MASKED ? X86_MASK : 0));
     put8(out, row->opcode);
 }
 
-static void put_legacy(struct bytes *out, const struct minstr *instr, const struct fields *f, u32 opcode)
+static void put_legacy(struct bytes *out, const struct minstr *instr, const struct fields *f,
+                       u32 opcode)
 {
     const struct x86_row *row = &x86_rows[instr->row];
-    u32 rex = (u32)row->w << 3 | (f->reg >> 3 & 1) << 2 | (f->index >> 3 & 1) << 1 | (f->rm >> 3 & 1);
+    u32 rex =
+        (u32)row->w << 3 | (f->reg >> 3 & 1) << 2 | (f->index >> 3 & 1) << 1 | (f->rm >> 3 & 1);
 
     if (rex)
         put8(out, 0x40 | rex);
@@ -178,7 +182,8 @@ static bool has_immediate(const struct x86_form *form)
     return len && form->text[len - 1] == 'i';
 }
 
-/* The forms of general registers. An immediate of 32 bits has an opcode of its own when it fits 8, as a shift by 1 has. */
+/* The forms of general registers. An immediate of 32 bits has an opcode of its own when it fits 8,
+ * as a shift by 1 has. */
 static void encode_legacy(struct bytes *out, const struct minstr *instr, const struct fields *f)
 {
     const struct x86_row *row = &x86_rows[instr->row];

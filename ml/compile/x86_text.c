@@ -1,11 +1,12 @@
 /*
- * x86_text.c: the listing: one line of Intel-syntax assembly per machine instruction, as llvm-mc reads it.
+ * x86_text.c: the listing: one line of Intel-syntax assembly per machine instruction, as llvm-mc
+ * reads it.
  */
 #include "ml/compile/x86.h"
 
 static const char *const names64[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-                                      "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"};
-static const char *const names32[] = {"eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi",
+                                      "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+static const char *const names32[] = {"eax", "ecx", "edx",  "ebx",  "esp",  "ebp",  "esi",  "edi",
                                       "r8d", "r9d", "r10d", "r11d", "r12d", "r13d", "r14d", "r15d"};
 
 static void print_vector(u32 reg, u32 bytes, struct text *out)
@@ -33,7 +34,8 @@ static void print_register(const struct minstr *instr, u32 k, struct text *out)
         text_fmt(out, "k%u", reg);
     else if (row->encodings & ENC_L || (row->traits & T_G && is_rm))
         text_put(out, str_of((row->w || row->form == FORM_O) && !(is_rm && row->memory == MEM_4)
-                                 ? names64[reg] : names32[reg]));
+                                 ? names64[reg]
+                                 : names32[reg]));
     else
         print_vector(reg, operand_bytes(instr, k), out);
     if (k == 0 && instr->flags & MI_MASKED)
@@ -42,7 +44,8 @@ static void print_register(const struct minstr *instr, u32 k, struct text *out)
 
 static void print_memory(const struct minstr *instr, struct text *out)
 {
-    static const char *const words[] = {"byte", "word", "dword", "qword", "xmmword", "ymmword", "zmmword"};
+    static const char *const words[] = {"byte",    "word",    "dword",  "qword",
+                                        "xmmword", "ymmword", "zmmword"};
     const struct lir_mem *mem = &instr->mem;
     u32 bytes = x86_rm_bytes(instr), lanes = 4u << instr->size;
 
