@@ -33,18 +33,22 @@ static bool dumps(const struct compile_options *options, char pass)
     return false;
 }
 
-/* Two independent 64-bit hashes of the instructions stand for them. */
+/* Two independent 64-bit hashes of the instructions stand for them. By field: padding may hold anything. */
 static void lir_hash(const struct lir *lir, u64 hash[2])
 {
-    const u64 *word = (const u64 *)lir->instr;
-    _Static_assert(sizeof(struct lir_instr) % sizeof(u64) == 0, "hashed by words");
     u64 a = lir->count, b = ~a;
 
-    for (usize i = 0; i < lir->count * sizeof(struct lir_instr) / sizeof(u64); i++) {
-        a = (a ^ word[i]) * 0x9e3779b97f4a7c15ull;
-        a ^= a >> 32;
-        b = (b + word[i]) * 0xc2b2ae3d27d4eb4full;
-        b ^= b >> 29;
+    for (u32 n = 0; n < lir->count; n++) {
+        const struct lir_instr *i = &lir->instr[n];
+        const u64 word[] = {(u64)i->op << 24 | (u64)i->lanes << 16 | (u64)i->mem_type << 8 | i->aux,
+                            (u64)i->dst << 48 | (u64)i->a << 32 | (u64)i->b << 16 | i->c, (u64)i->imm,
+                            (u64)i->mem.base << 48 | (u64)i->mem.index << 32 | (u32)i->mem.disp, i->mem.scale};
+        for (u32 k = 0; k < ARRAY_LEN(word); k++) {
+            a = (a ^ word[k]) * 0x9e3779b97f4a7c15ull;
+            a ^= a >> 32;
+            b = (b + word[k]) * 0xc2b2ae3d27d4eb4full;
+            b ^= b >> 29;
+        }
     }
     hash[0] = a;
     hash[1] = b;

@@ -78,8 +78,9 @@ struct range axis_range(struct emit *e, u32 axis)
     }
     if (length_usable(e) && axis == e->stage->len_axis) {
         struct affine *idx = arena_new(e->arena, struct affine, RANK_MAX);
+        const struct node *len = emit_node(e, e->stage->len_node);
         for (u32 i = 0; idx && i < RANK_MAX; i++)
-            idx[i] = i < e->kernel->grid_rank ? affine_axis(i) : affine_zero();
+            idx[i] = i < len->rank && len->shape[i].v != 1 ? affine_axis(i) : affine_zero();
         if (idx)
             r.end = emit_s(e, LIR_S_MIN, r.end, emit_scalar(e, e->stage->len_node, idx), 0);
         r.count = -1;

@@ -37,6 +37,7 @@ struct kernel {
     u8 grid_rank;
     u32 divisor[RANK_MAX]; /* of the leading grid_rank axes of the stages' shape */
     u32 scratch_bytes;
+    u32 level;          /* length of the longest chain of kernels that it waits for */
     bool barrier;
 };
 

@@ -6,7 +6,8 @@
 #include "ml/compile/priv.h"
 
 #define INLINE_COST_MAX 4u     /* an expression dearer than this is computed once, not per use */
-#define FUSED_VOLUME_MAX 65536u /* elements per item that a fused kernel may work through on one core */
+#define FUSED_WORK_MAX 65536u  /* operations per item up to which fusing may leave fewer items than cores */
+#define FUSED_ITEMS 8u         /* items that are enough for any number of cores */
 #define ITEM_WORK 16384u       /* operations that an item should have at least */
 #define LINEAR_ROWS 64u        /* activation rows per item of a linear product */
 
@@ -127,24 +128,26 @@ static struct edge edge_of(const struct plan *p, const struct node *user, u32 op
     return e;
 }
 
-/* An index may be read through moves and gathers of memory: it is then a chain of scalar loads. */
-static bool is_scalar_chain(const struct plan *p, u32 n)
+/* Indexes and lengths are read as scalars: through moves and gathers of memory. Returns the node that must become memory
+ * for that, or NO_NODE when all is well. */
+static u32 chain_fault(const struct plan *p, u32 n)
 {
-    const struct node *node = &p->graph->node[n];
-
     for (u32 steps = 0; steps < EXPR_DEPTH_MAX; steps++) {
+        const struct node *node = &p->graph->node[n];
         if (is_memory(p, n) || node->op == OP_SCALAR)
-            return true;
-        if (node->op == OP_PAD || (node->op == OP_RESHAPE && reshape_needs_memory(p->graph, node)))
-            return is_memory(p, node->src[0]) && node->op != OP_PAD;
-        if (node->op == OP_GATHER && !is_scalar_chain(p, node->src[1]))
-            return false;
-        if (!op_is_move(node->op) && node->op != OP_GATHER)
-            return false;
+            return NO_NODE;
+        if (node->op == OP_GATHER) {
+            u32 fault = chain_fault(p, node->src[1]);
+            if (fault != NO_NODE)
+                return fault;
+        } else if (!op_is_move(node->op)) {
+            return n;
+        } else if (node->op == OP_RESHAPE && reshape_needs_memory(p->graph, node) && !is_memory(p, node->src[0])) {
+            return node->src[0];
+        }
         n = node->src[0];
-        node = &p->graph->node[n];
     }
-    return false;
+    return n;
 }
 
 static bool must_realise(const struct plan *p, u32 n)
@@ -152,19 +155,14 @@ static bool must_realise(const struct plan *p, u32 n)
     const struct node *node = &p->graph->node[n];
 
     switch (op_row[node->op].class) {
-    case CLASS_SCATTER:
-    case CLASS_QUANT:
-        return true;
     case CLASS_LINEAR:
         return p->evaluations[n] > 1 || p->in_heavy[n] || !p->direct[n] || p->heavy[p->root[n]] != NO_NODE;
     case CLASS_REDUCE:
         return p->evaluations[n] > 1 || p->in_heavy[n] || p->heavy[p->root[n]] != NO_NODE;
     case CLASS_GATHER:
-        return p->graph->node[node->src[0]].op == OP_WEIGHT || (p->evaluations[n] > 1 && !is_scalar_chain(p, n));
+        return p->graph->node[node->src[0]].op == OP_WEIGHT || (p->evaluations[n] > 1 && chain_fault(p, n) != NO_NODE);
     case CLASS_ELEMENT:
         return p->evaluations[n] > 1 && p->cost[n] > INLINE_COST_MAX;
-    case CLASS_MOVE:
-        return node->op == OP_PAD;
     default:
         return false;
     }
@@ -185,7 +183,6 @@ static void visit_users_edge(struct plan *p, u32 user, u32 operand)
         evaluations = 2;
     if (e.memory && !scalar_ok && !op_is_source(g->node[src].op))
         p->real[src] = true;
-    /* Index chains that are not plain loads are settled in a second look, after their own users are known. */
     p->evaluations[src] = (u8)min_u32(2, p->evaluations[src] + evaluations);
     p->in_heavy[src] |= e.inside || (!user_real && p->in_heavy[user]);
     p->direct[src] &= e.element && (user_real || p->direct[user]);
@@ -224,8 +221,9 @@ static bool settle(struct plan *p)
         for (u32 i = 0; i < node->src_count; i++) {
             u32 src = node->src[i];
             bool index = i == 1 && (node->op == OP_GATHER || node->op == OP_SCATTER || op_is_reduce(node->op));
-            if (index && !is_scalar_chain(p, src)) {
-                p->real[src] = true;
+            u32 fault = index ? chain_fault(p, src) : NO_NODE;
+            if (fault != NO_NODE) {
+                p->real[fault] = true;
                 changed = true;
             }
             depth = max_u32(depth, is_memory(p, src) ? 0 : p->depth[src]);
@@ -262,6 +260,10 @@ static err plan_realised(struct plan *p)
 
     mark_live(p);
     measure_cost(p);
+    for (u32 n = 0; n < g->node_count; n++) {
+        enum op op = g->node[n].op;
+        p->real[n] = p->live[n] && (op == OP_SCATTER || op == OP_QUANT || op == OP_PAD);
+    }
     for (u32 round = 0; round < 32; round++) {
         for (u32 n = 0; n < g->node_count; n++) {
             p->evaluations[n] = 0;
@@ -284,6 +286,14 @@ static err plan_realised(struct plan *p)
 
 struct length { u32 node; u8 axis; u8 state; /* 0 no reader seen, 1 bounded, 2 full */ };
 
+/* Lengths broadcast to different shapes are the same lengths. */
+static u32 expanded_from(const struct graph *g, u32 n)
+{
+    while (g->node[n].op == OP_EXPAND)
+        n = g->node[n].src[0];
+    return n;
+}
+
 static void length_meet(struct length *at, struct length with)
 {
     if (at->state == 0)
@@ -305,7 +315,7 @@ static void plan_lengths(const struct plan *p, struct length *length)
             const struct node *src = &g->node[node->src[i]];
             struct length want = full;
             if (op_is_reduce(node->op) && node->reduce.has_len && i == 0)
-                want = (struct length){node->src[1], (u8)__builtin_ctz(node->reduce.axes), 1};
+                want = (struct length){expanded_from(g, node->src[1]), (u8)__builtin_ctz(node->reduce.axes), 1};
             else if (op_is_element(node->op))
                 want = length[n];
             else if (node->op == OP_EXPAND && length[n].state == 1 && src->shape[length[n].axis].v != 1)
@@ -364,10 +374,33 @@ static u32 shared_prefix(const struct graph *g, const struct node *space, const 
     return prefix;
 }
 
-/* May the stage join the kernel? Returns the number of grid axes they would share, 0 for no. */
-static u32 joins(const struct graph *g, const struct schedule *s, const struct kernel *k, const struct stage *stage,
+/* Elements that the reduction of a stage reads per result; 4 stands for the cost of a plain element. */
+static u64 work_per_element(const struct graph *g, const struct stage *stage)
+{
+    u64 work = 1;
+
+    if (stage->heavy == NO_NODE)
+        return 4;
+    const struct node *heavy = &g->node[stage->heavy], *src = &g->node[heavy->src[0]];
+    if (heavy->op == OP_LINEAR)
+        return dim_bound(g, src->shape[src->rank - 1]);
+    for (u32 i = 0; i < src->rank; i++)
+        work *= heavy->reduce.axes >> i & 1 ? dim_bound(g, src->shape[i]) : 1;
+    return work;
+}
+
+/* Operations of a stage per item of a grid over its leading axes. */
+static u64 stage_work(const struct graph *g, const struct stage *stage, u32 grid)
+{
+    const struct node *space = stage_space(g, stage);
+    return shape_bound(g, space->shape, grid, space->rank) * work_per_element(g, stage);
+}
+
+/* May the stage join the last kernel? Returns the number of grid axes they would share, 0 for no. */
+static u32 joins(const struct graph *g, const struct schedule *s, const struct stage *stage, u32 cores,
                  struct arena *scratch)
 {
+    const struct kernel *k = &s->kernel[s->kernel_count - 1];
     struct leaf *leaf = arena_new(scratch, struct leaf, LEAVES_MAX);
     const struct node *space = stage_space(g, stage);
     const struct node *first = stage_space(g, &s->stage[k->stage_first]);
@@ -393,21 +426,21 @@ static u32 joins(const struct graph *g, const struct schedule *s, const struct k
             grid = i;
     /* The last axis holds the vector lanes; a grid over it would leave single elements. */
     grid = min_u32(grid, space->rank ? space->rank - 1 : 0);
-    if (!reads || grid == 0 || shape_bound(g, space->shape, grid, space->rank) > FUSED_VOLUME_MAX)
+    if (!reads || grid == 0)
         return 0;
-    for (u32 i = k->stage_first; i < k->stage_first + k->stage_count; i++) {
-        const struct node *n = stage_space(g, &s->stage[i]);
-        if (shape_bound(g, n->shape, grid, n->rank) > FUSED_VOLUME_MAX)
-            return 0;
-    }
-    return grid;
+    u64 items = 1, work = stage_work(g, stage, grid);
+    for (u32 i = 0; i < grid; i++)
+        items *= dim_is_sym(space->shape[i]) ? 1 : (u32)space->shape[i].v;
+    for (u32 i = k->stage_first; i < k->stage_first + k->stage_count; i++)
+        work += stage_work(g, &s->stage[i], grid);
+    return items >= min_u32(cores, FUSED_ITEMS) || work <= FUSED_WORK_MAX ? grid : 0;
 }
 
 /* Grid of a kernel of one stage: leading axes whole while items stay large enough, then one axis cut into blocks. */
 static void single_grid(const struct graph *g, const struct stage *stage, struct kernel *k, const struct target *target)
 {
     const struct node *space = stage_space(g, stage);
-    u64 per_element = 1;
+    u64 per_element;
 
     if (stage->heavy != NO_NODE && g->node[stage->heavy].op == OP_LINEAR) {
         k->grid_rank = space->rank;
@@ -415,12 +448,7 @@ static void single_grid(const struct graph *g, const struct stage *stage, struct
             k->divisor[i] = i + 1 == space->rank ? target->lanes : i + 2 == space->rank ? LINEAR_ROWS : 1;
         return;
     }
-    if (stage->heavy != NO_NODE) {
-        const struct node *heavy = &g->node[stage->heavy], *src = &g->node[heavy->src[0]];
-        for (u32 i = 0; i < src->rank; i++)
-            per_element *= heavy->reduce.axes >> i & 1 ? dim_bound(g, src->shape[i]) : 1;
-    }
-    per_element = max_u64(stage->heavy == NO_NODE ? 4 : 1, min_u64(per_element, ITEM_WORK));
+    per_element = min_u64(work_per_element(g, stage), ITEM_WORK);
     u32 axis = 0, rank = stage->kind == STAGE_PAD ? 0 : space->rank;
     u32 whole = stage->kind == STAGE_MAP ? 0 : 1; /* rows, not parts of rows */
     for (; axis < rank; axis++) {
@@ -471,6 +499,51 @@ static err make_stages(const struct plan *p, struct schedule *s, const struct le
     return OK;
 }
 
+/* Who reads what between kernels: results read outside their kernel, and each kernel's level in the order of need. */
+static err read_across(const struct graph *g, struct schedule *s, bool *read_outside, struct leaf *leaf, struct arena *arena)
+{
+    for (u32 i = 0; i < s->stage_count; i++) {
+        usize mark = arena_mark(arena);
+        struct kernel *k = &s->kernel[s->stage[i].kernel];
+        bool complete;
+        u32 count = stage_leaves(g, s, &s->stage[i], leaf, arena, &complete);
+        if (!complete)
+            return E_LIMIT;
+        for (u32 l = 0; l < count; l++) {
+            u32 writer = s->stage_of[leaf[l].node];
+            if (writer == NO_NODE || s->stage[writer].kernel == s->stage[i].kernel)
+                continue;
+            read_outside[writer] = true;
+            k->level = max_u32(k->level, s->kernel[s->stage[writer].kernel].level + 1);
+        }
+        arena_reset(arena, mark);
+    }
+    return OK;
+}
+
+/* Kernels in order of their level: what does not wait for each other runs side by side. */
+static err order_kernels(struct schedule *s, struct arena *arena)
+{
+    usize mark = arena_mark(arena);
+    u32 *first = arena_new(arena, u32, s->kernel_count + 2);
+    struct kernel *sorted = arena_new(arena, struct kernel, s->kernel_count + 1);
+
+    if (!first || !sorted)
+        return E_NOMEM;
+    for (u32 i = 0; i < s->kernel_count; i++)
+        first[s->kernel[i].level + 1]++;
+    for (u32 i = 0; i < s->kernel_count; i++)
+        first[i + 1] += first[i];
+    for (u32 i = 0; i < s->kernel_count; i++)
+        sorted[first[s->kernel[i].level]++] = s->kernel[i];
+    memcpy(s->kernel, sorted, s->kernel_count * sizeof *sorted);
+    for (u32 i = 0; i < s->kernel_count; i++)
+        for (u32 j = 0; j < s->kernel[i].stage_count; j++)
+            s->stage[s->kernel[i].stage_first + j].kernel = i;
+    arena_reset(arena, mark);
+    return OK;
+}
+
 static err make_kernels(const struct graph *g, const struct target *target, struct schedule *s, struct arena *arena)
 {
     bool *read_outside = arena_new(arena, bool, s->stage_count + 1);
@@ -481,7 +554,7 @@ static err make_kernels(const struct graph *g, const struct target *target, stru
     for (u32 i = 0; i < s->stage_count; i++) {
         usize mark = arena_mark(arena);
         struct kernel *last = s->kernel_count ? &s->kernel[s->kernel_count - 1] : NULL;
-        u32 grid = last ? joins(g, s, last, &s->stage[i], arena) : 0;
+        u32 grid = last ? joins(g, s, &s->stage[i], target->cores, arena) : 0;
         if (grid) {
             last->stage_count++;
             last->grid_rank = (u8)grid;
@@ -498,26 +571,14 @@ static err make_kernels(const struct graph *g, const struct target *target, stru
         s->stage[i].kernel = s->kernel_count - 1;
         arena_reset(arena, mark);
     }
-    for (u32 i = 0; i < s->stage_count; i++) {
-        usize mark = arena_mark(arena);
-        bool complete;
-        u32 count = stage_leaves(g, s, &s->stage[i], leaf, arena, &complete);
-        if (!complete)
-            return E_LIMIT;
-        for (u32 l = 0; l < count; l++) {
-            u32 writer = s->stage_of[leaf[l].node];
-            if (writer != NO_NODE && s->stage[writer].kernel != s->stage[i].kernel)
-                read_outside[writer] = true;
-        }
-        arena_reset(arena, mark);
-    }
+    TRY(read_across(g, s, read_outside, leaf, arena));
     for (u32 i = 0; i < s->kernel_count; i++) {
         struct kernel *k = &s->kernel[i];
         if (k->stage_count == 1)
             single_grid(g, &s->stage[k->stage_first], k, target);
         make_local(g, s, k, read_outside);
     }
-    return OK;
+    return order_kernels(s, arena);
 }
 
 err schedule_build(const struct graph *graph, const struct target *target, struct arena *arena, struct schedule *out)
