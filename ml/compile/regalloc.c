@@ -12,7 +12,7 @@
 #define NEVER             UINT32_MAX
 #define DEPTH_SHIFT       3u /* a loop is taken to run 8 times */
 #define DEPTH_COUNTED_MAX 6u
-#define SPAN_TOO_SHORT    4u /* temporaries between neighbours: nothing is gained by spilling them */
+#define SPAN_TOO_SHORT    4u /* temporaries between neighbours: spilling them gains nothing */
 
 struct interval {
     u32 start, end; /* positions; start NEVER: not used */

@@ -1,6 +1,7 @@
 /*
- * x86.h: shared by the files of the x86-64 back end: selection (x86_select.c: LIR -> machine instructions), placing and
- * encoding (x86.c), the listing (x86_text.c). The instructions are the rows of x86.def.
+ * x86.h: shared by the files of the x86-64 back end: selection (x86_select.c: LIR -> machine
+ * instructions), placing and encoding (x86.c), the listing (x86_text.c). The instructions are the
+ * rows of x86.def.
  */
 #ifndef NOHOST_X86_H
 #define NOHOST_X86_H
@@ -16,27 +17,28 @@ enum x86_id {
 };
 #define X86_ROWS ((u32)X_END - MACHINE_ROWS)
 
-/* Which operand of minstr.op each field of the encoding takes, which source is tied to the destination, and the operands in
- * the order of Intel's syntax; 'i': the immediate, 'm': memory. F(name, ModRM.reg, VEX.vvvv, ModRM.rm, imm8[7:4], tied, text) */
-#define X86_FORMS(F)                                                                                                  \
-    F(RM,     0, -1, 1, -1, 0, "01")                                                                                  \
-    F(MR,     1, -1, 0, -1, 0, "01")                                                                                  \
-    F(RMT,    0, -1, 2, -1, 1, "02")                                                                                  \
-    F(CR,     1, -1, 2, -1, 0, "12")                                                                                  \
-    F(RMI,    0, -1, 1, -1, 0, "01i")                                                                                 \
-    F(MI,    -1, -1, 0, -1, 1, "0i")                                                                                  \
-    F(MIM,   -1, -1, 0, -1, 0, "0i")                                                                                  \
-    F(CI,    -1, -1, 1, -1, 0, "1i")                                                                                  \
-    F(M,     -1, -1, 1, -1, 0, "1")                                                                                   \
-    F(O,     -1, -1, 0, -1, 0, "0")                                                                                   \
-    F(OI,    -1, -1, 0, -1, 0, "0i")                                                                                  \
-    F(Z,     -1, -1, -1, -1, 0, "")                                                                                   \
-    F(J,     -1, -1, -1, -1, 0, "")                                                                                   \
-    F(RVM,    0, 1, 2, -1, 0, "012")                                                                                  \
-    F(RVMR,   0, 1, 2, 3, 0, "0123")                                                                                  \
-    F(RVMT,   0, 1, 2, -1, 3, "012")                                                                                  \
-    F(VMI,   -1, 0, 1, -1, 0, "01")                                                                                   \
-    F(KKK,    0, 1, 2, -1, 0, "012")                                                                                  \
+/* Which operand of minstr.op each field of the encoding takes, which source is tied to the
+ * destination, and the operands in the order of Intel's syntax; 'i': the immediate, 'm': memory.
+ * F(name, ModRM.reg, VEX.vvvv, ModRM.rm, imm8[7:4], tied, text) */
+#define X86_FORMS(F) \
+    F(RM,     0, -1, 1, -1, 0, "01") \
+    F(MR,     1, -1, 0, -1, 0, "01") \
+    F(RMT,    0, -1, 2, -1, 1, "02") \
+    F(CR,     1, -1, 2, -1, 0, "12") \
+    F(RMI,    0, -1, 1, -1, 0, "01i") \
+    F(MI,    -1, -1, 0, -1, 1, "0i") \
+    F(MIM,   -1, -1, 0, -1, 0, "0i") \
+    F(CI,    -1, -1, 1, -1, 0, "1i") \
+    F(M,     -1, -1, 1, -1, 0, "1") \
+    F(O,     -1, -1, 0, -1, 0, "0") \
+    F(OI,    -1, -1, 0, -1, 0, "0i") \
+    F(Z,     -1, -1, -1, -1, 0, "") \
+    F(J,     -1, -1, -1, -1, 0, "") \
+    F(RVM,    0, 1, 2, -1, 0, "012") \
+    F(RVMR,   0, 1, 2, 3, 0, "0123") \
+    F(RVMT,   0, 1, 2, -1, 3, "012") \
+    F(VMI,   -1, 0, 1, -1, 0, "01") \
+    F(KKK,    0, 1, 2, -1, 0, "012") \
     F(GATHER, 0, 1, -1, -1, 0, "0m1")
 #define X86_FORM_ENUM(name, ...) FORM_##name,
 enum x86_form_id { X86_FORMS(X86_FORM_ENUM) };
@@ -65,14 +67,16 @@ enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R
 
 /* ---- x86_select.c ---- */
 
-/* Loops are bounded by the markers of machine.h and X_JL, X_JGE, whose imm is a label: 2n the head, 2n + 1 the end of loop n;
- * a marker's imm is n. */
-err x86_select(const struct lir *lir, const struct target *target, struct arena *arena, struct mcode *out);
+/* Loops are bounded by the markers of machine.h and X_JL, X_JGE, whose imm is a label: 2n the
+ * head, 2n + 1 the end of loop n; a marker's imm is n. */
+err x86_select(const struct lir *lir, const struct target *target, struct arena *arena,
+               struct mcode *out);
 
 /* ---- x86.c ---- */
 
-/* Operands are physical registers, LIR_NONE where memory stands. Returns bytes written to out, at most X86_BYTES_MAX.
- * evex: the machine has AVX-512; VEX is taken where it can say the same. A jump's imm is the distance from its first byte. */
+/* Operands are physical registers, LIR_NONE where memory stands. Returns bytes written to out, at
+ * most X86_BYTES_MAX. evex: the machine has AVX-512; VEX is taken where it can say the same. A
+ * jump's imm is the distance from its first byte. */
 #define X86_BYTES_MAX 15u
 u32 x86_encode(const struct minstr *instr, bool evex, u8 out[X86_BYTES_MAX]);
 bool x86_needs_evex(const struct minstr *instr, bool evex);
