@@ -88,10 +88,9 @@ static const struct {
 
 static void metrics_pool(struct text *out, const char *name, const struct stats_mem *pool)
 {
-    text_fmt(out, "nohost_net_pool_used{pool=\"%s\"} %llu\n", name, (unsigned long long)pool->used);
-    text_fmt(out, "nohost_net_pool_peak{pool=\"%s\"} %llu\n", name, (unsigned long long)pool->max);
-    text_fmt(out, "nohost_net_pool_size{pool=\"%s\"} %llu\n", name,
-             (unsigned long long)pool->avail);
+    text_fmt(out, "nohost_net_pool_used{pool=\"%s\"} %lu\n", name, (u64)pool->used);
+    text_fmt(out, "nohost_net_pool_peak{pool=\"%s\"} %lu\n", name, (u64)pool->max);
+    text_fmt(out, "nohost_net_pool_size{pool=\"%s\"} %lu\n", name, (u64)pool->avail);
     text_fmt(out, "nohost_net_pool_refused_total{pool=\"%s\"} %u\n", name, (u32)pool->err);
 }
 
@@ -102,17 +101,16 @@ void net_metrics(struct text *out)
     metrics_pool(out, "heap_bytes", &lwip_stats.mem);
     if (!netif_default)
         return;
-    const struct nic_stats *nic = &((struct stack *)netif_default->state)->nic->stats;
+    const struct stack *stack = netif_default->state;
     const struct {
         const char *name;
         u64 value;
     } counts[] = {
-        {"rx_frames", nic->rx_frames},   {"rx_bytes", nic->rx_bytes},
-        {"rx_errors", nic->rx_errors},   {"rx_dropped", nic->rx_dropped},
-        {"tx_frames", nic->tx_frames},   {"tx_bytes", nic->tx_bytes},
-        {"tx_dropped", nic->tx_dropped},
+        {"rx_frames", stack->count.rx_frames},   {"rx_bytes", stack->count.rx_bytes},
+        {"rx_dropped", stack->count.rx_dropped}, {"rx_errors", stack->nic->rx_errors},
+        {"tx_frames", stack->count.tx_frames},   {"tx_bytes", stack->count.tx_bytes},
+        {"tx_dropped", stack->count.tx_dropped},
     };
     for (u32 i = 0; i < ARRAY_LEN(counts); i++)
-        text_fmt(out, "nohost_net_%s_total %llu\n", counts[i].name,
-                 (unsigned long long)counts[i].value);
+        text_fmt(out, "nohost_net_%s_total %lu\n", counts[i].name, counts[i].value);
 }

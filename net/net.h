@@ -15,12 +15,14 @@
 struct net_config {
     struct str hostname;      /* "nohost": also <hostname>.local */
     struct str ip4_address, ip4_netmask, ip4_gateway, dns, sntp_server; /* empty: DHCP decides */
-    struct str ip4_fallback; /* taken (with ip4_netmask) when DHCP does not answer; empty: a link-local 169.254.x.y */
+    /* Taken (with ip4_netmask) when DHCP does not answer; empty: a link-local 169.254.x.y. */
+    struct str ip4_fallback;
     struct str api_key[NET_KEYS_MAX]; /* none: the API is open, privileged routes are off */
     u32 api_key_count;
     u16 port; /* 80 */
     struct str version;       /* build identity, for /health and Server: */
-    /* Privileged actions (POST /v1/nohost/reset, /v1/nohost/power-off, GET /debug/log): only with a key. NULL: absent. */
+    /* Privileged actions (POST /v1/nohost/reset, /v1/nohost/power-off, GET /debug/log): only with a
+     * key. NULL: absent. */
     void (*reset)(void);
     void (*power_off)(void);
     /* Extra lines for /metrics from other rooms; may be NULL. */
@@ -29,36 +31,35 @@ struct net_config {
 
 /* ---- a network interface card, as netif.c sees it ---- */
 
-struct nic_stats {
-    u64 rx_frames, tx_frames, rx_bytes, tx_bytes, rx_dropped, tx_dropped, rx_errors;
-};
-
 /* One buffer of a received frame; a frame may span several (mergeable buffers). */
 struct nic_frame {
     const u8 *data;
     u32 len;
     bool more;          /* the next frame of rx_next continues this one */
-    bool checksum_good; /* the device has verified the TCP/UDP checksum, or the frame never left this machine */
+    bool checksum_good; /* TCP or UDP: the device has verified it, or it never was on a wire */
 };
 
 struct nic {
-    const char *name;   /* "virtio-net 00:02.0" */
+    const char *name; /* "virtio-net 00:02.0" */
     u8 mac[6];
     u32 mtu;
-    bool tx_checksum;   /* the device fills TCP/UDP checksums when asked */
-    bool has_irq;       /* false: the loop must poll, nothing wakes it */
+    bool tx_checksum; /* the device fills TCP/UDP checksums when asked */
+    bool has_irq;     /* false: the loop must poll, nothing wakes it */
+    bool failed;      /* set by the driver, which has logged why: netif.c starts it again */
     const struct nic_ops *ops;
-    struct nic_stats stats;
-    volatile bool irq_pending; /* set by the interrupt handler, cleared by poll */
+    u64 rx_errors;             /* damaged frames, and faults of the device */
+    volatile bool irq_pending; /* set by nic_interrupted */
 };
 
 struct nic_ops {
+    /* Resets the card and brings it up; drops what was under way. */
+    err (*start)(struct nic *nic);
     bool (*link_up)(struct nic *nic);
-    /* Next received buffer; false when none. It stays valid, and is returned again, until rx_release. */
+    /* Next received buffer; false when none. It stays, and is returned again, until rx_release. */
     bool (*rx_next)(struct nic *nic, struct nic_frame *frame);
     void (*rx_release)(struct nic *nic);
-    /* Copies a frame into a transmit buffer. csum_start/csum_offset: as virtio; csum_start 0: none.
-     * E_BUSY when the ring is full: the caller tries again later. */
+    /* Copies a frame, at most NIC_FRAME_MAX bytes, into a transmit buffer. csum_start, csum_offset:
+     * as virtio has them; csum_start 0: none. E_BUSY when the ring is full. */
     err (*tx)(struct nic *nic, struct str frame, u16 csum_start, u16 csum_offset);
     /* All frames given to tx so far are on their way (one doorbell for many frames). */
     void (*tx_kick)(struct nic *nic);
@@ -67,21 +68,26 @@ struct nic_ops {
     void (*stop)(struct nic *nic);
 };
 
+#define NIC_FRAME_MAX 1518u /* 1500 of payload, Ethernet header, one VLAN tag */
+
+/* The handler that drivers give to pci_vector_on, with their nic. */
+void nic_interrupted(void *nic);
+
 /* ---- netif.c: lwIP and the interface ---- */
 
 struct net;
-/* Starts the stack, the interface (nic NULL: loopback only) and the server. The network is up before the model is. */
+/* Starts stack, interface (nic NULL: there is none) and server, before the model is there. */
 err net_open(struct net **net, const struct net_config *config, struct nic *nic, struct ml *ml);
 /* Frames -> requests, timers, server; a bounded amount of work. True when there was some. */
 bool net_poll(struct net *net);
 /* Everything that is ready to go leaves. */
 void net_flush(struct net *net);
-/* Nanoseconds until the next timer of the stack is due: how long the loop may idle when nothing else happens. */
+/* How long the loop may idle when nothing else happens: until the stack's next timer, or look. */
 u64 net_idle_ns(const struct net *net);
-/* Called before idling, with the CPU's interrupts off: turns the card's interrupts on. False when a frame has come in
- * meanwhile: then poll instead of idling. net_poll turns them off again. */
+/* Called before idling, with the CPU's interrupts off: turns the card's interrupts on. False when a
+ * frame has come in meanwhile: then poll instead of idling. net_poll turns them off again. */
 bool net_irq_arm(struct net *net);
-/* Lines for /metrics: frames, bytes, and the stack's pools (used, peak, refused). For config.metrics of kernel/main.c. */
+/* Lines for /metrics: frames, bytes, the stack's pools. For config.metrics of kernel/main.c. */
 void net_metrics(struct text *out);
 
 struct net_status {
@@ -91,7 +97,7 @@ struct net_status {
 };
 void net_status(const struct net *net, struct net_status *status);
 
-/* ---- drivers: each probes the bus and returns its nic, or NULL when there is no such card. nic_*.c alone see pci.h. ---- */
+/* ---- drivers: each returns its card of the bus, or NULL. nic_*.c alone see pci.h. ---- */
 
 struct pci_bus;
 struct nic *nic_virtio_start(struct pci_bus *bus);

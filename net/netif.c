@@ -1,39 +1,29 @@
 /*
  * netif.c: the interface under lwIP: frames between the card and the stack, checksums left to the
- * card, link, addresses (DHCP, static, fallback, SLAAC), name service (mDNS) and clock (SNTP).
- * Knows no connection. Follows: lwIP 2.2.1, doc/NO_SYS_SampleCode.c; RFC 2131, 3927, 4862, 6762,
- * 4330.
+ * card, link, and a card that fails. Knows no connection; addresses are address.c's.
+ * Follows: lwIP 2.2.1, doc/NO_SYS_SampleCode.c; virtio 1.2, 5.1.6.2 (checksum offload).
  */
 #include "net/stack.h"
 
-#include "lwip/apps/mdns.h"
-#include "lwip/apps/sntp.h"
-#include "lwip/autoip.h"
-#include "lwip/dhcp.h"
-#include "lwip/dns.h"
-#include "lwip/ethip6.h"
 #include "lwip/etharp.h"
+#include "lwip/ethip6.h"
 #include "lwip/init.h"
 #include "lwip/prot/tcp.h"
 #include "lwip/sys.h"
 #include "lwip/timeouts.h"
 #include "netif/ethernet.h"
 
-#define LOOK_NS (100 * NS_PER_MS) /* the link is looked at ten times a second */
-#define POLL_NS (1 * NS_PER_MS)   /* and frames this often when the card cannot interrupt */
-#define DHCP_PATIENCE_NS                                                                           \
-    (4 * NS_PER_S) /* two of DHCP's tries (RFC 2131, 4.1), then the fallback                       \
-                    */
-#define MTU_MAX          1500u
-#define ADDRESS_TEXT_MAX 48u
+#define LOOK_NS         (100 * NS_PER_MS) /* card and link are looked at ten times a second */
+#define POLL_NS         NS_PER_MS         /* and frames this often when the card cannot interrupt */
+#define TX_STALL_NS     (5 * NS_PER_S)
+#define FAULT_FORGET_NS (600 * NS_PER_S)
+#define FAULTS_MAX      8u
+#define MTU_MAX         1500u
 
 static err_t interface_init(struct netif *netif);
 static err_t frame_out(struct netif *netif, struct pbuf *chain);
 static bool frame_in(struct stack *stack);
-static void addresses_start(struct stack *stack);
-static void names_start(struct stack *stack);
 static void look(struct stack *stack, u64 now);
-static void log_addresses(struct stack *stack, u64 now);
 
 void stack_open(struct stack *stack, const struct net_config *config, struct nic *nic)
 {
@@ -43,13 +33,13 @@ void stack_open(struct stack *stack, const struct net_config *config, struct nic
     lwip_init();
     if (!nic)
         return;
-    struct text host = {stack->hostname, 0, HOSTNAME_MAX, false};
-    text_put(&host, config->hostname.len ? config->hostname : STR("nohost"));
     CHECK(netif_add_noaddr(&stack->netif, stack, interface_init, ethernet_input));
     netif_set_default(&stack->netif);
     netif_set_up(&stack->netif);
-    addresses_start(stack);
-    names_start(stack);
+    address_start(stack);
+    log_info("net", "%s: %02x:%02x:%02x:%02x:%02x:%02x, %s, transmit checksums by %s", nic->name,
+             nic->mac[0], nic->mac[1], nic->mac[2], nic->mac[3], nic->mac[4], nic->mac[5],
+             nic->has_irq ? "interrupts" : "polled", nic->tx_checksum ? "the card" : "us");
 }
 
 bool stack_poll(struct stack *stack)
@@ -57,25 +47,24 @@ bool stack_poll(struct stack *stack)
     u64 now = time_ns();
     u32 frames = 0;
 
-    if (stack->nic) {
+    if (stack_has_card(stack)) {
         if (stack->irq_on)
             stack->nic->ops->irq(stack->nic, false);
         stack->irq_on = false;
-        if (now >= stack->look_ns || stack->nic->irq_pending)
+        if (now >= stack->look_ns || stack->nic->irq_pending || stack->nic->failed)
             look(stack, now);
         stack->nic->irq_pending = false;
         while (frames < NET_BATCH_MAX && frame_in(stack))
             frames++;
+        address_note(stack, now);
     }
     sys_check_timeouts();
-    if (stack->nic)
-        log_addresses(stack, now);
     return frames > 0;
 }
 
 void stack_flush(struct stack *stack)
 {
-    if (stack->tx_waiting)
+    if (stack->tx_waiting && stack_has_card(stack))
         stack->nic->ops->tx_kick(stack->nic);
     stack->tx_waiting = false;
 }
@@ -84,7 +73,7 @@ bool stack_irq_arm(struct stack *stack)
 {
     struct nic_frame frame;
 
-    if (!stack->nic)
+    if (!stack_has_card(stack))
         return true;
     stack->nic->ops->irq(stack->nic, true);
     stack->irq_on = true;
@@ -93,9 +82,14 @@ bool stack_irq_arm(struct stack *stack)
 
 u64 stack_idle_ns(const struct stack *stack)
 {
-    u64 most = stack->nic && !stack->nic->has_irq ? POLL_NS : LOOK_NS;
+    u64 most = stack_has_card(stack) && !stack->nic->has_irq ? POLL_NS : LOOK_NS;
 
     return min_u64(sys_timeouts_sleeptime() * NS_PER_MS, most);
+}
+
+void nic_interrupted(void *nic)
+{
+    ((struct nic *)nic)->irq_pending = true;
 }
 
 /* ---- frames in ---- */
@@ -114,8 +108,10 @@ static bool frame_in(struct stack *stack)
             pbuf_free(stack->in);
         stack->in = NULL;
         stack->in_dropped = true;
-        stack->nic->stats.rx_dropped++;
+        stack->count.rx_dropped++;
     }
+    stack->count.rx_bytes += part.len;
+    stack->count.rx_frames += !part.more;
     stack->nic->ops->rx_release(stack->nic);
     if (part.more)
         return true;
@@ -123,14 +119,14 @@ static bool frame_in(struct stack *stack)
     struct pbuf *frame = stack->in;
     stack->in = NULL;
     stack->in_dropped = false;
-    if (frame)
-        pbuf_realloc(frame, stack->in_len);
-    /* Flags belong to the interface, checksums to frames: input runs to its end before the next
-     * frame. */
-    u16 verify = stack->in_checked ? 0 : NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP;
+    if (!frame)
+        return true;
+    pbuf_realloc(frame, stack->in_len);
+    /* Flags belong to the interface, checksums to frames: input ends before the next frame. */
     stack->netif.chksum_flags &= (u16) ~(NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP);
-    stack->netif.chksum_flags |= verify;
-    if (frame && stack->netif.input(frame, &stack->netif) != ERR_OK)
+    if (!stack->in_checked)
+        stack->netif.chksum_flags |= NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP;
+    if (stack->netif.input(frame, &stack->netif) != ERR_OK)
         pbuf_free(frame);
     return true;
 }
@@ -139,11 +135,11 @@ static bool frame_in(struct stack *stack)
 static bool part_keep(struct stack *stack, const struct nic_frame *part)
 {
     if (!stack->in) {
-        stack->in = pbuf_alloc(PBUF_RAW, FRAME_BYTES_MAX, PBUF_POOL);
+        stack->in = pbuf_alloc(PBUF_RAW, NIC_FRAME_MAX, PBUF_POOL);
         stack->in_len = 0;
         stack->in_checked = part->checksum_good;
     }
-    if (!stack->in || part->len > (u32)FRAME_BYTES_MAX - stack->in_len)
+    if (!stack->in || part->len > NIC_FRAME_MAX - stack->in_len)
         return false;
     pbuf_take_at(stack->in, part->data, (u16)part->len, stack->in_len);
     stack->in_len = (u16)(stack->in_len + part->len);
@@ -158,21 +154,23 @@ static err_t frame_out(struct netif *netif, struct pbuf *chain)
 {
     struct stack *stack = netif->state;
     struct nic *nic = stack->nic;
-    u8 *frame = chain->payload;
+    struct str frame = {chain->payload, chain->tot_len};
 
-    if (chain->tot_len > FRAME_BYTES_MAX)
-        return ERR_BUF;
+    if (nic->failed || frame.len > NIC_FRAME_MAX)
+        return ERR_IF;
     if (chain->next) {
-        frame = stack->out;
-        pbuf_copy_partial(chain, frame, chain->tot_len, 0);
+        pbuf_copy_partial(chain, stack->out, chain->tot_len, 0);
+        frame.ptr = (const char *)stack->out;
     }
-    u16 start = nic->tx_checksum ? checksum_start(frame, chain->tot_len) : 0;
-    if (nic->ops->tx(nic, (struct str){(const char *)frame, chain->tot_len}, start,
-                     offsetof(struct tcp_hdr, chksum)) != OK) {
-        nic->stats.tx_dropped++;
+    u16 start = nic->tx_checksum ? checksum_start((u8 *)(uintptr_t)frame.ptr, (u32)frame.len) : 0;
+    if (nic->ops->tx(nic, frame, start, offsetof(struct tcp_hdr, chksum)) != OK) {
+        stack->count.tx_dropped++;
         return ERR_MEM; /* TCP keeps its segment and tries again */
     }
     stack->tx_waiting = true;
+    stack->sent_ns = time_ns();
+    stack->count.tx_frames++;
+    stack->count.tx_bytes += frame.len;
     return ERR_OK;
 }
 
@@ -206,7 +204,7 @@ static u16 checksum_start(u8 *frame, u32 len)
     return (u16)start;
 }
 
-/* ---- the interface and its addresses ---- */
+/* ---- the interface, its card and its link ---- */
 
 static err_t interface_init(struct netif *netif)
 {
@@ -221,155 +219,56 @@ static err_t interface_init(struct netif *netif)
     netif->output = etharp_output;
     netif->output_ip6 = ethip6_output;
     netif->linkoutput = frame_out;
-    netif->hostname = stack->hostname;
     if (stack->nic->tx_checksum)
         netif->chksum_flags &= (u16)~NETIF_CHECKSUM_GEN_TCP;
     return ERR_OK;
 }
 
-/* False when the text is empty or no address; a bad one in the configuration is said once. */
-static bool address_read(struct str text, const char *what, ip4_addr_t *out)
+/* The driver has logged what is wrong. A card that fails again and again stays off. */
+static void card_restart(struct stack *stack, u64 now)
 {
-    char buffer[ADDRESS_TEXT_MAX] = {0};
+    struct nic *nic = stack->nic;
 
-    if (!text.len)
-        return false;
-    memcpy(buffer, text.ptr, min_u64(text.len, sizeof buffer - 1));
-    if (ip4addr_aton(buffer, out))
-        return true;
-    log_error("net", "configuration: want an IPv4 address as %s, saw \"%s\"", what, buffer);
-    return false;
+    nic->rx_errors++;
+    stack->faults = now - stack->fault_ns > FAULT_FORGET_NS ? 1 : stack->faults + 1;
+    stack->fault_ns = now;
+    nic->failed = false;
+    if (stack->faults <= FAULTS_MAX && nic->ops->start(nic) == OK)
+        return;
+    log_error("net", "%s: switched off after %u faults", nic->name, stack->faults);
+    nic->ops->stop(nic);
+    nic->failed = stack->off = true;
 }
 
-static void address_take(struct stack *stack, const ip4_addr_t *address)
+static void look_at_link(struct stack *stack, u64 now)
 {
-    ip4_addr_t netmask, gateway = {0};
+    bool link = !stack->off && stack->nic->ops->link_up(stack->nic);
 
-    IP4_ADDR(&netmask, 255, 255, 255, 0);
-    (void)address_read(stack->config->ip4_netmask, "netmask", &netmask);
-    (void)address_read(stack->config->ip4_gateway, "gateway", &gateway);
-    netif_set_addr(&stack->netif, address, &netmask, &gateway);
-}
-
-static void addresses_start(struct stack *stack)
-{
-    ip4_addr_t address;
-
-    netif_create_ip6_linklocal_address(&stack->netif, 1);
-    netif_set_ip6_autoconfig_enabled(&stack->netif, 1);
-    if (address_read(stack->config->ip4_address, "address", &address))
-        address_take(stack, &address);
-    else if (dhcp_start(&stack->netif) != ERR_OK)
-        log_error("net", "DHCP did not start");
-}
-
-static void fallback_take(struct stack *stack)
-{
-    ip4_addr_t address;
-
-    stack->fallback = true;
-    log_warn("net", "no DHCP server answered in %u s, still asking",
-             (u32)(DHCP_PATIENCE_NS / NS_PER_S));
-    if (address_read(stack->config->ip4_fallback, "fallback", &address))
-        address_take(stack, &address);
-    else if (autoip_start(&stack->netif) != ERR_OK)
-        log_error("net", "AutoIP did not start");
-}
-
-static void look_at_dhcp(struct stack *stack, u64 now)
-{
-    if (dhcp_supplied_address(&stack->netif)) {
-        if (stack->fallback)
-            autoip_stop(&stack->netif); /* leaves an address that is not link-local alone */
-        stack->fallback = false;
-        stack->unbound_ns = now;
-    } else if (stack->link && !stack->fallback && now - stack->unbound_ns > DHCP_PATIENCE_NS) {
-        fallback_take(stack);
-    }
+    if (link == stack->link)
+        return;
+    log_info("net", "%s: link is %s", stack->nic->name, link ? "up" : "down");
+    stack->link = link;
+    stack->link_ns = now;
+    if (link)
+        netif_set_link_up(&stack->netif); /* DHCP, DAD and mDNS start afresh */
+    else
+        netif_set_link_down(&stack->netif);
 }
 
 static void look(struct stack *stack, u64 now)
 {
-    bool link = stack->nic->ops->link_up(stack->nic);
+    struct nic *nic = stack->nic;
 
     stack->look_ns = now + LOOK_NS;
-    if (link != stack->link) {
-        log_info("net", "%s: link is %s", stack->nic->name, link ? "up" : "down");
-        stack->link = link;
-        stack->fallback = false;
-        stack->link_ns = stack->unbound_ns = now;
-        if (link)
-            netif_set_link_up(&stack->netif); /* DHCP, DAD and mDNS start afresh */
-        else
-            netif_set_link_down(&stack->netif);
+    if (stack->count.tx_dropped != stack->dropped_seen && now - stack->sent_ns > TX_STALL_NS) {
+        log_error("net", "%s: want room for a frame within 5 s, saw none", nic->name);
+        nic->failed = true;
     }
-    if (netif_dhcp_data(&stack->netif))
-        look_at_dhcp(stack, now);
-    if (stack->name_taken) {
-        const u8 *mac = stack->nic->mac;
-        struct text name = {stack->hostname, strlen(stack->hostname), HOSTNAME_MAX, false};
-        name.len = min_u64(name.len, HOSTNAME_MAX - strlen("-0123"));
-        text_fmt(&name, "-%02x%02x", mac[4], mac[5]);
-        stack->hostname[name.len] = 0;
-        stack->name_taken = false;
-        log_warn("net", "another machine has this name: now %s.local", stack->hostname);
-        mdns_resp_rename_netif(&stack->netif, stack->hostname);
-    }
-}
-
-static void log_addresses(struct stack *stack, u64 now)
-{
-    u32 ms = (u32)((now - stack->link_ns) / NS_PER_MS);
-    const ip4_addr_t *ip4 = netif_ip4_addr(&stack->netif);
-    ip4_addr_t dns;
-
-    if (!ip4_addr_eq(ip4, &stack->ip4_seen)) {
-        ip4_addr_copy(stack->ip4_seen, *ip4);
-        log_info("net", "address %s, %u ms after link", ip4addr_ntoa(ip4), ms);
-        if (address_read(stack->config->dns, "dns", &dns)) {
-            ip_addr_t server = IPADDR4_INIT(dns.addr);
-            dns_setserver(0, &server);
-        }
-        if (!stack->time_asked)
-            sntp_init();
-        stack->time_asked = true;
-    }
-    for (u8 i = 0; i < LWIP_IPV6_NUM_ADDRESSES; i++) {
-        bool valid = ip6_addr_ispreferred(netif_ip6_addr_state(&stack->netif, i));
-        if (valid && !(stack->ip6_seen >> i & 1))
-            log_info("net", "address %s, %u ms after link",
-                     ip6addr_ntoa(netif_ip6_addr(&stack->netif, i)), ms);
-        stack->ip6_seen = (u8)((stack->ip6_seen & ~(1u << i)) | (u32)valid << i);
-    }
-}
-
-/* ---- name and clock ---- */
-
-static void name_result(struct netif *netif, u8_t result, s8_t slot)
-{
-    struct stack *stack = netif->state;
-
-    (void)slot;
-    if (result != MDNS_PROBING_SUCCESSFUL && !stack->named)
-        stack->name_taken = stack->named = true; /* once: a second clash is an attack or a mirror */
-}
-
-static void names_start(struct stack *stack)
-{
-    struct text server = {stack->sntp_server, 0, sizeof stack->sntp_server - 1, false};
-
-    mdns_resp_init();
-    mdns_resp_register_name_result_cb(name_result);
-    if (mdns_resp_add_netif(&stack->netif, stack->hostname) != ERR_OK ||
-        mdns_resp_add_service(&stack->netif, stack->hostname, "_http", DNSSD_PROTO_TCP,
-                              stack->config->port, NULL, NULL) < 0)
-        log_error("net", "mDNS did not start");
-    sntp_setoperatingmode(SNTP_OPMODE_POLL);
-    text_put(&server, stack->config->sntp_server);
-    if (server.len)
-        sntp_setservername(0, stack->sntp_server);
-    else
-        sntp_servermode_dhcp(1);
+    stack->dropped_seen = stack->count.tx_dropped;
+    if (nic->failed)
+        card_restart(stack, now);
+    look_at_link(stack, now);
+    address_look(stack, now);
 }
 
 /* ---- what net/port/arch/cc.h promises to lwIP ---- */
@@ -385,10 +284,4 @@ u32 port_rand(void)
 
     random_bytes(&value, sizeof value);
     return value;
-}
-
-void port_time_set(u32 unix_s)
-{
-    log_info("net", "SNTP: %u s since 1970, our clock said %lld", unix_s, (long long)time_unix_s());
-    time_unix_set(unix_s);
 }

@@ -8,19 +8,16 @@
 #include "net/net.h"
 #include "pci/pci.h"
 
-#define INTEL           0x8086u
-#define E1000E_82574    0x10d3u
 #define REGISTERS_BYTES 0x8000u
 #define RING_SIZE       256u
 #define BUFFER_BYTES    2048u
 #define MTU             1500u
 #define RESET_WAIT_MS   100u
 #define RESET_QUIET_NS  NS_PER_MS /* no access while the reset runs */
-#define TX_STALL_NS     (5 * NS_PER_S)
-#define FAULTS_MAX      8u /* then the card stays off */
 #define ALL_ONES        0xffffffffu
 
 // clang-format off
+enum { INTEL = 0x8086, E1000E_82574 = 0x10d3 };
 enum reg {
     CTRL = 0x0000, STATUS = 0x0008, EECD = 0x0010, CTRL_EXT = 0x0018,       /* 10.2.2 general */
     ICR = 0x00c0, IMS = 0x00d0, IMC = 0x00d8, EIAC = 0x00dc, IVAR = 0x00e4, /* 10.2.4 interrupts */
@@ -62,16 +59,11 @@ struct e1000e {
     struct mmio regs;
     struct dma dma;
     struct rings *ring;
-    u32 rx_next, tx_next, tx_done; /* indices */
-    u32 rx_len, rx_untold;
-    u64 tx_progress_ns;
-    u32 faults;
-    bool dead;
+    u32 rx_next, rx_untold, tx_next, tx_done; /* indices; descriptors the card has not heard of */
 };
 
 static const struct nic_ops e1000e_ops;
-static err start(struct e1000e *e);
-static void interrupted(void *ctx);
+static err start(struct nic *nic);
 
 struct nic *nic_e1000e_start(struct pci_bus *bus)
 {
@@ -84,27 +76,22 @@ struct nic *nic_e1000e_start(struct pci_bus *bus)
     pci_enable(dev, true);
     if (pci_map_bar(dev, 0, &e->regs) != OK || e->regs.bytes < REGISTERS_BYTES ||
         dma_alloc(dev, sizeof *e->ring, 4096, &e->dma) != OK) {
-        log_error(dev->name,
-                  "e1000e: want %u bytes of registers and memory for the rings, saw %llu",
-                  REGISTERS_BYTES, (unsigned long long)e->regs.bytes);
+        log_error(dev->name, "e1000e: want %u bytes of registers and memory for rings, saw %lu",
+                  REGISTERS_BYTES, e->regs.bytes);
         return NULL;
     }
     e->ring = e->dma.ptr;
-    e->nic.has_irq = pci_vectors(dev) > 0 && pci_vector_on(dev, 0, interrupted, e) == OK;
-    if (start(e) != OK)
-        return NULL;
-    const u8 *mac = e->nic.mac;
-    log_info(dev->name, "e1000e %02x:%02x:%02x:%02x:%02x:%02x, %s", mac[0], mac[1], mac[2], mac[3],
-             mac[4], mac[5], e->nic.has_irq ? "interrupts" : "polled");
-    return &e->nic;
+    e->nic.has_irq = pci_vectors(dev) > 0 && pci_vector_on(dev, 0, nic_interrupted, e) == OK;
+    return start(&e->nic) == OK ? &e->nic : NULL;
 }
 
-static void interrupted(void *ctx)
+static struct e1000e *e1000e_of(struct nic *nic)
 {
-    ((struct e1000e *)ctx)->nic.irq_pending = true;
+    CHECK(nic->ops == &e1000e_ops);
+    return (struct e1000e *)nic;
 }
 
-/* ---- start, 4.6, step by step; also how a card that broke the rules gets another chance ---- */
+/* ---- start, 4.6, step by step ---- */
 
 static err device_reset(struct e1000e *e);
 static err mac_read(struct e1000e *e);
@@ -121,8 +108,10 @@ static void reg_write(const struct e1000e *e, enum reg reg, u32 value)
     mmio_write32(&e->regs, reg, value);
 }
 
-static err start(struct e1000e *e)
+static err start(struct nic *nic)
 {
+    struct e1000e *e = e1000e_of(nic);
+
     TRY(device_reset(e));
     TRY(mac_read(e));
     reg_write(e, CTRL_EXT, reg_read(e, CTRL_EXT) | CTRL_EXT_DRIVER_LOADED);
@@ -218,50 +207,23 @@ static void transmit_start(struct e1000e *e)
     for (u32 i = 0; i < RING_SIZE; i++)
         e->ring->tx[i].address = bus_of(e, e->ring->tx_buffer[i]);
     e->tx_next = e->tx_done = 0;
-    e->tx_progress_ns = time_ns();
     ring_write(e, TDBAL, e->ring->tx);
     reg_write(e, TIPG, TIPG_COPPER);
     reg_write(e, TXDCTL, TXDCTL_WRITE_BACK_EACH);
     reg_write(e, TCTL, TCTL_ON | TCTL_PAD_SHORT | TCTL_COLLISIONS);
 }
 
-/* The detector has logged. A card that keeps on is left off. */
-static void restart(struct e1000e *e)
-{
-    e->nic.stats.rx_errors++;
-    e->dead = ++e->faults > FAULTS_MAX || start(e) != OK;
-    if (e->dead && device_reset(e) == OK)
-        log_error(e->dev->name, "e1000e: switched off after %u faults", e->faults);
-}
-
 /* ---- the nic face ---- */
-
-static struct e1000e *e1000e_of(struct nic *nic)
-{
-    CHECK(nic->ops == &e1000e_ops);
-    return (struct e1000e *)nic;
-}
 
 static bool link_up(struct nic *nic)
 {
-    struct e1000e *e = e1000e_of(nic);
+    u32 status = reg_read(e1000e_of(nic), STATUS);
 
-    if (e->dead)
-        return false;
-    u32 status = reg_read(e, STATUS);
     if (status == ALL_ONES) {
-        log_error(e->dev->name, "e1000e: want a status, saw %08x: the card is gone", status);
-        e->dead = true;
+        log_error(nic->name, "e1000e: want a status, saw %08x: the card is gone", status);
+        nic->failed = true;
     }
-    return !e->dead && status & STATUS_LINK_UP;
-}
-
-/* The descriptor goes back with its buffer; the card hears of it at the end of a batch. */
-static void rx_give_back(struct e1000e *e)
-{
-    e->ring->rx[e->rx_next].status = 0;
-    e->rx_next = (e->rx_next + 1) % RING_SIZE;
-    e->rx_untold++;
+    return !nic->failed && status & STATUS_LINK_UP;
 }
 
 static void rx_tell(struct e1000e *e)
@@ -272,11 +234,22 @@ static void rx_tell(struct e1000e *e)
     e->rx_untold = 0;
 }
 
+/* The descriptor goes back with its buffer; the card hears of it at the end of a batch. */
+static void rx_release(struct nic *nic)
+{
+    struct e1000e *e = e1000e_of(nic);
+
+    e->ring->rx[e->rx_next].status = 0;
+    e->rx_next = (e->rx_next + 1) % RING_SIZE;
+    if (++e->rx_untold >= RING_SIZE / 4)
+        rx_tell(e);
+}
+
 static bool rx_next(struct nic *nic, struct nic_frame *frame)
 {
     struct e1000e *e = e1000e_of(nic);
 
-    for (u32 n = 0; n < RING_SIZE && !e->dead; n++) {
+    for (u32 n = 0; n < RING_SIZE && !nic->failed; n++) {
         const struct rx_desc *at = &e->ring->rx[e->rx_next];
         u8 status = __atomic_load_n(&at->status, __ATOMIC_ACQUIRE);
         dma_rmb();
@@ -286,7 +259,7 @@ static bool rx_next(struct nic *nic, struct nic_frame *frame)
             break;
         if (len > BUFFER_BYTES) {
             log_error(nic->name, "e1000e: want at most %u bytes, saw %u", BUFFER_BYTES, len);
-            restart(e);
+            nic->failed = true;
             return false;
         }
         if (status & RX_END && !(errors & RX_FRAME_BAD)) {
@@ -294,40 +267,14 @@ static bool rx_next(struct nic *nic, struct nic_frame *frame)
             *frame = (struct nic_frame){.data = e->ring->rx_buffer[e->rx_next],
                                         .len = len,
                                         .checksum_good = checked && !(errors & RX_CHECKSUM_BAD)};
-            e->rx_len = len;
             return true;
         }
-        nic->stats.rx_errors++; /* damaged on the wire */
-        rx_give_back(e);
+        nic->rx_errors++; /* damaged on the wire */
+        rx_release(nic);
     }
-    if (e->rx_untold && !e->dead)
+    if (e->rx_untold && !nic->failed)
         rx_tell(e);
     return false;
-}
-
-static void rx_release(struct nic *nic)
-{
-    struct e1000e *e = e1000e_of(nic);
-
-    nic->stats.rx_frames++;
-    nic->stats.rx_bytes += e->rx_len;
-    rx_give_back(e);
-    if (e->rx_untold >= RING_SIZE / 4)
-        rx_tell(e);
-}
-
-/* Takes back what was sent; a card that sends nothing for long with a full ring is restarted. */
-static void tx_collect(struct e1000e *e)
-{
-    while (e->tx_done != e->tx_next &&
-           __atomic_load_n(&e->ring->tx[e->tx_done].status, __ATOMIC_ACQUIRE) & TX_DONE) {
-        e->tx_done = (e->tx_done + 1) % RING_SIZE;
-        e->tx_progress_ns = time_ns();
-    }
-    if ((e->tx_next + 1) % RING_SIZE == e->tx_done && time_ns() - e->tx_progress_ns > TX_STALL_NS) {
-        log_error(e->nic.name, "e1000e: want frames sent within 5 s, saw none");
-        restart(e);
-    }
 }
 
 static err tx(struct nic *nic, struct str frame, u16 csum_start, u16 csum_offset)
@@ -337,31 +284,24 @@ static err tx(struct nic *nic, struct str frame, u16 csum_start, u16 csum_offset
 
     (void)csum_offset;
     CHECK(csum_start == 0); /* tx_checksum is false: imitations ignore the legacy bit */
-    if (frame.len > BUFFER_BYTES)
-        return E_LIMIT;
-    if (!e->dead)
-        tx_collect(e);
-    if (e->dead || (e->tx_next + 1) % RING_SIZE == e->tx_done)
-        return e->dead ? E_DEVICE : E_BUSY;
-    if (e->tx_next == e->tx_done)
-        e->tx_progress_ns = time_ns();
+    CHECK(frame.len <= NIC_FRAME_MAX);
+    while (e->tx_done != e->tx_next &&
+           __atomic_load_n(&e->ring->tx[e->tx_done].status, __ATOMIC_ACQUIRE) & TX_DONE)
+        e->tx_done = (e->tx_done + 1) % RING_SIZE;
+    if ((e->tx_next + 1) % RING_SIZE == e->tx_done)
+        return E_BUSY;
     memcpy(e->ring->tx_buffer[e->tx_next], frame.ptr, frame.len);
     at->len = (u16)frame.len;
     at->status = 0;
     at->command = TX_END | TX_ADD_CRC | TX_REPORT;
     e->tx_next = (e->tx_next + 1) % RING_SIZE;
-    nic->stats.tx_frames++;
-    nic->stats.tx_bytes += frame.len;
     return OK;
 }
 
 static void tx_kick(struct nic *nic)
 {
-    struct e1000e *e = e1000e_of(nic);
-
     dma_wmb();
-    if (!e->dead)
-        reg_write(e, TDT, e->tx_next);
+    reg_write(e1000e_of(nic), TDT, e1000e_of(nic)->tx_next);
 }
 
 /* 7.4: causes that came up before do not interrupt again, so they are cleared first; the caller
@@ -379,13 +319,13 @@ static void stop(struct nic *nic)
 {
     struct e1000e *e = e1000e_of(nic);
 
-    e->dead = true;
     (void)device_reset(e);
     pci_vector_off(e->dev, 0);
     pci_enable(e->dev, false);
 }
 
 static const struct nic_ops e1000e_ops = {
+    .start = start,
     .link_up = link_up,
     .rx_next = rx_next,
     .rx_release = rx_release,

@@ -12,11 +12,10 @@
 #include "lwip/netif.h"
 #include "lwip/tcp.h"
 
-#define NET_BATCH_MAX   64u   /* frames per turn of the loop */
-#define FRAME_BYTES_MAX 1518u /* 1500 of payload, Ethernet header, one VLAN tag */
-#define HOSTNAME_MAX    63u   /* one DNS label */
+#define NET_BATCH_MAX 64u /* frames per turn of the loop */
+#define HOSTNAME_MAX  63u /* one DNS label */
 
-/* ---- netif.c: frames <-> lwIP, link, addresses ---- */
+/* ---- netif.c: frames <-> lwIP, card, link ---- */
 
 struct stack {
     const struct net_config *config;
@@ -28,17 +27,29 @@ struct stack {
     bool in_checked; /* the card has verified its TCP or UDP checksum */
     bool tx_waiting; /* frames were given to the card since the last doorbell */
     bool irq_on, link, fallback, named, time_asked;
+    bool off;                 /* the card failed too often */
     volatile bool name_taken; /* set by the mDNS callback */
+    u32 faults;
+    u64 fault_ns, sent_ns; /* the last of each */
+    struct {
+        u64 rx_frames, tx_frames, rx_bytes, tx_bytes, rx_dropped, tx_dropped;
+    } count;
+    u64 dropped_seen;
     u64 isn_key[2];
-    u64 link_ns;    /* when the link came up */
-    u64 unbound_ns; /* since when no DHCP server has given an address */
-    u64 look_ns;    /* when the link was looked at */
+    u64 link_ns;  /* when the link came up */
+    u64 bound_ns; /* when DHCP last needed no help */
+    u64 look_ns;  /* when the link was looked at */
     ip4_addr_t ip4_seen;
     u8 ip6_seen; /* bit per address that has been logged as valid */
     char hostname[HOSTNAME_MAX + 1];
     char sntp_server[HOSTNAME_MAX * 2];
-    u8 out[FRAME_BYTES_MAX]; /* a frame that lwIP holds in pieces */
+    u8 out[NIC_FRAME_MAX]; /* a frame that lwIP holds in pieces */
 };
+
+static inline bool stack_has_card(const struct stack *stack)
+{
+    return stack->nic && !stack->off;
+}
 
 /* Starts lwIP and, with a card, the interface on it. lwIP's state is the program's: once only. */
 void stack_open(struct stack *stack, const struct net_config *config, struct nic *nic);
@@ -49,6 +60,14 @@ void stack_flush(struct stack *stack);
 /* Turns the card's interrupts on; false when a frame is there already. */
 bool stack_irq_arm(struct stack *stack);
 u64 stack_idle_ns(const struct stack *stack);
+
+/* ---- address.c: addresses, name and clock ---- */
+
+void address_start(struct stack *stack);
+/* Ten times a second: fallback when DHCP is silent, another name when ours is taken. */
+void address_look(struct stack *stack, u64 now);
+/* Every turn: logs what is new, asks for the time once there is an address. */
+void address_note(struct stack *stack, u64 now);
 
 /* ---- isn.c: sequence numbers that nobody can guess ---- */
 

@@ -57,8 +57,7 @@ static void act(struct wire *w, struct wire_tcp *t, enum record kind, const u8 *
         memcpy(frame + 14, at, len);
         wire_send(w, frame, 14 + len);
     } else if (kind == IP4 && len >= 1) {
-        wire_ip4(w, WIRE_PEER_IP, at[0] & 64 ? 0xffffffff : WIRE_OUR_IP, at[0] & 63, at + 1,
-                 len - 1);
+        wire_ip4(w, at[0] & 64 ? 0xffffffff : WIRE_OUR_IP, at[0] & 63, at + 1, len - 1);
     } else if (kind == IP6 && len >= 1) {
         send_ip6(w, at[0], at + 1, len - 1);
     } else if (kind == TCP && len >= 3) {

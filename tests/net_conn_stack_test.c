@@ -44,6 +44,26 @@ TEST(net_conn_link_flap_asks_dhcp_again)
     EXPECT(wire_bind(w) != WIRE_NO_ANSWER);
 }
 
+/* Guards: a DHCP server that answers while link-local addresses are probed for is not overruled by
+ * them. */
+TEST(net_conn_late_dhcp_wins_over_probes)
+{
+    struct wire *w = wire_plug();
+
+    wire_bind(w);
+    link_down(w);
+    w->link = true;
+    wire_run(w, 5000);
+    EXPECT(w->stack.fallback);
+    wire_drop_all(w);
+    EXPECT(wire_bind(w) < 60000);
+    for (u32 i = 0; i < 20; i++) {
+        wire_run(w, 1000);
+        wire_answer(w, true, NULL, NULL);
+        EXPECT_EQ(our_ip4(w), WIRE_OUR_IP);
+    }
+}
+
 /* Guards: a silent DHCP server leaves the machine reachable at the configured address, and a server
  * that wakes up later is still heard. */
 TEST(net_conn_fallback_is_static_when_configured)
@@ -118,7 +138,7 @@ static void send_echo(struct wire *w)
     u8 echo[64] = {8, 0};
 
     wire_put16(echo + 2, wire_sum(echo, sizeof echo, 0));
-    wire_ip4(w, WIRE_PEER_IP, WIRE_OUR_IP, 1, echo, sizeof echo);
+    wire_ip4(w, WIRE_OUR_IP, 1, echo, sizeof echo);
 }
 
 /* Guards: ping works, also when the frame came in three buffers (mergeable receive buffers). */
@@ -149,7 +169,7 @@ TEST(net_conn_drops_giant_frames_whole)
     static const u8 zero[1500];
 
     wire_bind(w);
-    u64 before = w->nic.stats.rx_dropped;
+    u64 before = w->stack.count.rx_dropped;
     struct wire_pools pools = wire_pools();
     for (u32 i = 0; i < 5; i++) {
         wire_send(w, zero, sizeof zero);
@@ -157,7 +177,7 @@ TEST(net_conn_drops_giant_frames_whole)
     }
     send_echo(w);
     EXPECT_EQ(echo_replies(w), 1);
-    EXPECT_EQ(w->nic.stats.rx_dropped, before + 1);
+    EXPECT_EQ(w->stack.count.rx_dropped, before + 1);
     struct wire_pools after = wire_pools();
     EXPECT(memcmp(&pools, &after, sizeof pools) == 0);
 }
@@ -174,12 +194,62 @@ TEST(net_conn_survives_an_empty_frame_pool)
     while ((taken[count] = pbuf_alloc(PBUF_RAW, 100, PBUF_POOL)))
         count++;
     EXPECT_EQ(count, PBUF_POOL_SIZE);
-    u64 before = w->nic.stats.rx_dropped;
+    u64 before = w->stack.count.rx_dropped;
     send_echo(w);
     EXPECT_EQ(echo_replies(w), 0);
-    EXPECT_EQ(w->nic.stats.rx_dropped, before + 1);
+    EXPECT_EQ(w->stack.count.rx_dropped, before + 1);
     while (count)
         pbuf_free(taken[--count]);
+    send_echo(w);
+    EXPECT_EQ(echo_replies(w), 1);
+}
+
+/* Guards: a card that failed is started again; after eight failures in ten minutes, or when it does
+ * not come back, it stays off and the link is down. */
+TEST(net_conn_restarts_a_failed_card)
+{
+    struct wire *w = wire_plug();
+
+    wire_bind(w);
+    w->starts = 0;
+    w->stack.faults = 0;
+    for (u32 n = 0; n < 8; n++) {
+        w->nic.failed = true;
+        wire_run(w, 10);
+        EXPECT(!w->nic.failed && !w->stack.off);
+    }
+    EXPECT_EQ(w->starts, 8);
+    wire_run(w, 601000); /* forgiven */
+    w->nic.failed = true;
+    wire_run(w, 10);
+    EXPECT(!w->stack.off);
+    w->broken = w->nic.failed = true;
+    wire_run(w, 10);
+    EXPECT(w->stack.off && !w->stack.link);
+    send_echo(w);
+    EXPECT_EQ(echo_replies(w), 0);
+    w->in.count = 0;
+    w->stack.off = w->broken = w->nic.failed = false; /* for the tests that follow */
+    EXPECT(wire_bind(w) != WIRE_NO_ANSWER);
+    wire_run(w, 200);
+}
+
+/* Guards: a card that has no room for a frame for five seconds is started again. */
+TEST(net_conn_restarts_a_stalled_card)
+{
+    struct wire *w = wire_plug();
+
+    wire_bind(w);
+    w->starts = 0;
+    w->full = true;
+    for (u32 i = 0; i < 80 && !w->starts; i++) {
+        send_echo(w);
+        wire_run(w, 100);
+    }
+    EXPECT_EQ(w->starts, 1);
+    w->full = false;
+    wire_run(w, 2000); /* an ARP question was lost: it is asked again */
+    wire_drop_all(w);
     send_echo(w);
     EXPECT_EQ(echo_replies(w), 1);
 }
@@ -195,9 +265,9 @@ TEST(net_conn_mdns_answers_its_name)
     wire_bind(w);
     wire_run(w, 4000); /* probing and announcing */
     wire_answer(w, true, NULL, NULL);
-    wire_udp4(w, WIRE_PEER_IP, 5353, 0xe00000fb, 5353, question, sizeof question - 1);
+    wire_udp4(w, 0xe00000fb, 5353, 5353, (struct str){(const char *)question, sizeof question - 1});
     memcpy(w->in.frame[(w->in.head + w->in.count - 1) % WIRE_FRAMES], "\1\0\136\0\0\373", 6);
-    for (u32 i = 0; i < 30 && !f.count; i++) {
+    for (u32 i = 0; i < 300 && !f.count; i++) {
         wire_run(w, 10);
         wire_answer(w, true, find_ip, &f);
     }
@@ -226,33 +296,36 @@ TEST(net_conn_sntp_sets_the_clock)
     EXPECT(f.count >= 1);
     u16 port = (u16)wire_get16(f.frame + 34);
     wire_put32(reply + 40, 2208988800u + 2000000000u);
-    wire_udp4(w, WIRE_PEER_IP, 123, WIRE_OUR_IP, port, reply, sizeof reply);
+    wire_udp4(w, WIRE_OUR_IP, 123, port, (struct str){(char *)reply, sizeof reply});
     wire_turn(w);
     EXPECT(time_unix_s() - before < 10); /* it did not repeat our time stamp: forged */
     memcpy(reply + 24, f.frame + 42 + 40, 8);
-    wire_udp4(w, WIRE_PEER_IP, 123, WIRE_OUR_IP, port, reply, sizeof reply);
+    wire_udp4(w, WIRE_OUR_IP, 123, port, (struct str){(char *)reply, sizeof reply});
     wire_turn(w);
     EXPECT(time_unix_s() >= 2000000000 && time_unix_s() < 2000000010);
 }
 
-static void send_icmp6(struct wire *w, const u8 to[16], u8 *icmp, u32 len)
+static const u8 peer6[16] = {0xfe, 0x80, [15] = 1};
+static const u8 our6[16] = {0xfe, 0x80, [10] = 0, 0xff, 0xfe, [15] = 2}; /* of 02:00:00:00:00:02 */
+
+static u16 sum6(const u8 *ip, u8 next, const u8 *payload, u32 len)
+{
+    return wire_sum(payload, len, (u16)~wire_sum(ip + 8, 32, next + len));
+}
+
+/* `payload` gets its checksum at offset `at`. */
+static void send_ip6(struct wire *w, const u8 to[16], u8 next, struct str payload, u32 at)
 {
     u8 frame[WIRE_FRAME_MAX] = {2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x86, 0xdd, 0x60};
-    u8 pseudo[40] = {0};
-    static const u8 from[16] = {0xfe, 0x80, [15] = 1};
 
-    wire_put16(frame + 18, len);
-    frame[20] = 58;
+    wire_put16(frame + 18, (u32)payload.len);
+    frame[20] = next;
     frame[21] = 255;
-    memcpy(frame + 22, from, 16);
+    memcpy(frame + 22, peer6, 16);
     memcpy(frame + 38, to, 16);
-    memcpy(pseudo, frame + 22, 32);
-    wire_put32(pseudo + 32, len);
-    pseudo[39] = 58;
-    wire_put16(icmp + 2, 0);
-    wire_put16(icmp + 2, wire_sum(icmp, len, (u16)~wire_sum(pseudo, sizeof pseudo, 0)));
-    memcpy(frame + 54, icmp, len);
-    wire_send(w, frame, 54 + len);
+    memcpy(frame + 54, payload.ptr, payload.len);
+    wire_put16(frame + 54 + at, sum6(frame + 14, next, frame + 54, (u32)payload.len));
+    wire_send(w, frame, 54 + (u32)payload.len);
 }
 
 /* Guards: a router's advertisement gives an address of its prefix (RFC 4862), after duplicate
@@ -262,13 +335,12 @@ TEST(net_conn_ipv6_takes_a_prefix)
     struct wire *w = wire_plug();
     static const u8 all_nodes[16] = {0xff, 2, [15] = 1};
     u8 advert[16 + 32] = {134, [4] = 64, [6] = 1, [16] = 3, 4, 64, 0xc0};
-    struct net_status status = {0};
 
     wire_bind(w);
     wire_put32(advert + 20, 86400);
     wire_put32(advert + 24, 86400);
     memcpy(advert + 32, "\x20\x01\x0d\xb8\0\1\0\2", 8);
-    send_icmp6(w, all_nodes, advert, sizeof advert);
+    send_ip6(w, all_nodes, 58, (struct str){(char *)advert, sizeof advert}, 2);
     wire_run(w, 3000);
     wire_drop_all(w);
     u32 found = 0;
@@ -279,8 +351,47 @@ TEST(net_conn_ipv6_takes_a_prefix)
                      : memcmp(address, "\x20\x01\x0d\xb8\0\1\0\2", 8) == 0 ? 2
                                                                            : 4;
     }
-    (void)status;
     EXPECT_EQ(found, 3);
+}
+
+struct heard6 {
+    struct wire *w;
+    u8 flags;
+};
+
+static void hear6(void *ctx, const u8 *frame, u32 len)
+{
+    struct heard6 *heard = ctx;
+    const u8 *payload = frame + 54;
+    u8 advert[32] = {136, [4] = 0x60, [24] = 2, 1, 2, 0, 0, 0, 0, 1};
+
+    if (len < 78 || wire_get16(frame + 12) != 0x86dd)
+        return;
+    if (frame[20] == 58 && payload[0] == 135 && memcmp(payload + 8, peer6, 16) == 0) {
+        memcpy(advert + 8, peer6, 16);
+        send_ip6(heard->w, our6, 58, (struct str){(char *)advert, sizeof advert}, 2);
+    } else if (frame[20] == 6) {
+        EXPECT_EQ(sum6(frame + 14, 6, payload, wire_get16(frame + 18)), 0);
+        heard->flags = payload[13];
+    }
+}
+
+/* Guards: TCP over IPv6 is answered, with a checksum that the card completes. */
+TEST(net_conn_ipv6_accepts_tcp)
+{
+    struct heard6 heard = {.w = wire_plug()};
+    u8 syn[24] = {0x77, 0x77, 0, WIRE_PORT, [12] = 0x60, 2, 0xff, 0xff, [20] = 2, 4, 5, 0xa0};
+
+    wire_bind(heard.w);
+    wire_run(heard.w, 3000); /* duplicate detection */
+    wire_drop_all(heard.w);
+    send_ip6(heard.w, our6, 6, (struct str){(char *)syn, sizeof syn}, 16);
+    for (u32 i = 0; i < 3; i++) {
+        wire_turn(heard.w);
+        wire_answer(heard.w, true, hear6, &heard);
+    }
+    EXPECT_EQ(heard.flags, TCP_F_SYN | TCP_F_ACK);
+    EXPECT(heard.w->csum_start == 54);
 }
 
 /* Guards: SipHash-2-4 against the reference vector of its paper, appendix A. */

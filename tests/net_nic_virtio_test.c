@@ -118,9 +118,9 @@ static void device_new(void)
     memset(&device, 0, sizeof device);
     bus_fake_reset(VIRTIO_VENDOR, VIRTIO_NET);
     bus_fake.config[0x34] = 0x40;
-    capability(0x40, 0x60, WINDOW_COMMON, BAR_COMMON, COMMON_BYTES);
-    capability(0x60, 0x80, WINDOW_NOTIFY, BAR_NOTIFY, 8);
-    capability(0x80, 0, WINDOW_DEVICE, BAR_DEVICE, CONFIG_BYTES);
+    capability(0x40, 0x60, COMMON, BAR_COMMON, COMMON_BYTES);
+    capability(0x60, 0x80, NOTIFY, BAR_NOTIFY, 8);
+    capability(0x80, 0, DEVICE, BAR_DEVICE, CONFIG_BYTES);
     bus_fake.bar[BAR_COMMON] = (struct mmio){.bytes = COMMON_BYTES, .ops = &common_ops};
     bus_fake.bar[BAR_NOTIFY] = (struct mmio){.bytes = 8, .ops = &notify_ops};
     bus_fake.bar[BAR_DEVICE] = (struct mmio){.bytes = CONFIG_BYTES, .ops = &device_ops};
@@ -220,6 +220,9 @@ TEST(net_nic_virtio_refuses_unusable_devices)
     device.offered &= ~F_VERSION_1;
     EXPECT(!nic_virtio_under_test(NULL));
     device_new();
+    device.offered &= ~F_MAC;
+    EXPECT(!nic_virtio_under_test(NULL));
+    device_new();
     device.refuses_features = true;
     EXPECT(!nic_virtio_under_test(NULL));
     device_new();
@@ -229,7 +232,7 @@ TEST(net_nic_virtio_refuses_unusable_devices)
     device.q[1].size_max = 0;
     EXPECT(!nic_virtio_under_test(NULL));
     device_new();
-    capability(0x60, 0x80, WINDOW_NOTIFY, BAR_NOTIFY, 5); /* queue 1 notifies at 4 */
+    capability(0x60, 0x80, NOTIFY, BAR_NOTIFY, 5); /* queue 1 notifies at 4 */
     bus_fake.bar[BAR_NOTIFY].bytes = 5;
     EXPECT(!nic_virtio_under_test(NULL));
     device_new();
@@ -238,7 +241,7 @@ TEST(net_nic_virtio_refuses_unusable_devices)
     device_new();
     bus_fake.config[0x81] = 0x40; /* capabilities in a circle */
     EXPECT(nic_virtio_under_test(NULL) != NULL);
-    for (u32 n = 0; n < 4; n++) {
+    for (u32 n = 0; n < 2; n++) {
         device_new();
         bus_fake.dma_left = n;
         EXPECT(!nic_virtio_under_test(NULL));
@@ -264,8 +267,7 @@ TEST(net_nic_virtio_receives)
         expect_frame(nic, 1000, 7, false, false);
         EXPECT(!nic->ops->rx_next(nic, &frame));
     }
-    EXPECT_EQ(nic->stats.rx_frames, 2000);
-    EXPECT_EQ(nic->stats.rx_errors, 0);
+    EXPECT(!nic->failed);
     EXPECT_EQ(device.q[0].notified, 1001);
 }
 
@@ -288,7 +290,6 @@ TEST(net_nic_virtio_spares_doorbells)
 TEST(net_nic_virtio_sends)
 {
     struct nic *nic = started();
-    static char giant[BUFFER_BYTES];
     struct header header;
     u16 id;
 
@@ -306,23 +307,7 @@ TEST(net_nic_virtio_sends)
     EXPECT(device_pop(&device.q[1], &id));
     device_push(&device.q[1], id, 0);
     EXPECT_OK(nic->ops->tx(nic, STR("room again"), 0, 0));
-    EXPECT_EQ(nic->ops->tx(nic, ((struct str){giant, sizeof giant}), 0, 0), E_LIMIT);
     EXPECT_EQ(device.resets, 1);
-}
-
-/* Guards: a device that stops sending is restarted after five seconds. */
-TEST(net_nic_virtio_restarts_a_stalled_queue)
-{
-    platform_clock_fake(100 * NS_PER_S);
-    struct nic *nic = started();
-
-    while (nic->ops->tx(nic, STR("frame"), 0, 0) == OK)
-        ;
-    platform_clock_fake(104 * NS_PER_S);
-    EXPECT_EQ(nic->ops->tx(nic, STR("frame"), 0, 0), E_BUSY);
-    platform_clock_fake(106 * NS_PER_S);
-    EXPECT_OK(nic->ops->tx(nic, STR("frame"), 0, 0));
-    EXPECT_EQ(device.resets, 2);
 }
 
 /* Every way to lie in the used ring of the receive queue. */
@@ -353,57 +338,49 @@ static void lie(u32 kind)
         device_push(q, id, 60);
 }
 
-/* Guards: each lie resets the device, and afterwards frames arrive again. */
-TEST(net_nic_virtio_resets_a_lying_device)
+/* Guards: each lie is a fault, and after a restart frames arrive again. */
+TEST(net_nic_virtio_notices_every_lie)
 {
     struct nic *nic = started();
     struct nic_frame frame;
 
     for (u32 kind = 0; kind < 7; kind++) {
         lie(kind);
-        EXPECT(!nic->ops->rx_next(nic, &frame));
+        EXPECT(!nic->ops->rx_next(nic, &frame) && nic->failed);
+        EXPECT(!nic->ops->rx_next(nic, &frame)); /* nothing more until the restart */
+        nic->failed = false;
+        EXPECT_OK(nic->ops->start(nic));
         EXPECT_EQ(device.resets, 2 + kind);
-        EXPECT_EQ(nic->stats.rx_errors, 1 + kind);
         device_receives(0, 1, 60, 5);
         expect_frame(nic, 60, 5, false, false);
     }
-    u16 id;
-    EXPECT(device_pop(&device.q[0], &id)); /* the eighth: a buffer given back twice */
-    memcpy(device_buffer(&device.q[0], id), &(struct header){.buffer_count = 1},
-           sizeof(struct header));
-    device_push(&device.q[0], id, 60);
-    EXPECT(nic->ops->rx_next(nic, &frame));
-    device_push(&device.q[0], id, 60);
-    nic->ops->rx_release(nic);
-    EXPECT(!nic->ops->rx_next(nic, &frame) || nic->stats.rx_errors == 7);
+    u16 id; /* the eighth: a buffer given back twice */
+    EXPECT_OK(nic->ops->tx(nic, STR("frame"), 0, 0));
+    EXPECT_OK(nic->ops->tx(nic, STR("frame"), 0, 0));
+    EXPECT(device_pop(&device.q[1], &id));
+    device_push(&device.q[1], id, 0);
+    device_push(&device.q[1], id, 0);
+    (void)nic->ops->tx(nic, STR("frame"), 0, 0);
+    EXPECT(nic->failed);
 }
 
-/* Guards: a device that never stops lying is switched off: link down, no more work. */
-TEST(net_nic_virtio_gives_a_liar_up)
-{
-    struct nic *nic = started();
-    struct nic_frame frame;
-
-    for (u32 n = 0; n < FAULTS_MAX + 1; n++) {
-        EXPECT(nic->ops->link_up(nic));
-        lie(1);
-        EXPECT(!nic->ops->rx_next(nic, &frame));
-    }
-    EXPECT(!nic->ops->link_up(nic));
-    EXPECT_EQ(nic->ops->tx(nic, STR("frame"), 0, 0), E_DEVICE);
-    EXPECT_EQ(device.common[DEVICE_STATUS], 0);
-}
-
-/* Guards: NEEDS_RESET (2.1.2) is answered by a reset, an unplugged device (all ones) by giving up.
+/* Guards: NEEDS_RESET (2.1.2) and an unplugged device (all ones) are faults; stop leaves it reset.
  */
 TEST(net_nic_virtio_heeds_the_status)
 {
     struct nic *nic = started();
 
-    device.common[DEVICE_STATUS] |= NEEDS_RESET;
+    device.common[DEVICE_STATUS] |= 64;
+    EXPECT(!nic->ops->link_up(nic) && nic->failed);
+    nic->failed = false;
+    EXPECT_OK(nic->ops->start(nic));
     EXPECT(nic->ops->link_up(nic));
-    EXPECT_EQ(device.resets, 2);
-    device.common[DEVICE_STATUS] = GONE;
+    device.common[DEVICE_STATUS] = 0xff;
     device.reset_hangs = true;
-    EXPECT(!nic->ops->link_up(nic));
+    EXPECT(!nic->ops->link_up(nic) && nic->failed);
+    EXPECT_EQ(nic->ops->start(nic), E_TIMEOUT);
+    device.reset_hangs = false;
+    nic->ops->stop(nic);
+    EXPECT_EQ(device.common[DEVICE_STATUS], 0);
+    EXPECT(!bus_fake.handler);
 }

@@ -61,7 +61,6 @@ static err fake_tx(struct nic *nic, struct str frame, u16 csum_start, u16 csum_o
         u8 *field = q->frame[at] + csum_start + csum_offset;
         wire_put16(field, wire_sum(q->frame[at] + csum_start, (u32)frame.len - csum_start, 0));
     }
-    nic->stats.tx_frames++;
     return OK;
 }
 
@@ -75,12 +74,19 @@ static void fake_irq(struct nic *nic, bool on)
     (void)nic, (void)on;
 }
 
+static err fake_start(struct nic *nic)
+{
+    wire_of(nic)->starts++;
+    return wire_of(nic)->broken ? E_DEVICE : OK;
+}
+
 static void fake_stop(struct nic *nic)
 {
     (void)nic;
 }
 
 static const struct nic_ops fake_ops = {
+    .start = fake_start,
     .link_up = fake_link_up,
     .rx_next = fake_rx_next,
     .rx_release = fake_rx_release,
@@ -214,7 +220,7 @@ static void put_ethernet(u8 *frame, u32 type)
     wire_put16(frame + 12, type);
 }
 
-void wire_ip4(struct wire *w, u32 from, u32 to, u8 protocol, const void *payload, u32 len)
+void wire_ip4(struct wire *w, u32 to, u8 protocol, const void *payload, u32 len)
 {
     u8 frame[WIRE_FRAME_MAX] = {0};
     u8 *ip = frame + 14;
@@ -224,23 +230,22 @@ void wire_ip4(struct wire *w, u32 from, u32 to, u8 protocol, const void *payload
     wire_put16(ip + 2, 20 + len);
     ip[8] = 64;
     ip[9] = protocol;
-    wire_put32(ip + 12, from);
+    wire_put32(ip + 12, WIRE_PEER_IP);
     wire_put32(ip + 16, to);
     wire_put16(ip + 10, wire_sum(ip, 20, 0));
     memcpy(ip + 20, payload, len);
     wire_send(w, frame, 34 + len);
 }
 
-void wire_udp4(struct wire *w, u32 from, u16 from_port, u32 to, u16 to_port, const void *payload,
-               u32 len)
+void wire_udp4(struct wire *w, u32 to, u16 from_port, u16 to_port, struct str payload)
 {
     u8 udp[WIRE_FRAME_MAX] = {0};
 
     wire_put16(udp, from_port);
     wire_put16(udp + 2, to_port);
-    wire_put16(udp + 4, 8 + len); /* checksum 0: none (RFC 768) */
-    memcpy(udp + 8, payload, len);
-    wire_ip4(w, from, to, 17, udp, 8 + len);
+    wire_put16(udp + 4, 8 + (u32)payload.len); /* checksum 0: none (RFC 768) */
+    memcpy(udp + 8, payload.ptr, payload.len);
+    wire_ip4(w, to, 17, udp, 8 + (u32)payload.len);
 }
 
 /* ---- ARP and DHCP ---- */
@@ -280,7 +285,7 @@ static void answer_dhcp(struct wire *w, const u8 *dhcp)
     wire_put32(reply + 236, 0x63825363);
     memcpy(reply + 240, (u8[]){53, 1, kind == 1 ? 2 : 5}, 3);
     memcpy(reply + 243, options, sizeof options);
-    wire_udp4(w, WIRE_PEER_IP, 67, 0xffffffff, 68, reply, sizeof reply);
+    wire_udp4(w, 0xffffffff, 67, 68, (struct str){(char *)reply, sizeof reply});
 }
 
 void wire_answer(struct wire *w, bool dhcp, void (*other)(void *ctx, const u8 *frame, u32 len),
@@ -350,7 +355,7 @@ void wire_tcp_send(struct wire_tcp *t, u8 flags, const void *data, u32 len)
     wire_put16(pseudo + 10, header + len);
     u16 partial = (u16)~wire_sum(pseudo, sizeof pseudo, 0);
     wire_put16(segment + 16, wire_sum(segment, header + len, partial));
-    wire_ip4(t->wire, WIRE_PEER_IP, WIRE_OUR_IP, 6, segment, header + len);
+    wire_ip4(t->wire, WIRE_OUR_IP, 6, segment, header + len);
     t->seq += len + !!(flags & TCP_F_SYN) + !!(flags & TCP_F_FIN);
 }
 

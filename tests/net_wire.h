@@ -27,7 +27,8 @@ struct wire {
     struct nic nic;
     struct wire_queue in, out;
     bool link, full; /* full: the card takes no frame */
-    u32 kicks;
+    u32 kicks, starts;
+    bool broken;                 /* start fails */
     u16 csum_start, csum_offset; /* of the newest frame sent */
     struct stack stack;
     struct tcp_conns conns;
@@ -58,10 +59,9 @@ void wire_put32(u8 *at, u32 value);
 u32 wire_get16(const u8 *at);
 u32 wire_get32(const u8 *at);
 
-/* Each builds one frame from the peer and sends it. `protocol` is IPv4's. */
-void wire_ip4(struct wire *w, u32 from, u32 to, u8 protocol, const void *payload, u32 len);
-void wire_udp4(struct wire *w, u32 from, u16 from_port, u32 to, u16 to_port, const void *payload,
-               u32 len);
+/* Each builds one frame of the peer's and sends it. `protocol` is IPv4's, port 67 that of DHCP. */
+void wire_ip4(struct wire *w, u32 to, u8 protocol, const void *payload, u32 len);
+void wire_udp4(struct wire *w, u32 to, u16 from_port, u16 to_port, struct str payload);
 
 /* Brings the link up and plays the DHCP server until the stack is bound; milliseconds since
  * link-up. */
