@@ -145,7 +145,8 @@ static bool is_immediate(const struct select *s, u16 v)
 {
     const struct lir_instr *writer = &s->lir->instr[s->value[v].writer];
 
-    return s->value[v].writes == 1 && writer->op == LIR_S_CONST && writer->imm >= INT32_MIN &&
+    return v >= LIR_FIRST_FREE && s->value[v].writes == 1 && writer->op == LIR_S_CONST &&
+           writer->imm >= INT32_MIN &&
            writer->imm <= INT32_MAX;
 }
 
