@@ -1,7 +1,7 @@
 /*
- * api.c: the routes, the gate before them, and the answers that need no model run. Nothing is public
- * unless its row says so: the gate asks for a key first, even for what does not exist. Follows
- * OpenAI's API description for /v1; must not know sockets.
+ * api.c: the routes, the gate before them, and the answers that need no model run. Nothing is
+ * public unless its row says so: the gate asks for a key first, even for what does not exist.
+ * Follows OpenAI's API description for /v1; must not know sockets.
  */
 #include "net/priv.h"
 #include "page.h"
@@ -26,7 +26,7 @@ static void answer_icon(struct server *server, struct conn *conn);
 static void answer_log(struct server *server, struct conn *conn);
 static void answer_action(struct server *server, struct conn *conn);
 
-#define CHAT_PATH "/v1/chat/completions"
+#define CHAT_PATH  "/v1/chat/completions"
 #define RESET_PATH "/v1/nohost/reset"
 
 // clang-format off
@@ -216,9 +216,10 @@ static void put_model(struct text *out, const struct ml_model_info *info)
 {
     text_put(out, STR("{\"id\":"));
     json_put_str(out, info->id);
-    text_fmt(out, ",\"object\":\"model\",\"created\":%ld,\"owned_by\":\"nohost\","
-                  "\"max_model_len\":%u,\"meta\":{\"n_vocab\":%u,\"n_ctx_train\":%u,\"n_embd\":%u,"
-                  "\"n_params\":%lu,\"size\":%lu,\"architecture\":",
+    text_fmt(out,
+             ",\"object\":\"model\",\"created\":%ld,\"owned_by\":\"nohost\","
+             "\"max_model_len\":%u,\"meta\":{\"n_vocab\":%u,\"n_ctx_train\":%u,\"n_embd\":%u,"
+             "\"n_params\":%lu,\"size\":%lu,\"architecture\":",
              info->created_unix_s, info->ctx_max, info->vocab, info->ctx_train, info->embed,
              info->parameters, info->file_bytes);
     json_put_str(out, info->architecture);
@@ -281,8 +282,7 @@ static void answer_health(struct server *server, struct conn *conn)
         reply_json(server, conn, 200, out);
         return;
     }
-    text_fmt(out, "{\"status\":\"%s\",\"step\":",
-             status.state == ML_FAILED ? "failed" : "loading");
+    text_fmt(out, "{\"status\":\"%s\",\"step\":", status.state == ML_FAILED ? "failed" : "loading");
     json_put_str(out, str_of(status.step));
     text_fmt(out, ",\"percent\":%u,\"reason\":", status.percent);
     json_put_str(out, str_of(status.reason ? status.reason : "The model is loading."));

@@ -1,15 +1,11 @@
 /*
- * api_input.c: the prompt of a request: "messages" of chat, "prompt" of completions. Text stays where
- * the JSON reader has decoded it. Must not know templates or tokens.
+ * api_input.c: the prompt of a request: "messages" of chat, "prompt" of completions. Text stays
+ * where the JSON reader has decoded it. Must not know templates or tokens. Follows OpenAI's
+ * ChatCompletionRequestMessage.
  */
 #include "net/priv.h"
 
-struct place {
-    u32 message;
-    struct fault *fault;
-};
-
-static bool read_message(struct server *server, const struct json *value, struct place at);
+static bool read_message(const struct json *value, struct ml_message *message, struct fault *fault);
 
 bool api_messages_read(struct server *server, const struct json *value, struct ml_request *request,
                        struct fault *fault)
@@ -17,105 +13,84 @@ bool api_messages_read(struct server *server, const struct json *value, struct m
     const struct json *one = json_first(value);
 
     if (value->kind != JSON_ARRAY)
-        return fault_set(fault, FAULT_TYPE, "messages",
-                         "Invalid type for 'messages': expected an array of objects.");
+        return fault_set(fault, FAULT_TYPE, "messages", "Expected an array of messages.");
     if (!value->count || value->count > MESSAGES_MAX)
-        return fault_set(fault, FAULT_VALUE, "messages", "Invalid 'messages': 1 to %u messages.",
+        return fault_set(fault, FAULT_VALUE, "messages", "Expected 1 to %u messages.",
                          MESSAGES_MAX);
-    for (u32 i = 0; i < value->count; i++, one = json_next(one))
-        if (!read_message(server, one, (struct place){i, fault}))
+    for (u32 i = 0; i < value->count; i++, one = json_next(one)) {
+        if (!read_message(one, &server->message[i], fault)) {
+            char member[sizeof(fault->param)]; /* the message knows its member, we its place */
+            struct text param = {fault->param, 0, sizeof(fault->param) - 1, false};
+            memcpy(member, fault->param, sizeof(member));
+            text_fmt(&param, "messages[%u]%s", i, member);
             return false;
+        }
+    }
     request->message = server->message;
     request->message_count = value->count;
     return true;
 }
 
-__attribute__((format(printf, 4, 5))) static bool
-wrong(struct place at, enum fault_kind kind, const char *member, const char *format, ...)
-{
-    char param[sizeof(at.fault->param)], why[sizeof(at.fault->text)];
-    struct text where = {param, 0, sizeof(param) - 1, false}, text = {why, 0, sizeof(why) - 1, false};
-    va_list args;
-
-    va_start(args, format);
-    text_vfmt(&text, format, args);
-    va_end(args);
-    text_fmt(&where, "messages[%u]%s", at.message, member);
-    param[where.len] = why[text.len] = 0;
-    return fault_set(at.fault, kind, param, "Invalid '%s': %s.", param, why);
-}
-
 /* ---- one message ---- */
 
-static bool read_role(const struct json *role, struct str *out, struct place at)
+static bool read_role(const struct json *role, struct str *out, struct fault *fault)
 {
-    static const struct {
-        struct str role, as;
-    } roles[] = {
-        {STR("system"), STR("system")},
-        {STR("developer"), STR("system")}, /* OpenAI's newer name of the same */
-        {STR("user"), STR("user")},
-        {STR("assistant"), STR("assistant")},
-    };
+    static const struct str known[] = {STR("system"), STR("user"), STR("assistant")};
 
     if (!role || role->kind != JSON_STRING)
-        return wrong(at, role ? FAULT_TYPE : FAULT_MISSING, ".role", "expected a string");
-    for (usize i = 0; i < ARRAY_LEN(roles); i++) {
-        if (str_eq(role->text, roles[i].role)) {
-            *out = roles[i].as;
-            return true;
-        }
-    }
-    bool tool = str_eq(role->text, STR("tool")) || str_eq(role->text, STR("function"));
-    return wrong(at, tool ? FAULT_UNSUPPORTED : FAULT_VALUE, ".role", "'%.*s' is not %s",
-                 (int)min_u64(role->text.len, 40), role->text.ptr,
-                 tool ? "supported by this server" : "system, developer, user or assistant");
+        return fault_set(fault, role ? FAULT_TYPE : FAULT_MISSING, ".role", "Expected a string.");
+    for (usize i = 0; i < ARRAY_LEN(known); i++)
+        if (str_eq(role->text, known[i]))
+            *out = known[i];
+    if (str_eq(role->text, STR("developer"))) /* OpenAI's newer name of the same */
+        *out = known[0];
+    if (str_eq(role->text, STR("tool")) || str_eq(role->text, STR("function")))
+        return fault_set(fault, FAULT_UNSUPPORTED, ".role", "Tools are not supported.");
+    return out->len ||
+           fault_set(fault, FAULT_VALUE, ".role", "Expected system, developer, user or assistant.");
 }
 
 /* Text parts follow each other in one buffer: moved together, they are one string. */
-static bool join_parts(const struct json *parts, struct str *out, struct place at)
+static bool join_parts(const struct json *parts, struct str *out, struct fault *fault)
 {
     const struct json *part = json_first(parts);
-    char *to = NULL;
 
     for (u32 i = 0; i < parts->count; i++, part = json_next(part)) {
         const struct json *type = json_member(part, STR("type"));
         const struct json *text = json_member(part, STR("text"));
         if (!type || type->kind != JSON_STRING)
-            return wrong(at, FAULT_TYPE, ".content", "part %u has no type", i);
+            return fault_set(fault, FAULT_TYPE, ".content", "Part %u has no type.", i);
         if (!str_eq(type->text, STR("text")))
-            return wrong(at, FAULT_UNSUPPORTED, ".content",
-                         "part %u of type '%.*s' is not supported, only text is", i,
-                         (int)min_u64(type->text.len, 40), type->text.ptr);
+            return fault_set(fault, FAULT_UNSUPPORTED, ".content",
+                             "Part %u is of type '%.*s', only text is supported.", i,
+                             (int)min_u64(type->text.len, 40), type->text.ptr);
         if (!text || text->kind != JSON_STRING)
-            return wrong(at, FAULT_TYPE, ".content", "part %u has no text", i);
+            return fault_set(fault, FAULT_TYPE, ".content", "Part %u has no text.", i);
         char *from = (char *)(uintptr_t)text->text.ptr; /* the server's own scratch */
-        to = to ? to : from;
+        char *to = i ? (char *)(uintptr_t)out->ptr + out->len : from;
         memmove(to, from, text->text.len);
-        *out = (struct str){out->ptr ? out->ptr : to, out->len + text->text.len};
-        to += text->text.len;
+        *out = (struct str){i ? out->ptr : to, out->len + text->text.len};
     }
-    return parts->count || wrong(at, FAULT_VALUE, ".content", "an empty array");
+    return parts->count || fault_set(fault, FAULT_VALUE, ".content", "The array is empty.");
 }
 
-static bool read_message(struct server *server, const struct json *value, struct place at)
+static bool read_message(const struct json *value, struct ml_message *message, struct fault *fault)
 {
-    struct ml_message *message = &server->message[at.message];
     const struct json *content = json_member(value, STR("content"));
     const struct json *calls = json_member(value, STR("tool_calls"));
 
     *message = (struct ml_message){};
     if (value->kind != JSON_OBJECT)
-        return wrong(at, FAULT_TYPE, "", "expected an object");
-    if (!read_role(json_member(value, STR("role")), &message->role, at))
+        return fault_set(fault, FAULT_TYPE, "", "Expected an object.");
+    if (!read_role(json_member(value, STR("role")), &message->role, fault))
         return false;
-    if (calls && (calls->kind != JSON_NULL && calls->count))
-        return wrong(at, FAULT_UNSUPPORTED, ".tool_calls", "tools are not supported");
-    if (!content || (content->kind != JSON_STRING && content->kind != JSON_ARRAY))
-        return wrong(at, content ? FAULT_TYPE : FAULT_MISSING, ".content",
-                     "expected a string or an array of text parts");
-    if (content->kind == JSON_ARRAY)
-        return join_parts(content, &message->content, at);
+    if (calls && calls->kind != JSON_NULL && calls->count)
+        return fault_set(fault, FAULT_UNSUPPORTED, ".tool_calls", "Tools are not supported.");
+    if (content && content->kind == JSON_ARRAY)
+        return join_parts(content, &message->content, fault);
+    if (!content || content->kind != JSON_STRING)
+        return fault_set(fault, content ? FAULT_TYPE : FAULT_MISSING, ".content",
+                         "Expected a string or an array of text parts.");
     message->content = content->text;
     return true;
 }
@@ -131,8 +106,8 @@ static bool read_tokens(struct server *server, const struct json *value, struct 
     for (u32 i = 0; i < value->count; i++, one = json_next(one)) {
         i64 token;
         if (json_i64(one, &token) != OK || token < 0 || token >= vocab)
-            return fault_set(fault, FAULT_VALUE, "prompt",
-                             "Invalid 'prompt': item %u is not a token id below %u.", i, vocab);
+            return fault_set(fault, FAULT_VALUE, "prompt", "Item %u is no token id below %u.", i,
+                             vocab);
         server->token[i] = (u32)token;
     }
     request->token = server->token;
@@ -146,8 +121,7 @@ bool api_prompt_read(struct server *server, const struct json *value, struct ml_
 {
     if (value->kind == JSON_ARRAY && value->count && json_first(value)->kind != JSON_NUMBER) {
         if (value->count > 1)
-            return fault_set(fault, FAULT_UNSUPPORTED, "prompt",
-                             "'prompt' with more than one prompt is not supported.");
+            return fault_set(fault, FAULT_UNSUPPORTED, "prompt", "Only one prompt at a time.");
         value = json_first(value);
     }
     request->token_count = request->part_count = 0;
@@ -155,7 +129,7 @@ bool api_prompt_read(struct server *server, const struct json *value, struct ml_
         return read_tokens(server, value, request, fault);
     if (value->kind != JSON_STRING || !value->text.len)
         return fault_set(fault, value->kind == JSON_STRING ? FAULT_VALUE : FAULT_TYPE, "prompt",
-                         "Invalid 'prompt': expected a non-empty string or array of token ids.");
+                         "Expected a non-empty string or array of token ids.");
     server->part = (struct ml_part){ML_PART_USER, value->text};
     request->part = &server->part;
     request->part_count = 1;

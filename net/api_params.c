@@ -1,8 +1,8 @@
 /*
- * api_params.c: the fields of a generation request, one row each: what we serve, in which range, and
- * what OpenAI's API knows and we do not. Unknown fields are ignored, null is the same as absent, of
- * two members with one name the last counts. Follows OpenAI's CreateChatCompletionRequest and
- * CreateCompletionRequest.
+ * api_params.c: the fields of a generation request, one row each: what we serve, in which range,
+ * and what OpenAI's API knows and we do not. Unknown fields are ignored, null is the same as
+ * absent, of two members with one name the last counts. Follows OpenAI's
+ * CreateChatCompletionRequest and CreateCompletionRequest.
  */
 #include "ml/mathf.h"
 #include "net/priv.h"
@@ -15,14 +15,14 @@ struct param {
     u8 api, type;
     u16 offset; /* in struct api_request */
     f64 min, max;
-    const char *only; /* ONLY: the value that asks for nothing special, beside null, false, [], {} */
+    const char *only; /* ONLY: the value that asks for nothing, beside null, false, [], {} */
 };
 
-#define AT(field) offsetof(struct api_request, field)
+#define AT(field)       offsetof(struct api_request, field)
 #define SAMPLING(field) offsetof(struct api_request, ml.sampling.field)
-#define ABOVE_0 1e-9
-#define TOP_MAX ML_TOP_LOGPROBS_MAX
-#define TOP_MAX ML_TOP_LOGPROBS_MAX
+#define ABOVE_0         1e-9
+#define TOP_MAX         ML_TOP_LOGPROBS_MAX
+#define TOP_MAX         ML_TOP_LOGPROBS_MAX
 
 // clang-format off
 static const struct param params[] = {
@@ -250,19 +250,23 @@ static bool is_only(const struct param *param, const struct json *value)
 static bool read_param(struct read *r, const struct param *param, const struct json *value)
 {
     switch ((enum param_type)param->type) {
-    case BOOL: return read_bool(r, param->name, value, (bool *)((u8 *)r->request + param->offset));
+    case BOOL:
+        return read_bool(r, param->name, value, (bool *)((u8 *)r->request + param->offset));
     case I32:
-    case F32: return read_number(r, param, value);
-    case SEED: return read_seed(r, value);
-    case STOP: return read_stop(r, value);
+    case F32:
+        return read_number(r, param, value);
+    case SEED:
+        return read_seed(r, value);
+    case STOP:
+        return read_stop(r, value);
     case MODEL:
         return value->kind == JSON_STRING ? api_model_known(r->server, value->text, r->fault)
                                           : wrong_type(r, "model", "a string");
-    case OPTIONS: return read_options(r, value);
+    case OPTIONS:
+        return read_options(r, value);
     case PROMPT:
-        return r->request->chat
-                   ? api_messages_read(r->server, value, &r->request->ml, r->fault)
-                   : api_prompt_read(r->server, value, &r->request->ml, r->fault);
+        return r->request->chat ? api_messages_read(r->server, value, &r->request->ml, r->fault)
+                                : api_prompt_read(r->server, value, &r->request->ml, r->fault);
     case ONLY:
         return is_only(param, value) ||
                fault_set(r->fault, FAULT_UNSUPPORTED, param->name,

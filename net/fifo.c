@@ -1,7 +1,7 @@
 /*
- * fifo.c: bytes that wait between a parser and a wire, in chains of equal blocks. Every connection
- * draws from one pool, so that memory is bounded as a whole and still goes where it is needed. Must
- * not know what the bytes mean.
+ * fifo.c: bytes that wait between a parser and a wire, in chains of equal blocks. Every
+ * connection draws from one pool, so that memory is bounded as a whole and still goes where it is
+ * needed. Must not know what the bytes mean.
  */
 #include "net/priv.h"
 

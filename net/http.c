@@ -1,8 +1,8 @@
 /*
  * http.c: HTTP/1.1 as pure functions over bytes: the head of a request, its body, the head of a
- * reply. No allocation, no I/O, no clock. Follows RFC 9110 and RFC 9112 and is stricter wherever two
- * readers of one message could disagree (section 11.2, request smuggling): lines end with CRLF and
- * nothing else, no folding, no space around a field's name, one length, one framing.
+ * reply. No allocation, no I/O, no clock. Follows RFC 9110 and RFC 9112 and is stricter wherever
+ * two readers of one message could disagree (section 11.2, request smuggling): lines end with
+ * CRLF and nothing else, no folding, no space around a field's name, one length, one framing.
  */
 #include "net/priv.h"
 
@@ -37,7 +37,7 @@ static enum http_step bad(struct http_head *head, u32 status, const char *why)
 
 /* ---- lines ---- */
 
-/* Whether the byte at `at` can stand in a head at all; a CR only before an LF, an LF only after it. */
+/* Can the byte stand in a head at all? A CR only before an LF, an LF only after it. */
 static bool byte_allowed(struct str bytes, usize at)
 {
     u8 c = (u8)bytes.ptr[at];
@@ -112,7 +112,8 @@ static bool is_token(struct str text)
 static enum http_step read_version(struct http_head *head, struct str version)
 {
     if (version.len != 8 || !str_starts(version, STR("HTTP/")) || version.ptr[6] != '.' ||
-        version.ptr[5] < '0' || version.ptr[5] > '9' || version.ptr[7] < '0' || version.ptr[7] > '9')
+        version.ptr[5] < '0' || version.ptr[5] > '9' || version.ptr[7] < '0' ||
+        version.ptr[7] > '9')
         return bad(head, 400, "the request line has no HTTP version");
     if (version.ptr[5] != '1' || version.ptr[7] > '1')
         return bad(head, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
@@ -129,7 +130,7 @@ static enum http_step read_target(struct http_head *head, struct str target)
             return bad(head, 400, "a byte that no URI can hold");
     if (target.len > HTTP_TARGET_BYTES_MAX)
         return bad(head, 414, "the URI is too long");
-    if (str_starts(path, STR("http://"))) { /* absolute form: the authority says no more than Host */
+    if (str_starts(path, STR("http://"))) { /* absolute form; the rest of it Host says */
         path = str_slice(path, 7, path.len);
         path = str_slice(path, str_find_char(path, '/'), path.len);
         path = path.len ? path : STR("/");
@@ -151,8 +152,7 @@ static enum http_step read_request_line(struct http_head *head, struct str line)
         return bad(head, 400, "the request line has no method");
     if (read_version(head, version) == HTTP_BAD)
         return HTTP_BAD;
-    while (head->method < HTTP_METHODS &&
-           !str_eq(method, str_of(http_method_names[head->method])))
+    while (head->method < HTTP_METHODS && !str_eq(method, str_of(http_method_names[head->method])))
         head->method++;
     if (head->method == HTTP_METHODS)
         return bad(head, 501, "an unknown method");
@@ -299,7 +299,7 @@ static enum http_step read_chunk_size(struct http_body *body, struct str line)
     return HTTP_MORE;
 }
 
-/* Fields after the body are checked and dropped; one that would have framed or authorised is a lie. */
+/* Fields after the body are checked and dropped; one that would have framed the body is a lie. */
 static enum http_step read_trailer(struct http_body *body, struct str line)
 {
     struct str name, value;

@@ -1,8 +1,8 @@
 /*
- * json.c: a strict reader of JSON and a writer of its pieces. The reader is one pass over bytes that
- * it may change: strings are decoded where they stand, nothing is allocated, nesting is a small array
- * instead of recursion. Follows RFC 8259, and RFC 3629 for UTF-8; no comment, no trailing comma, no
- * byte order mark, no lone surrogate, no control character inside a string.
+ * json.c: a strict reader of JSON and a writer of its pieces. The reader is one pass over bytes
+ * that it may change: strings are decoded where they stand, nothing is allocated, nesting is a
+ * small array instead of recursion. Follows RFC 8259, and RFC 3629 for UTF-8; no comment, no
+ * trailing comma, no byte order mark, no lone surrogate, no control character inside a string.
  */
 #include "net/json.h"
 #include "net/limits.h"
@@ -176,7 +176,7 @@ static bool read_code_point(struct reader *r, u32 *point)
     return true;
 }
 
-/* Behind the backslash; the decoded bytes go to `to`, which never overtakes what is still unread. */
+/* Behind the backslash; what is decoded goes to `to`, which never overtakes what is unread. */
 static char *read_escape(struct reader *r, char *to)
 {
     static const char from[] = "\"\\/bfnrt", into[] = "\"\\/\b\f\n\r\t";
@@ -235,13 +235,20 @@ static err read_key(struct reader *r)
 static err read_value(struct reader *r)
 {
     switch (peek(r)) {
-    case '{': return read_container(r, JSON_OBJECT);
-    case '[': return read_container(r, JSON_ARRAY);
-    case '"': return read_string(r);
-    case 't': return read_literal(r, JSON_TRUE, STR("true"));
-    case 'f': return read_literal(r, JSON_FALSE, STR("false"));
-    case 'n': return read_literal(r, JSON_NULL, STR("null"));
-    default: return read_number(r);
+    case '{':
+        return read_container(r, JSON_OBJECT);
+    case '[':
+        return read_container(r, JSON_ARRAY);
+    case '"':
+        return read_string(r);
+    case 't':
+        return read_literal(r, JSON_TRUE, STR("true"));
+    case 'f':
+        return read_literal(r, JSON_FALSE, STR("false"));
+    case 'n':
+        return read_literal(r, JSON_NULL, STR("null"));
+    default:
+        return read_number(r);
     }
 }
 

@@ -1,5 +1,6 @@
 /*
- * json.h: strict JSON of a request in place, and pieces of JSON for an answer. Knows nothing of HTTP.
+ * json.h: strict JSON of a request in place, and pieces of JSON for an answer. Knows nothing of
+ * HTTP.
  */
 #ifndef NOHOST_NET_JSON_H
 #define NOHOST_NET_JSON_H
@@ -7,7 +8,13 @@
 #include "kernel/base.h"
 
 enum json_kind {
-    JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT
+    JSON_NULL,
+    JSON_FALSE,
+    JSON_TRUE,
+    JSON_NUMBER,
+    JSON_STRING,
+    JSON_ARRAY,
+    JSON_OBJECT
 };
 
 /* A value stands before its children: elements of an array; key, value, key, value of an object. */
@@ -21,7 +28,7 @@ struct json {
 struct json_doc {
     struct json *node; /* the caller's, node_max of them; node[0] is the document */
     u32 node_max, count;
-    const char *why;   /* after an error: what is wrong, and the byte at which it was seen */
+    const char *why; /* after an error: what is wrong, and the byte at which it was seen */
     usize at;
 };
 
@@ -29,8 +36,14 @@ struct json_doc {
  * for too many values or too deep nesting. */
 err json_read(struct json_doc *doc, char *text, usize len);
 
-static inline const struct json *json_first(const struct json *of) { return of + 1; }
-static inline const struct json *json_next(const struct json *node) { return node + node->span; }
+static inline const struct json *json_first(const struct json *of)
+{
+    return of + 1;
+}
+static inline const struct json *json_next(const struct json *node)
+{
+    return node + node->span;
+}
 /* The last member of that name (as JavaScript and Python do), or NULL. */
 const struct json *json_member(const struct json *object, struct str name);
 

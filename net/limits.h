@@ -1,6 +1,6 @@
 /*
- * limits.h: every bound and every patience of the server half, in one place. docs/API.md repeats the
- * ones a client can meet.
+ * limits.h: every bound and every patience of the server half, in one place. docs/API.md repeats
+ * the ones a client can meet.
  */
 #ifndef NOHOST_NET_LIMITS_H
 #define NOHOST_NET_LIMITS_H
@@ -17,9 +17,9 @@
 #define REQUEST_ID_BYTES_MAX  64u
 
 /* JSON and the API's own lists: 400 beyond these. */
-#define JSON_DEPTH_MAX   32u
-#define JSON_NODES_MAX   65536u
-#define MESSAGES_MAX     4096u
+#define JSON_DEPTH_MAX 32u
+#define JSON_NODES_MAX 65536u
+#define MESSAGES_MAX   4096u
 
 /* Bytes that wait. A body of up to BODY_SMALL_BYTES always finds room: UPLOAD_POOL holds that much
  * for every connection, and only the rest is shared by large bodies (503 when it is taken). */
@@ -31,11 +31,11 @@
 
 /* Patience. */
 #define HEAD_TIMEOUT_S       10u
-#define IDLE_TIMEOUT_S       60u  /* keep-alive, no byte of a next request */
+#define IDLE_TIMEOUT_S       60u /* keep-alive, no byte of a next request */
 #define BODY_IDLE_TIMEOUT_S  30u
 #define BODY_TOTAL_TIMEOUT_S 120u
 #define SEND_STALL_TIMEOUT_S 30u
 #define PING_INTERVAL_S      10u
-#define ACT_TIMEOUT_S        2u   /* reset and power-off wait this long for their answer to leave */
+#define ACT_TIMEOUT_S        2u /* reset and power-off wait this long for their answer to leave */
 
 #endif

@@ -1,8 +1,8 @@
 /*
- * metrics.c: the numbers of server and runtime in Prometheus' text format 0.0.4, under our own names
- * and, for routers that pick a backend by its load, under those of vLLM's server. The table is the
- * list: a name that ends in _total is a counter, rows with the same name but other labels follow
- * each other, only the first has a help text.
+ * metrics.c: the numbers of server and runtime in Prometheus' text format 0.0.4, under our own
+ * names and, for routers that pick a backend by its load, under those of vLLM's server. The table
+ * is the list: a name that ends in _total is a counter, rows with the same name but other labels
+ * follow each other, only the first has a help text.
  */
 #include "ml/mathf.h"
 #include "net/priv.h"

@@ -1,6 +1,7 @@
 /*
- * priv.h: what the files of net/ share: the stream face (bytes of one connection), the server, HTTP, JSON, API.
- * Wire-to-API order. The server half knows nothing of lwIP; the lwIP half knows nothing of HTTP; `struct stream` is between.
+ * priv.h: what the files of net/ share: the stream face (bytes of one connection), the server,
+ * HTTP, API, in the order from the wire up. The server half knows nothing of lwIP, the lwIP half
+ * nothing of HTTP; `struct stream` is between.
  */
 #ifndef NOHOST_NET_PRIV_H
 #define NOHOST_NET_PRIV_H
@@ -11,7 +12,8 @@
 #include "net/limits.h"
 #include "net/net.h"
 
-/* ---- stream: bytes in and out of one connection; plain TCP today, TLS tomorrow, a socket or a wire in memory in tests ---- */
+/* ---- stream: bytes in and out of one connection; plain TCP today, TLS tomorrow, a socket or a
+ * wire in memory in tests ---- */
 
 enum stream_state {
     STREAM_OPEN,
@@ -23,15 +25,15 @@ struct stream;
 struct stream_ops {
     /* Up to cap bytes that have arrived; 0: none now. Reading opens the receive window. */
     usize (*recv)(struct stream *stream, void *out, usize cap);
-    /* Takes up to len bytes for sending, returns how many; the rest is the caller's to offer again. */
+    /* Takes up to len bytes for sending, returns how many; the caller offers the rest again. */
     usize (*send)(struct stream *stream, const void *data, usize len);
     /* Sent bytes leave now rather than wait to be joined by more. */
     void (*push)(struct stream *stream);
     /* Bytes taken but not yet acknowledged by the peer: 0 means all has arrived. */
     usize (*unsent)(struct stream *stream);
     enum stream_state (*state)(struct stream *stream);
-    /* Closes after what was taken is sent, throwing away what still arrives so that no reset overtakes
-     * it (close), or at once with a reset (abort). The stream is never used again. */
+    /* Closes after what was taken is sent, throwing away what still arrives so that no reset
+     * overtakes it (close), or at once with a reset (abort). The stream is never used again. */
     void (*close)(struct stream *stream);
     void (*abort)(struct stream *stream);
 };
@@ -49,7 +51,8 @@ struct server;
 err server_open(struct server **server, const struct net_config *config, struct ml *ml);
 /* A new connection; false when every place is taken: the transport then aborts it. */
 bool server_accept(struct server *server, struct stream *stream);
-/* Reads what has arrived, answers, moves ml events into responses, enforces deadlines. True when there was work. */
+/* Reads what has arrived, answers, moves ml events into responses, enforces deadlines. True when
+ * there was work. */
 bool server_poll(struct server *server);
 u32 server_connections(const struct server *server);
 void server_close(struct server *server);
@@ -133,7 +136,7 @@ struct http_sender {
 void http_reply_head(struct text *out, struct http_reply reply, u64 length,
                      const struct http_sender *sender);
 
-/* ---- api_fault.c: what the client did wrong, or why we cannot serve it now ---- */
+/* ---- reply.c: what the client did wrong, or why we cannot serve it now ---- */
 
 /*    name            status  type                     code (NULL: null)         Retry-After s */
 #define FAULT_TABLE(X)                                                                          \
@@ -184,8 +187,6 @@ __attribute__((format(printf, 4, 5))) bool fault_set(struct fault *fault, enum f
 bool fault_from_ml(struct fault *fault, err why, const char *param,
                    const struct ml_refusal *refusal);
 enum fault_kind fault_of_status(u32 status);
-u32 fault_status(enum fault_kind kind);
-u32 fault_retry_s(enum fault_kind kind);
 /* {"error":{...}} with message, type, param and code. */
 void fault_json(struct text *out, const struct fault *fault);
 
@@ -268,7 +269,7 @@ struct server {
 
 err server_open_on(struct server **server, const struct net_config *config, struct ml *ml,
                    const struct server_ml *on);
-/* Appends to what leaves on this connection; false: the pool is empty, the connection was dropped. */
+/* Appends to what leaves on this connection; false: too much waits, the connection was dropped. */
 bool conn_put(struct server *server, struct conn *conn, struct str bytes);
 void conn_phase(struct conn *conn, enum conn_phase phase);
 /* A reset; gives back everything, a running request is cancelled. */
@@ -276,7 +277,7 @@ void conn_drop(struct server *server, struct conn *conn);
 
 /* ---- reply.c: whole answers ---- */
 
-/* server->line, empty: for the one answer, chunk or page that is being written. */
+/* server->line, empty: for the one answer, chunk or page being written. */
 struct text *reply_line(struct server *server);
 /* The head alone; the caller appends what it announces. */
 bool reply_head(struct server *server, struct conn *conn, struct http_reply reply, u64 length);

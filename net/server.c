@@ -1,7 +1,7 @@
 /*
- * server.c: connections and their deadlines: bytes -> request -> api -> bytes, one small turn at a
- * time. A connection is in exactly one phase (priv.h); what goes wrong on one never touches another.
- * Must not know what a request asks for, nor how bytes travel (struct stream).
+ * server.c: connections and their deadlines: bytes -> request -> api -> bytes, one small turn at
+ * a time. A connection is in exactly one phase (priv.h); what goes wrong on one never touches
+ * another. Must not know what a request asks for, nor how bytes travel (struct stream).
  */
 #include "net/priv.h"
 
@@ -18,9 +18,9 @@ err server_open(struct server **server, const struct net_config *config, struct 
     return server_open_on(server, config, ml, &runtime);
 }
 
-#define ARENA_BYTES                                                                              \
-    (NET_CONNECTIONS_MAX * sizeof(struct conn) + UPLOAD_POOL_BYTES + OUT_POOL_BYTES +             \
-     HTTP_BODY_BYTES_MAX + JSON_NODES_MAX * (sizeof(struct json) + sizeof(u32)) +                 \
+#define ARENA_BYTES                                                                                \
+    (NET_CONNECTIONS_MAX * sizeof(struct conn) + UPLOAD_POOL_BYTES + OUT_POOL_BYTES +              \
+     HTTP_BODY_BYTES_MAX + JSON_NODES_MAX * (sizeof(struct json) + sizeof(u32)) +                  \
      MESSAGES_MAX * sizeof(struct ml_message) + LINE_BYTES_MAX + 64 * KIB)
 
 err server_open_on(struct server **out, const struct net_config *config, struct ml *ml,
@@ -249,7 +249,7 @@ static bool receive(struct conn *conn)
     return true;
 }
 
-/* The peer has gone; or will send no more while we are `waiting` for it, or while it costs a slot. */
+/* The peer has gone; or will send no more while we are `waiting` for it, or run for it. */
 static bool peer_left(struct server *server, struct conn *conn, bool waiting)
 {
     enum stream_state state = conn->stream->ops->state(conn->stream);
@@ -393,7 +393,10 @@ static bool after_send(struct server *server, struct conn *conn)
 
 /* ---- deadlines ---- */
 
-static bool passed(u64 since_ns, u64 limit_s) { return time_ns() > since_ns + limit_s * NS_PER_S; }
+static bool passed(u64 since_ns, u64 limit_s)
+{
+    return time_ns() > since_ns + limit_s * NS_PER_S;
+}
 
 static void time_out(struct server *server, struct conn *conn, const char *what)
 {

@@ -1,8 +1,8 @@
 /*
- * sse.c: events of the runtime become an answer: chunks of a stream as they come, or one whole body
- * at the end. Both are cut from the same pieces; a table holds the words in which the two APIs
- * differ. Follows OpenAI's CreateChatCompletionStreamResponse and CreateCompletionResponse, and the
- * event stream of the HTML standard, section 9.2.
+ * sse.c: events of the runtime become an answer: chunks of a stream as they come, or one whole
+ * body at the end. Both are cut from the same pieces; a table holds the words in which the two
+ * APIs differ. Follows OpenAI's CreateChatCompletionStreamResponse and CreateCompletionResponse,
+ * and the event stream of the HTML standard, section 9.2.
  */
 #include "ml/mathf.h"
 #include "net/priv.h"
@@ -16,18 +16,25 @@ static const struct words {
     u32 lists;
     const char *list[ANSWER_LISTS], *lists_end; /* before each list of logprobs, after the last */
 } words[] = {
-    {.id = "cmpl-", .object = "text_completion", .chunk = "text_completion",
+    {.id = "cmpl-",
+     .object = "text_completion",
+     .chunk = "text_completion",
      .last = "\"text\":\"\"",
-     .delta = "\"text\":\"", .delta_end = "\"",
-     .whole = "\"text\":\"", .whole_end = "\"",
+     .delta = "\"text\":\"",
+     .delta_end = "\"",
+     .whole = "\"text\":\"",
+     .whole_end = "\"",
      .lists = 4,
      .list = {"{\"tokens\":[", "],\"token_logprobs\":[", "],\"top_logprobs\":[",
               "],\"text_offset\":["},
      .lists_end = "]}"},
-    {.id = "chatcmpl-", .object = "chat.completion", .chunk = "chat.completion.chunk",
+    {.id = "chatcmpl-",
+     .object = "chat.completion",
+     .chunk = "chat.completion.chunk",
      .first = "\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null}",
      .last = "\"delta\":{}",
-     .delta = "\"delta\":{\"content\":\"", .delta_end = "\"}",
+     .delta = "\"delta\":{\"content\":\"",
+     .delta_end = "\"}",
      .whole = "\"message\":{\"role\":\"assistant\",\"content\":\"",
      .whole_end = "\",\"refusal\":null}",
      .lists = 1,
@@ -226,12 +233,11 @@ void answer_ping(struct server *server, struct conn *conn)
     (void)send_event(server, conn, STR(": ping\n\n"));
 }
 
-/* ---- one whole body: the head and the text grow in one fifo, each list of logprobs in another ---- */
+/* ---- one whole body: start and text grow in one fifo, each list of logprobs in its own ---- */
 
 static bool keep(struct server *server, struct fifo *fifo)
 {
-    return !server->line.truncated &&
-           fifo_put(fifo, &server->out_pool, text_str(&server->line), 0);
+    return !server->line.truncated && fifo_put(fifo, &server->out_pool, text_str(&server->line), 0);
 }
 
 static bool keep_token(struct server *server, struct answer *answer, const struct ml_event *event)

@@ -1,6 +1,6 @@
 /*
- * fuzz_http.c: any bytes as a request, in one piece and in pieces whose sizes the input chooses: both
- * ways the same verdict, the same body, and no byte read that is not there.
+ * fuzz_http.c: any bytes as a request, in one piece and in pieces whose sizes the input chooses:
+ * both ways the same verdict, the same body, and no byte read that is not there.
  */
 #include <stdlib.h>
 

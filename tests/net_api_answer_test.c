@@ -1,10 +1,10 @@
 /*
- * net_api_answer_test.c: the shapes of good answers, streaming and whole, in both API forms, and what
- * of the request reaches the runtime.
+ * net_api_answer_test.c: the shapes of good answers, streaming and whole, in both API forms, and
+ * what of the request reaches the runtime.
  */
 #include "tests/net_fake.h"
 
-#define CHAT "/v1/chat/completions"
+#define CHAT     "/v1/chat/completions"
 #define MESSAGES "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]"
 
 /* The answer's bytes with chunked framing taken off; fails when that is not exact. */
@@ -53,7 +53,8 @@ TEST(net_api_chat_whole) /* one JSON body with every member that clients look fo
     struct str body = wire_body(&wire);
     EXPECT(str_starts(body, STR("{\"id\":\"chatcmpl-")));
     expect_in(body, "\"object\":\"chat.completion\",\"created\":");
-    expect_in(body, "\"model\":\"SmolLM2-135M-Instruct\",\"system_fingerprint\":\"nohost-0.1-test\"");
+    expect_in(body,
+              "\"model\":\"SmolLM2-135M-Instruct\",\"system_fingerprint\":\"nohost-0.1-test\"");
     expect_in(body, "\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":"
                     "\"Hello \\\"w\\\"\\n\xc3\xa9\",\"refusal\":null},\"logprobs\":null,"
                     "\"finish_reason\":\"stop\"}]");
@@ -85,7 +86,8 @@ TEST(net_api_chat_stream) /* role first, null until the end, one chunk per text,
     EXPECT_EQ(count(text, "\"finish_reason\":null"), 5);
     EXPECT_EQ(count(text, "\"usage\":null"), 6);
     EXPECT(str_find(text, STR("\"role\":\"assistant\"")) < str_find(text, STR("Hel")));
-    expect_in(text, "\"delta\":{\"content\":\" \\\"w\\\"\"},\"logprobs\":null,\"finish_reason\":null}]");
+    expect_in(text,
+              "\"delta\":{\"content\":\" \\\"w\\\"\"},\"logprobs\":null,\"finish_reason\":null}]");
     expect_in(text, "\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}]");
     expect_in(text, "\"choices\":[],\"usage\":{\"prompt_tokens\":7,");
     wire_close(&wire);
@@ -98,8 +100,9 @@ TEST(net_api_stream_http10) /* no chunks in HTTP/1.0: the end of the connection 
     struct wire wire;
 
     fake_open(&fake);
-    fake_ask(&fake, &wire, STR("POST /v1/completions HTTP/1.0\r\nContent-Length: 28\r\n\r\n"
-                               "{\"prompt\":\"x\",\"stream\":true}"));
+    fake_ask(&fake, &wire,
+             STR("POST /v1/completions HTTP/1.0\r\nContent-Length: 28\r\n\r\n"
+                 "{\"prompt\":\"x\",\"stream\":true}"));
     EXPECT_EQ(wire_status(&wire), 200);
     EXPECT(!wire_has(&wire, "chunked") && wire.closed);
     EXPECT(str_starts(wire_body(&wire), STR("data: {\"id\":\"cmpl-")));
@@ -141,7 +144,8 @@ TEST(net_api_completion_logprobs) /* four parallel arrays, offsets in characters
     fake_open(&fake);
     fake_post(&fake, &wire, "/v1/completions", STR("{\"prompt\":\"x\",\"logprobs\":1}"));
     struct str body = wire_body(&wire);
-    expect_in(body, "\"text\":\"Hello \\\"w\\\"\\n\xc3\xa9\",\"logprobs\":{\"tokens\":[\"Hel\",\"lo\",");
+    expect_in(body,
+              "\"text\":\"Hello \\\"w\\\"\\n\xc3\xa9\",\"logprobs\":{\"tokens\":[\"Hel\",\"lo\",");
     expect_in(body, "],\"token_logprobs\":[-0.25,-0.5,-0.75,-1],\"top_logprobs\":[{");
     expect_in(body, "],\"text_offset\":[0,3,5,9]},\"finish_reason\":\"stop\"}]");
     EXPECT_EQ(fake.request.sampling.top_logprobs, 1);
@@ -156,10 +160,13 @@ TEST(net_api_prompt_forms) /* content parts, roles, token ids */
     static const struct {
         const char *path, *body, *prompt;
     } rows[] = {
-        {CHAT, "{\"messages\":[{\"role\":\"developer\",\"content\":[{\"type\":\"text\",\"text\":\"a\\u00e9\"},"
-               "{\"text\":\"b\\\\\",\"type\":\"text\"}]},{\"content\":\"\",\"role\":\"assistant\"},"
-               "{\"role\":\"user\",\"content\":\"<|im_start|>system\",\"name\":\"x\"}]}",
-         "system:a\xc3\xa9" "b\\|assistant:|user:<|im_start|>system|"},
+        {CHAT,
+         "{\"messages\":[{\"role\":\"developer\",\"content\":[{\"type\":\"text\",\"text\":"
+         "\"a\\u00e9\"},"
+         "{\"text\":\"b\\\\\",\"type\":\"text\"}]},{\"content\":\"\",\"role\":\"assistant\"},"
+         "{\"role\":\"user\",\"content\":\"<|im_start|>system\",\"name\":\"x\"}]}",
+         "system:a\xc3\xa9"
+         "b\\|assistant:|user:<|im_start|>system|"},
         {"/v1/completions", "{\"prompt\":[\"one\"]}", "one"},
         {"/v1/completions", "{\"prompt\":[1,2,49151]}", "1,2,49151,"},
         {"/v1/completions", "{\"prompt\":[[5]]}", "5,"},
@@ -184,13 +191,14 @@ TEST(net_api_params_reach_runtime) /* every sampling field lands in ml_request *
     struct wire wire;
 
     fake_open(&fake);
-    fake_post(&fake, &wire, CHAT,
-              STR("{" MESSAGES ",\"temperature\":0.7,\"top_p\":0.9,\"top_k\":40,\"min_p\":5e-2,"
-                  "\"seed\":-3,\"stop\":[\"a\",\"\\n\"],\"max_tokens\":5,\"max_completion_tokens\":9,"
-                  "\"logprobs\":true,\"top_logprobs\":20,\"ignore_eos\":true,\"n\":1,"
-                  "\"user\":\"me\",\"store\":false,\"metadata\":{},\"never_heard_of\":[1],"
-                  "\"tools\":[],\"tool_choice\":\"none\",\"response_format\":{\"type\":\"text\"},"
-                  "\"frequency_penalty\":0.0,\"logit_bias\":{},\"functions\":null}"));
+    fake_post(
+        &fake, &wire, CHAT,
+        STR("{" MESSAGES ",\"temperature\":0.7,\"top_p\":0.9,\"top_k\":40,\"min_p\":5e-2,"
+            "\"seed\":-3,\"stop\":[\"a\",\"\\n\"],\"max_tokens\":5,\"max_completion_tokens\":9,"
+            "\"logprobs\":true,\"top_logprobs\":20,\"ignore_eos\":true,\"n\":1,"
+            "\"user\":\"me\",\"store\":false,\"metadata\":{},\"never_heard_of\":[1],"
+            "\"tools\":[],\"tool_choice\":\"none\",\"response_format\":{\"type\":\"text\"},"
+            "\"frequency_penalty\":0.0,\"logit_bias\":{},\"functions\":null}"));
     EXPECT_EQ(wire_status(&wire), 200);
     const struct ml_request *r = &fake.request;
     EXPECT(r->sampling.temperature == 0.7f && r->sampling.top_p == 0.9f);
@@ -214,7 +222,8 @@ TEST(net_api_stream_error) /* a failure after the head becomes an event, and no 
     fake_open(&fake);
     fake.fail = E_DEVICE;
     fake_post(&fake, &wire, CHAT, STR("{\"stream\":true," MESSAGES "}"));
-    EXPECT(wire_has(&wire, "data: {\"error\":{\"message\":") && wire_has(&wire, "\"device_failed\""));
+    EXPECT(wire_has(&wire, "data: {\"error\":{\"message\":") &&
+           wire_has(&wire, "\"device_failed\""));
     EXPECT(!wire_has(&wire, "[DONE]") && wire.closed);
     EXPECT(str_ends(wire_out(&wire), STR("\r\n0\r\n\r\n")));
     wire_close(&wire);
@@ -224,7 +233,7 @@ TEST(net_api_stream_error) /* a failure after the head becomes an event, and no 
     fake_close(&fake);
 }
 
-TEST(net_api_long_whole_answer) /* more than one answer may hold ends as "length", never in an error */
+TEST(net_api_long_whole_answer) /* too much for one answer ends as "length", not as error */
 {
     static const char *many[3000];
     static char piece[200];

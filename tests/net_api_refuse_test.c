@@ -1,13 +1,13 @@
 /*
- * net_api_refuse_test.c: what is not served is refused with the right status, names its parameter,
- * and has all four members of an OpenAI error; the gate stands before everything.
+ * net_api_refuse_test.c: what is not served is refused with the right status, names its
+ * parameter, and has all four members of an OpenAI error; the gate stands before everything.
  */
 #include "tests/net_fake.h"
 
 #define CHAT "/v1/chat/completions"
 #define TEXT "/v1/completions"
-#define M "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]"
-#define P "\"prompt\":\"x\""
+#define M    "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]"
+#define P    "\"prompt\":\"x\""
 
 struct row {
     const char *path, *body;
@@ -15,7 +15,6 @@ struct row {
     const char *param, *code; /* param "": null */
 };
 
-// clang-format off
 static const struct row rows[] = {
     {CHAT, "", 400, "", "invalid_json"},
     {CHAT, "{", 400, "", "invalid_json"},
@@ -28,15 +27,25 @@ static const struct row rows[] = {
     {CHAT, "{\"messages\":{}}", 400, "messages", "invalid_type"},
     {CHAT, "{\"messages\":[]}", 400, "messages", "invalid_value"},
     {CHAT, "{\"messages\":[1]}", 400, "messages[0]", "invalid_type"},
-    {CHAT, "{\"messages\":[{\"content\":\"x\"}]}", 400, "messages[0].role", "missing_required_parameter"},
-    {CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"king\",\"content\":\"x\"}]}", 400, "messages[1].role", "invalid_value"},
-    {CHAT, "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", 400, "messages[0].role", "unsupported_parameter"},
-    {CHAT, "{\"messages\":[{\"role\":\"user\"}]}", 400, "messages[0].content", "missing_required_parameter"},
-    {CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":5}]}", 400, "messages[0].content", "invalid_type"},
-    {CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[]}]}", 400, "messages[0].content", "invalid_value"},
-    {CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}", 400, "messages[0].content", "unsupported_parameter"},
-    {CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}", 400, "messages[0].content", "invalid_type"},
-    {CHAT, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{}]}]}", 400, "messages[0].tool_calls", "unsupported_parameter"},
+    {CHAT, "{\"messages\":[{\"content\":\"x\"}]}", 400, "messages[0].role",
+     "missing_required_parameter"},
+    {CHAT,
+     "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"king\",\"content\":\"x\"}]}",
+     400, "messages[1].role", "invalid_value"},
+    {CHAT, "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", 400, "messages[0].role",
+     "unsupported_parameter"},
+    {CHAT, "{\"messages\":[{\"role\":\"user\"}]}", 400, "messages[0].content",
+     "missing_required_parameter"},
+    {CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":5}]}", 400, "messages[0].content",
+     "invalid_type"},
+    {CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[]}]}", 400, "messages[0].content",
+     "invalid_value"},
+    {CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}", 400,
+     "messages[0].content", "unsupported_parameter"},
+    {CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}", 400,
+     "messages[0].content", "invalid_type"},
+    {CHAT, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{}]}]}", 400,
+     "messages[0].tool_calls", "unsupported_parameter"},
     {CHAT, "{\"model\":\"gpt-4o\"," M "}", 404, "model", "model_not_found"},
     {CHAT, "{\"model\":\"xSmolLM2-135M-Instruct\"," M "}", 404, "model", "model_not_found"},
     {CHAT, "{\"model\":\"x/y/smollm2-135m-instruct2\"," M "}", 404, "model", "model_not_found"},
@@ -59,10 +68,14 @@ static const struct row rows[] = {
     {CHAT, "{\"stream\":1," M "}", 400, "stream", "invalid_type"},
     {CHAT, "{\"stream_options\":{}," M "}", 400, "stream_options", "invalid_value"},
     {CHAT, "{\"stream\":true,\"stream_options\":1," M "}", 400, "stream_options", "invalid_type"},
-    {CHAT, "{\"stream\":true,\"stream_options\":{\"include_usage\":1}," M "}", 400, "stream_options.include_usage", "invalid_type"},
+    {CHAT, "{\"stream\":true,\"stream_options\":{\"include_usage\":1}," M "}", 400,
+     "stream_options.include_usage", "invalid_type"},
     {CHAT, "{\"stop\":\"\"," M "}", 400, "stop", "invalid_value"},
     {CHAT, "{\"stop\":[1]," M "}", 400, "stop", "invalid_type"},
-    {CHAT, "{\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"0\",\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\"]," M "}", 400, "stop", "invalid_value"},
+    {CHAT,
+     "{\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"0\",\"1\",\"2\",\"3\","
+     "\"4\",\"5\",\"6\",\"7\"]," M "}",
+     400, "stop", "invalid_value"},
     {CHAT, "{\"logprobs\":1," M "}", 400, "logprobs", "invalid_type"},
     {CHAT, "{\"top_logprobs\":2," M "}", 400, "top_logprobs", "invalid_value"},
     {CHAT, "{\"logprobs\":true,\"top_logprobs\":21," M "}", 400, "top_logprobs", "invalid_value"},
@@ -71,15 +84,19 @@ static const struct row rows[] = {
     {CHAT, "{\"tools\":[{}]," M "}", 400, "tools", "unsupported_parameter"},
     {CHAT, "{\"tool_choice\":\"auto\"," M "}", 400, "tool_choice", "unsupported_parameter"},
     {CHAT, "{\"functions\":[{}]," M "}", 400, "functions", "unsupported_parameter"},
-    {CHAT, "{\"response_format\":{\"type\":\"json_object\"}," M "}", 400, "response_format", "unsupported_parameter"},
-    {CHAT, "{\"modalities\":[\"text\",\"audio\"]," M "}", 400, "modalities", "unsupported_parameter"},
+    {CHAT, "{\"response_format\":{\"type\":\"json_object\"}," M "}", 400, "response_format",
+     "unsupported_parameter"},
+    {CHAT, "{\"modalities\":[\"text\",\"audio\"]," M "}", 400, "modalities",
+     "unsupported_parameter"},
     {CHAT, "{\"audio\":{\"voice\":\"x\"}," M "}", 400, "audio", "unsupported_parameter"},
     {CHAT, "{\"logit_bias\":{\"5\":1}," M "}", 400, "logit_bias", "unsupported_parameter"},
     {CHAT, "{\"presence_penalty\":0.5," M "}", 400, "presence_penalty", "unsupported_parameter"},
     {CHAT, "{\"frequency_penalty\":-1," M "}", 400, "frequency_penalty", "unsupported_parameter"},
-    {CHAT, "{\"prediction\":{\"type\":\"content\"}," M "}", 400, "prediction", "unsupported_parameter"},
+    {CHAT, "{\"prediction\":{\"type\":\"content\"}," M "}", 400, "prediction",
+     "unsupported_parameter"},
     {CHAT, "{\"web_search_options\":{}," M "}", 400, "web_search_options", "unsupported_parameter"},
-    {CHAT, "{\"reasoning_effort\":\"high\"," M "}", 400, "reasoning_effort", "unsupported_parameter"},
+    {CHAT, "{\"reasoning_effort\":\"high\"," M "}", 400, "reasoning_effort",
+     "unsupported_parameter"},
     {TEXT, "{}", 400, "prompt", "missing_required_parameter"},
     {TEXT, "{\"prompt\":\"\"}", 400, "prompt", "invalid_value"},
     {TEXT, "{\"prompt\":[]}", 400, "prompt", "invalid_type"},
@@ -94,7 +111,6 @@ static const struct row rows[] = {
     {TEXT, "{\"logprobs\":true," P "}", 400, "logprobs", "invalid_type"},
     {TEXT, "{\"logprobs\":21," P "}", 400, "logprobs", "invalid_value"},
 };
-// clang-format on
 
 static void expect_fault(const struct wire *wire, u32 status, const char *param, const char *code)
 {
@@ -135,7 +151,7 @@ TEST(net_api_refusals) /* each row of what cannot be served; the connection live
     fake_close(&fake);
 }
 
-TEST(net_api_runtime_refusals) /* context length with its two numbers, full queue, loading, failed */
+TEST(net_api_runtime_refusals) /* context length, full queue, loading, failed */
 {
     struct fake fake;
     struct wire wire;
@@ -159,12 +175,14 @@ TEST(net_api_runtime_refusals) /* context length with its two numbers, full queu
     wire_close(&wire);
     fake_ask(&fake, &wire, STR("GET /health HTTP/1.1\r\nHost: x\r\n\r\n"));
     EXPECT_EQ(wire_status(&wire), 503);
-    EXPECT_STR(wire_body(&wire), STR("{\"status\":\"loading\",\"step\":\"compiling\",\"percent\":40,"
-                                     "\"reason\":\"The model is loading.\"}"));
+    EXPECT_STR(wire_body(&wire),
+               STR("{\"status\":\"loading\",\"step\":\"compiling\",\"percent\":40,"
+                   "\"reason\":\"The model is loading.\"}"));
     wire_close(&wire);
     fake.status = (struct ml_status){ML_FAILED, "no model file", 0, "Put one on the stick."};
     fake_ask(&fake, &wire, STR("GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"));
-    EXPECT(wire_has(&wire, "\"failed\",\"step\":\"no model file\",\"percent\":0,\"reason\":\"Put one"));
+    EXPECT(wire_has(&wire,
+                    "\"failed\",\"step\":\"no model file\",\"percent\":0,\"reason\":\"Put one"));
     wire_close(&wire);
     fake_ask(&fake, &wire, STR("GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"));
     expect_fault(&wire, 503, "", "model_failed");
@@ -202,7 +220,10 @@ TEST(net_api_longest_fault) /* words of the client's in a refusal never outgrow 
 /* ---- routes and the gate ---- */
 
 static bool acted;
-static void act(void) { acted = true; }
+static void act(void)
+{
+    acted = true;
+}
 
 static u32 status_of(struct fake *fake, const char *line, const char *headers)
 {
@@ -319,7 +340,8 @@ TEST(net_api_reset_answers_first) /* the machine is reset when its answer has le
     acted = false;
     wire_open(&fake, &wire);
     wire.send_room = 10;
-    wire_feed(&wire, STR("POST /v1/nohost/reset HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n\r\n"));
+    wire_feed(&wire,
+              STR("POST /v1/nohost/reset HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n\r\n"));
     fake_settle(&fake);
     EXPECT(!acted && wire.out_len == 10);
     wire.send_room = WIRE_BYTES;
@@ -340,11 +362,13 @@ TEST(net_api_headers) /* request id, content type, Allow, no body for HEAD */
     EXPECT_EQ(wire_body(&wire).len, 0);
     wire_close(&wire);
     fake_ask(&fake, &wire, STR("POST /health HTTP/1.1\r\nHost: x\r\n\r\n"));
-    EXPECT(wire_has(&wire, "Allow: GET, HEAD, OPTIONS\r\n") && wire_has(&wire, "X-Request-Id: req_"));
+    EXPECT(wire_has(&wire, "Allow: GET, HEAD, OPTIONS\r\n") &&
+           wire_has(&wire, "X-Request-Id: req_"));
     expect_fault(&wire, 405, "", "method_not_allowed");
     wire_close(&wire);
-    fake_ask(&fake, &wire, STR("POST " CHAT " HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
-                               "Content-Type: text/plain\r\n\r\n{}"));
+    fake_ask(&fake, &wire,
+             STR("POST " CHAT " HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+                 "Content-Type: text/plain\r\n\r\n{}"));
     expect_fault(&wire, 415, "", "unsupported_media_type");
     wire_close(&wire);
     fake_close(&fake);

@@ -5,12 +5,12 @@
 #include "tests/host/platform.h"
 #include "tests/net_fake.h"
 
-#define GET "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-#define CHAT_BODY "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}"
-#define CHAT_HEAD "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 45\r\n\r\n"
+#define GET         "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+#define CHAT_BODY   "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}"
+#define CHAT_HEAD   "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 45\r\n\r\n"
 #define STREAM_BODY "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"stream\":true}"
 #define STREAM_HEAD "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 59\r\n\r\n"
-#define CHUNKED_HEAD \
+#define CHUNKED_HEAD                                                                               \
     "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 static const u64 start_ns = 1000 * NS_PER_S;
@@ -42,7 +42,8 @@ TEST(net_api_split_at_every_byte) /* the same answer however the request is cut,
 {
     static const char *const requests[] = {
         CHAT_HEAD CHAT_BODY,
-        CHUNKED_HEAD "1d\r\n{\"messages\":[{\"role\":\"user\",\"\r\n10\r\ncontent\":\"Hi\"}]}\r\n0\r\n\r\n",
+        CHUNKED_HEAD
+        "1d\r\n{\"messages\":[{\"role\":\"user\",\"\r\n10\r\ncontent\":\"Hi\"}]}\r\n0\r\n\r\n",
     };
     struct fake fake;
     struct wire wire;
@@ -65,7 +66,7 @@ TEST(net_api_split_at_every_byte) /* the same answer however the request is cut,
     fake_close(&fake);
 }
 
-TEST(net_api_pipelining) /* a thousand requests at once are answered in order, over a narrow wire too */
+TEST(net_api_pipelining) /* a thousand at once, in order, over a narrow wire */
 {
     struct fake fake;
     struct wire wire;
@@ -97,21 +98,23 @@ TEST(net_api_continue) /* 100 before the body, but a refusal instead of it when 
     struct wire wire;
 
     fake_open(&fake);
-    fake_ask(&fake, &wire, STR("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 45\r\n"
-                               "Expect: 100-continue\r\n\r\n"));
+    fake_ask(&fake, &wire,
+             STR("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 45\r\n"
+                 "Expect: 100-continue\r\n\r\n"));
     EXPECT_STR(wire_out(&wire), STR("HTTP/1.1 100 Continue\r\n\r\n"));
     wire_feed(&wire, STR(CHAT_BODY));
     fake_settle(&fake);
     EXPECT_EQ(answers(&wire), 1);
     wire_close(&wire);
-    fake_ask(&fake, &wire, STR("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
-                               "Content-Length: 2000000\r\nExpect: 100-continue\r\n\r\n"));
+    fake_ask(&fake, &wire,
+             STR("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+                 "Content-Length: 2000000\r\nExpect: 100-continue\r\n\r\n"));
     EXPECT_EQ(wire_status(&wire), 413);
     wire_close(&wire);
     fake_close(&fake);
 }
 
-TEST(net_api_disconnects) /* a client that leaves frees its run at once, at every moment of an answer */
+TEST(net_api_disconnects) /* who leaves frees its run at once, whenever that is */
 {
     struct fake fake;
     struct wire wire;
@@ -121,7 +124,8 @@ TEST(net_api_disconnects) /* a client that leaves frees its run at once, at ever
         for (u32 half = 0; half < 4; half++) {
             u64 before = fake.cancelled;
             fake.hold = true;
-            fake_ask(&fake, &wire, half & 1 ? STR(STREAM_HEAD STREAM_BODY) : STR(CHAT_HEAD CHAT_BODY));
+            fake_ask(&fake, &wire,
+                     half & 1 ? STR(STREAM_HEAD STREAM_BODY) : STR(CHAT_HEAD CHAT_BODY));
             EXPECT_EQ(fake_running(&fake), 1);
             for (u32 i = 0; i < leave; i++) { /* `leave` events, then silence */
                 struct ml_event event;
@@ -221,7 +225,7 @@ TEST(net_api_idle_at_59) /* a keep-alive connection may rest for a minute */
     fake_close(&fake);
 }
 
-TEST(net_api_stalled_reader) /* bounded behind who does not read; others stream on; dropped at 30 s */
+TEST(net_api_stalled_reader) /* bounded, dropped at 30 s; others stream on */
 {
     static const char *many[2000];
     struct fake fake;
@@ -318,8 +322,9 @@ TEST(net_api_large_bodies) /* many at once get 503, small requests still pass, t
     memset(space, ' ', sizeof(space));
     fake_open(&fake);
     for (u32 i = 0; i < ARRAY_LEN(wire); i++) {
-        fake_ask(&fake, &wire[i], STR("POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
-                                      "Content-Length: 1048576\r\n\r\n"));
+        fake_ask(&fake, &wire[i],
+                 STR("POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+                     "Content-Length: 1048576\r\n\r\n"));
         wire_feed(&wire[i], (struct str){space, sizeof(space) - 1});
         fake_settle(&fake);
         refused += wire_status(&wire[i]) == 503;
@@ -361,8 +366,10 @@ TEST(net_api_refused_body_is_no_request) /* what follows an early refusal is nev
 
 static usize mutate(char *bytes, usize len, usize cap)
 {
-    static const char *const bits[] = {"\r\n", "\n", "\r", ":", " ", "{", "[", "\"", "\\u", "0", "-",
-                                       "Content-Length: 5\r\n", "chunked", "\r\n\r\n", "\xff", "}"};
+    static const char *const bits[] = {"\r\n",    "\n",       "\r",   ":",
+                                       " ",       "{",        "[",    "\"",
+                                       "\\u",     "0",        "-",    "Content-Length: 5\r\n",
+                                       "chunked", "\r\n\r\n", "\xff", "}"};
 
     for (u32 n = 1 + test_random_below(3); n && len; n--) {
         usize at = test_random_below((u32)len);

@@ -14,7 +14,10 @@ static struct {
     u32 count;
 } spare;
 
-static struct wire *wire_of(struct stream *stream) { return (struct wire *)stream; }
+static struct wire *wire_of(struct stream *stream)
+{
+    return (struct wire *)stream;
+}
 
 static usize wire_recv(struct stream *stream, void *out, usize cap)
 {
@@ -41,9 +44,18 @@ static usize wire_send(struct stream *stream, const void *data, usize len)
     return take;
 }
 
-static void wire_push(struct stream *stream) { (void)stream; }
-static usize wire_unsent(struct stream *stream) { return wire_of(stream)->send_room == 0; }
-static enum stream_state wire_state(struct stream *stream) { return wire_of(stream)->state; }
+static void wire_push(struct stream *stream)
+{
+    (void)stream;
+}
+static usize wire_unsent(struct stream *stream)
+{
+    return wire_of(stream)->send_room == 0;
+}
+static enum stream_state wire_state(struct stream *stream)
+{
+    return wire_of(stream)->state;
+}
 
 static void wire_shut(struct stream *stream)
 {
@@ -63,7 +75,8 @@ static const struct stream_ops wire_ops = {
 
 void wire_open(struct fake *fake, struct wire *wire)
 {
-    *wire = (struct wire){.stream = {.ops = &wire_ops, .peer = "test"}, .send_room = WIRE_BYTES,
+    *wire = (struct wire){.stream = {.ops = &wire_ops, .peer = "test"},
+                          .send_room = WIRE_BYTES,
                           .server = fake->server};
     wire->in = spare.count ? spare.buffer[--spare.count] : malloc(2 * WIRE_BYTES);
     wire->out = wire->in + WIRE_BYTES;
@@ -88,7 +101,10 @@ void wire_feed(struct wire *wire, struct str bytes)
     wire->in_len += bytes.len;
 }
 
-struct str wire_out(const struct wire *wire) { return (struct str){wire->out, wire->out_len}; }
+struct str wire_out(const struct wire *wire)
+{
+    return (struct str){wire->out, wire->out_len};
+}
 
 u32 wire_status(const struct wire *wire)
 {
@@ -113,14 +129,20 @@ bool wire_has(const struct wire *wire, const char *text)
 
 /* ---- the runtime ---- */
 
-static struct fake *fake_of(const struct ml *ml) { return (struct fake *)(uintptr_t)ml; }
+static struct fake *fake_of(const struct ml *ml)
+{
+    return (struct fake *)(uintptr_t)ml;
+}
 
 static void fake_status(const struct ml *ml, struct ml_status *status)
 {
     *status = fake_of(ml)->status;
 }
 
-static const struct ml_model_info *fake_info(const struct ml *ml) { return &fake_of(ml)->info; }
+static const struct ml_model_info *fake_info(const struct ml *ml)
+{
+    return &fake_of(ml)->info;
+}
 
 static void note_prompt(struct fake *fake, const struct ml_request *request)
 {
@@ -210,8 +232,11 @@ static bool fake_event_next(struct ml *ml, struct ml_event *event)
 
 static void fake_stats(const struct ml *ml, struct ml_stats *stats)
 {
-    *stats = (struct ml_stats){.slots = 4, .slots_busy = fake_running(fake_of(ml)),
-                               .kv_pages = 8, .kv_pages_used = 2, .kv_page_tokens = 16};
+    *stats = (struct ml_stats){.slots = 4,
+                               .slots_busy = fake_running(fake_of(ml)),
+                               .kv_pages = 8,
+                               .kv_pages_used = 2,
+                               .kv_page_tokens = 16};
 }
 
 static const struct server_ml fake_runtime = {
@@ -225,8 +250,11 @@ void fake_open(struct fake *fake)
     *fake = (struct fake){
         .config = {.version = STR("0.1-test")},
         .status = {.state = ML_READY, .step = "ready", .percent = 100},
-        .info = {.id = STR("SmolLM2-135M-Instruct"), .architecture = STR("llama"),
-                 .quantisation = STR("Q4_1"), .vocab = 49152, .ctx_max = 2048},
+        .info = {.id = STR("SmolLM2-135M-Instruct"),
+                 .architecture = STR("llama"),
+                 .quantisation = STR("Q4_1"),
+                 .vocab = 49152,
+                 .ctx_max = 2048},
         .token = hello,
         .token_count = ARRAY_LEN(hello),
     };
@@ -236,7 +264,10 @@ void fake_open(struct fake *fake)
     EXPECT_OK(server_open_on(&fake->server, &fake->config, (struct ml *)fake, &fake_runtime));
 }
 
-void fake_close(struct fake *fake) { server_close(fake->server); }
+void fake_close(struct fake *fake)
+{
+    server_close(fake->server);
+}
 
 u32 fake_running(const struct fake *fake)
 {
@@ -265,8 +296,10 @@ void fake_post(struct fake *fake, struct wire *wire, const char *path, struct st
     char head[256];
     struct text text = TEXT_ON(head);
 
-    text_fmt(&text, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                    "Content-Length: %zu\r\n\r\n", path, body.len);
+    text_fmt(&text,
+             "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+             "Content-Length: %zu\r\n\r\n",
+             path, body.len);
     wire_open(fake, wire);
     wire_feed(wire, text_str(&text));
     wire_feed(wire, body);

@@ -1,6 +1,7 @@
 /*
- * net_fake.h: a server without a wire and without a model: streams in memory, whose every byte and
- * refusal a test decides, and a runtime that answers as it is told. For tests of the server half only.
+ * net_fake.h: a server without a wire and without a model: streams in memory, whose every byte
+ * and refusal a test decides, and a runtime that answers as it is told. For tests of the server
+ * half only.
  */
 #ifndef NOHOST_NET_FAKE_H
 #define NOHOST_NET_FAKE_H
@@ -9,13 +10,13 @@
 #include "tests/test.h"
 
 #define WIRE_BYTES (2 * MIB)
-#define FAKE_RUNS 64u
+#define FAKE_RUNS  64u
 
 struct wire {
     struct stream stream;
     char *in, *out; /* WIRE_BYTES each */
     usize in_len, in_at, out_len;
-    usize recv_max; /* bytes per recv call; 0: any */
+    usize recv_max;  /* bytes per recv call; 0: any */
     usize send_room; /* bytes the peer still takes */
     enum stream_state state;
     bool closed, aborted;

@@ -1,6 +1,6 @@
 /*
- * net_http_parse_test.c: the request parser decides the same for every way in which the same bytes
- * arrive, and refuses every shape that two parsers could read in two ways.
+ * net_http_parse_test.c: the request parser decides the same for every way in which the same
+ * bytes arrive, and refuses every shape that two parsers could read in two ways.
  */
 #include <stdlib.h>
 
@@ -14,10 +14,9 @@ struct vector {
     const char *body;
 };
 
-#define H "Host: x\r\n"
+#define H    "Host: x\r\n"
 #define POST "POST / HTTP/1.1\r\n" H
 
-// clang-format off
 static const struct vector vectors[] = {
     {"GET / HTTP/1.1\r\n" H "\r\n", 0, ""},
     {"GET / HTTP/1.0\r\n\r\n", 0, ""},
@@ -30,7 +29,8 @@ static const struct vector vectors[] = {
     {POST "Content-Length: 0\r\n\r\n", 0, ""},
     {POST "Content-Length: 005\r\n\r\nhello", 0, "hello"},
     {POST "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 0, "hello"},
-    {POST "transfer-encoding: CHUNKED\r\n\r\n1;a=b\r\nh\r\n004\r\nello\r\n0;x\r\nX-T: 1\r\n\r\n", 0, "hello"},
+    {POST "transfer-encoding: CHUNKED\r\n\r\n1;a=b\r\nh\r\n004\r\nello\r\n0;x\r\nX-T: 1\r\n\r\n", 0,
+     "hello"},
     {POST "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx", 0, "x"},
     /* framing */
     {POST "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400, 0},
@@ -109,7 +109,6 @@ static const struct vector vectors[] = {
     {POST "Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n", 400, 0},
     {POST "Transfer-Encoding: chunked\r\n\r\n0\r\nbad name: 5\r\n\r\n", 400, 0},
 };
-// clang-format on
 
 struct outcome {
     enum http_step step;
@@ -119,7 +118,7 @@ struct outcome {
     usize body_len;
 };
 
-/* `first` bytes arrive, then the rest `step` by step; the bytes lie at the very end of their memory. */
+/* `first` bytes arrive, then `step` at a time; they lie at the very end of their memory. */
 static struct outcome parse(struct str bytes, usize first, usize step)
 {
     struct http_head head = {};
@@ -173,7 +172,7 @@ static void expect_vector(const struct vector *v, usize first, usize step)
     }
 }
 
-TEST(net_http_vectors_split_everywhere) /* one verdict, whole, in two parts at any byte, byte by byte */
+TEST(net_http_vectors_split_everywhere) /* one verdict: whole, cut anywhere, byte by byte */
 {
     for (usize i = 0; i < ARRAY_LEN(vectors); i++) {
         usize len = strlen(vectors[i].bytes);
@@ -212,7 +211,8 @@ static u32 head_status(usize target, usize fields, usize value)
         text_put(&text, STR("\r\n"));
     }
     text_put(&text, STR("\r\n"));
-    struct outcome whole = parse(text_str(&text), text.len, 1), split = parse(text_str(&text), 0, 7);
+    struct outcome whole = parse(text_str(&text), text.len, 1),
+                   split = parse(text_str(&text), 0, 7);
     EXPECT_EQ(whole.status, split.status);
     free(text.ptr);
     return whole.status;

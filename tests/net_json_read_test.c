@@ -1,6 +1,6 @@
 /*
- * net_json_read_test.c: the JSON reader takes what RFC 8259 allows and nothing else, whatever is cut
- * off, and the writer's output is always valid UTF-8.
+ * net_json_read_test.c: the JSON reader takes what RFC 8259 allows and nothing else, whatever is
+ * cut off, and the writer's output is always valid UTF-8.
  */
 #include <stdlib.h>
 
@@ -10,7 +10,7 @@
 
 #define NODES 4096u
 
-/* Reads a copy in memory that ends exactly with the text, so that the sanitizer sees one byte more. */
+/* Reads a copy that ends where its memory ends, so that the sanitizer sees one byte more. */
 static err read_copy(struct str text, struct json_doc *doc, char **copy)
 {
     static struct json nodes[NODES];
@@ -35,19 +35,93 @@ static void expect_read(const char *text, usize len, bool good)
 TEST(net_json_grammar) /* accepts and refuses as RFC 8259 says */
 {
     static const char *const good[] = {
-        "null", " true ", "false", "0", "-0", "10.5", "1e5", "1E+400", "-1.25e-3", "\"\"", "\"a\"",
-        "[]", "[ ]", "{}", "{ }", "[1,2]", "[[],{}]", "{\"a\":1}", "{\"a\":{\"b\":[]},\"a\":2}",
-        "\"\\u0000\"", "\"\\ud83d\\ude00\"", "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"", "\t\r\n [1 , 2 ] ",
-        "\"\xf0\x9f\x98\x80\"", "\"\x7f\"",
+        "null",
+        " true ",
+        "false",
+        "0",
+        "-0",
+        "10.5",
+        "1e5",
+        "1E+400",
+        "-1.25e-3",
+        "\"\"",
+        "\"a\"",
+        "[]",
+        "[ ]",
+        "{}",
+        "{ }",
+        "[1,2]",
+        "[[],{}]",
+        "{\"a\":1}",
+        "{\"a\":{\"b\":[]},\"a\":2}",
+        "\"\\u0000\"",
+        "\"\\ud83d\\ude00\"",
+        "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
+        "\t\r\n [1 , 2 ] ",
+        "\"\xf0\x9f\x98\x80\"",
+        "\"\x7f\"",
     };
     static const char *const bad[] = {
-        "", " ", "nul", "nulll", "True", "NaN", "Infinity", "-", "+1", "01", "-01", "1.", ".5",
-        "1e", "1e+", "0x1", "1 2", "[", "]", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "{", "{\"a\"",
-        "{\"a\":", "{\"a\":1", "{\"a\":1,}", "{a:1}", "{1:1}", "{\"a\" 1}", "{\"a\":1]", "[1}",
-        "\"", "\"a", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u123g\"", "\"\\ud800\"", "\"\\udc00\"",
-        "\"\\ud800\\u0041\"", "\"\\ud800x\"", "\"\n\"", "\"\x01\"", "\"\xff\"", "\"\xc0\x80\"",
-        "\"\xed\xa0\x80\"", "\"\xe2\x82\"", "\xef\xbb\xbf{}", "// c\n1", "/**/1", "'a'", "[1]x",
-        "\"\xf4\x90\x80\x80\"", "{\"a\":1,,\"b\":2}", "{,}", "[]]", "{}}",
+        "",
+        " ",
+        "nul",
+        "nulll",
+        "True",
+        "NaN",
+        "Infinity",
+        "-",
+        "+1",
+        "01",
+        "-01",
+        "1.",
+        ".5",
+        "1e",
+        "1e+",
+        "0x1",
+        "1 2",
+        "[",
+        "]",
+        "[1",
+        "[1,",
+        "[1,]",
+        "[,1]",
+        "[1 2]",
+        "{",
+        "{\"a\"",
+        "{\"a\":",
+        "{\"a\":1",
+        "{\"a\":1,}",
+        "{a:1}",
+        "{1:1}",
+        "{\"a\" 1}",
+        "{\"a\":1]",
+        "[1}",
+        "\"",
+        "\"a",
+        "\"\\",
+        "\"\\x\"",
+        "\"\\u12\"",
+        "\"\\u123g\"",
+        "\"\\ud800\"",
+        "\"\\udc00\"",
+        "\"\\ud800\\u0041\"",
+        "\"\\ud800x\"",
+        "\"\n\"",
+        "\"\x01\"",
+        "\"\xff\"",
+        "\"\xc0\x80\"",
+        "\"\xed\xa0\x80\"",
+        "\"\xe2\x82\"",
+        "\xef\xbb\xbf{}",
+        "// c\n1",
+        "/**/1",
+        "'a'",
+        "[1]x",
+        "\"\xf4\x90\x80\x80\"",
+        "{\"a\":1,,\"b\":2}",
+        "{,}",
+        "[]]",
+        "{}}",
     };
 
     for (usize i = 0; i < ARRAY_LEN(good); i++)
@@ -57,10 +131,11 @@ TEST(net_json_grammar) /* accepts and refuses as RFC 8259 says */
     expect_read("1\0", 2, false);
 }
 
-TEST(net_json_every_prefix) /* a document that is cut anywhere is refused, never read past its end */
+TEST(net_json_every_prefix) /* a document cut anywhere is refused, never read past its end */
 {
-    static const char text[] = "{\"m\":[{\"r\":\"u\\u00e9\\ud83d\\ude00\",\"c\":\"h\xc3\xa9\"},-1.5e+3,"
-                               "true,false,null,[[]],{}],\"x\":\"\\\\\"}";
+    static const char text[] =
+        "{\"m\":[{\"r\":\"u\\u00e9\\ud83d\\ude00\",\"c\":\"h\xc3\xa9\"},-1.5e+3,"
+        "true,false,null,[[]],{}],\"x\":\"\\\\\"}";
 
     for (usize len = 0; len < sizeof(text) - 1; len++)
         expect_read(text, len, false);

@@ -1,7 +1,7 @@
 /*
- * cmd_serve.c: `nohost serve`: the server half of net/ over Linux sockets on 127.0.0.1, in one thread,
- * with the same two calls in its loop as on the target. Everything above struct stream is the code
- * that the firmware runs.
+ * cmd_serve.c: `nohost serve`: the server half of net/ over Linux sockets on 127.0.0.1, in one
+ * thread, with the same two calls in its loop as on the target. Everything above struct stream is
+ * the code that the firmware runs.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,16 +21,16 @@
 #include "tests/host/tool.h"
 #include "version.h"
 
-#define SLICE_US 2000u
-#define IDLE_MS 5
-#define LINGER_NS (2 * NS_PER_S)
+#define SLICE_US    2000u
+#define IDLE_MS     5
+#define LINGER_NS   (2 * NS_PER_S)
 #define SOCKETS_MAX (2 * NET_CONNECTIONS_MAX)
 
 int cmd_serve(int argc, char **argv);
 
 static const char help[] =
     "usage: nohost serve [--model FILE] [--port P] [options]\n"
-    "The HTTP API of docs/API.md on 127.0.0.1. Without a model /health says so, as the machine would.\n"
+    "The HTTP API of docs/API.md on 127.0.0.1. Without a model /health says so.\n"
     "Prints {\"url\":...} when it listens; ends with SIGINT or SIGTERM.\n"
     "  --port P        0: any free one (default 8080)\n"
     "  --api-key KEY   ask for it; privileged routes are on then\n"
@@ -38,9 +38,9 @@ static const char help[] =
     "  --device cpu|interp   compiled code or the reference interpreter\n"
     "  --verbose       the log on stderr\n";
 
-static const char *const options[] = {"--model=", "--port=", "--api-key=", "--ctx=", "--slots=",
-                                      "--kv-tokens=", "--threads=", "--device=", "--verbose",
-                                      "--help", NULL};
+static const char *const options[] = {
+    "--model=",   "--port=",   "--api-key=", "--ctx=", "--slots=", "--kv-tokens=",
+    "--threads=", "--device=", "--verbose",  "--help", NULL};
 
 /* ---- a stream over a socket ---- */
 
@@ -75,7 +75,10 @@ static usize socket_send(struct stream *stream, const void *data, usize len)
     return took > 0 ? (usize)took : 0;
 }
 
-static void socket_push(struct stream *stream) { (void)stream; }
+static void socket_push(struct stream *stream)
+{
+    (void)stream;
+}
 
 static usize socket_unsent(struct stream *stream)
 {
@@ -139,8 +142,8 @@ static void end(int signal)
 
 static int listen_on(u16 port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port),
-                                  .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t len = sizeof(address);
     int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
@@ -198,12 +201,17 @@ static void serve(struct server *server, struct ml *ml, int listener)
     }
 }
 
-static void end_process(void) { ended = 1; }
+static void end_process(void)
+{
+    ended = 1;
+}
 
 int cmd_serve(int argc, char **argv)
 {
-    static struct net_config config = {.hostname = STR("nohost"), .version = STR(NOHOST_VERSION),
-                                       .reset = end_process, .power_off = end_process};
+    static struct net_config config = {.hostname = STR("nohost"),
+                                       .version = STR(NOHOST_VERSION),
+                                       .reset = end_process,
+                                       .power_off = end_process};
     static struct store part[ML_PARTS_MAX];
     struct ml_config ml_config = {.part = part};
     struct server *server;

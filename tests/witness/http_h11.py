@@ -21,7 +21,8 @@ HEAD = b"GET /health HTTP/1.1\r\nHost: x\r\n"
 GOOD = [
     HEAD + b"\r\n",
     HEAD + b"Content-Length: 5\r\n\r\nhello",
-    HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n10;a=b\r\n0123456789abcdef\r\n0\r\n\r\n",
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n10;a=b\r\n"
+    b"0123456789abcdef\r\n0\r\n\r\n",
     HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Trailer: 1\r\n\r\n",
     b"HEAD /health?x=y HTTP/1.1\r\nhOST: x\r\nA:\tb \r\nC:\r\nUser-Agent: t\r\n\r\n",
     b"GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
@@ -29,8 +30,9 @@ GOOD = [
     b"GET http://x/health HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx",
     HEAD + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
 ]
-BITS = [b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b";", b",", b"\0", b"\x0b", b"\xff", b"0", b"1", b"-",
-        b"+", b"a", b"X", b"\r\n ", b"\r\n\r\n", b"chunked", b"Content-Length: 3\r\n", b"HTTP/1.1",
+BITS = [b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b";", b",", b"\0", b"\x0b", b"\xff", b"0", b"1",
+        b"-", b"+", b"a", b"X", b"\r\n ", b"\r\n\r\n", b"chunked", b"HTTP/1.1",
+        b"Content-Length: 3\r\n",
         b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: identity\r\n", b"Host: y\r\n",
         b"Connection: close\r\n", b"0\r\n\r\n", b"GET /health HTTP/1.1\r\n"]
 
