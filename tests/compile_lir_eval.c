@@ -1,6 +1,6 @@
 /*
- * compile_lir_eval.c: the direct interpreter of LIR. Slow and plain: one function per kind of operation, one lane at a time,
- * halves and bfloat16 by arithmetic instead of bit tricks.
+ * compile_lir_eval.c: the direct interpreter of LIR. Slow and plain: one function per kind of
+ * operation, one lane at a time, halves and bfloat16 by arithmetic instead of bit tricks.
  */
 #include <math.h>
 
@@ -108,9 +108,11 @@ static u8 *address(const struct eval *eval, const struct lir_mem *mem, u32 lane,
 
 static bool memory_op(struct eval *eval, const struct lir_instr *in)
 {
-    static const u32 bytes[] = {[DT_F32] = 4, [DT_I32] = 4, [DT_F16] = 2, [DT_BF16] = 2, [DT_I8] = 1, [DT_U8] = 1};
+    static const u32 bytes[] = {
+        [DT_F32] = 4, [DT_I32] = 4, [DT_F16] = 2, [DT_BF16] = 2, [DT_I8] = 1, [DT_U8] = 1};
     u8 *at = lir_rows[in->op].operands[4] == '-' || in->op == LIR_V_GATHER
-                 ? NULL : address(eval, &in->mem, 0, false);
+                 ? NULL
+                 : address(eval, &in->mem, 0, false);
 
     for (u32 i = 0; i < in->lanes; i++) {
         u32 step = i * bytes[in->mem_type];
@@ -179,8 +181,10 @@ static i64 scalar_op(struct eval *eval, const struct lir_instr *in)
 
 static f32 round_by(f32 value, u8 aux)
 {
-    return aux == LIR_NEAREST ? nearbyintf(value) : aux == LIR_DOWN ? floorf(value)
-           : aux == LIR_UP    ? ceilf(value) : truncf(value);
+    return aux == LIR_NEAREST ? nearbyintf(value)
+           : aux == LIR_DOWN  ? floorf(value)
+           : aux == LIR_UP    ? ceilf(value)
+                              : truncf(value);
 }
 
 static i32 to_int(f32 value, u8 aux)

@@ -1,6 +1,7 @@
 /*
- * compile_x86_rows_test.c: every row of x86.def in many operand variants, and whole kernels with their listing, judged by
- * llvm-mc (tests/witness/x86_llvm_mc.py). Skipped where there is no llvm-mc.
+ * compile_x86_rows_test.c: every row of x86.def in many operand variants, and whole kernels with
+ * their listing, judged by llvm-mc (tests/witness/x86_llvm_mc.py). Skipped where there is no
+ * llvm-mc.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,10 +30,20 @@ static u32 sizes_of(const struct x86_row *row, u16 id)
     u32 sizes = row->encodings & ENC_E ? 7 : 3;
 
     switch (id) {
-    case X_VMOVSS: case X_VMOVSS_ST: case X_VMOVD: case X_VMOVD_ST: case X_VMOVQ: case X_VMOVQ_ST:
-    case X_VPINSRQ: case X_VPEXTRB_ST: case X_VPEXTRW_ST: case X_VZEROUPPER:
+    case X_VMOVSS:
+    case X_VMOVSS_ST:
+    case X_VMOVD:
+    case X_VMOVD_ST:
+    case X_VMOVQ:
+    case X_VMOVQ_ST:
+    case X_VPINSRQ:
+    case X_VPEXTRB_ST:
+    case X_VPEXTRW_ST:
+    case X_VZEROUPPER:
         return 1;
-    case X_VPERMQ: case X_VPERM2F128: case X_KXNORW:
+    case X_VPERMQ:
+    case X_VPERM2F128:
+    case X_KXNORW:
         return 2;
     case X_VSHUFF32X4:
         return 6;
@@ -53,8 +64,20 @@ static u8 pick_size(u32 sizes)
 
 static i32 pick_disp(u32 unit)
 {
-    const i32 near[] = {0, 1, 127, 128, -128, -129, 4096, (i32)unit, 127 * (i32)unit, 128 * (i32)unit,
-                        -128 * (i32)unit, -129 * (i32)unit, INT32_MAX, INT32_MIN};
+    const i32 near[] = {0,
+                        1,
+                        127,
+                        128,
+                        -128,
+                        -129,
+                        4096,
+                        (i32)unit,
+                        127 * (i32)unit,
+                        128 * (i32)unit,
+                        -128 * (i32)unit,
+                        -129 * (i32)unit,
+                        INT32_MAX,
+                        INT32_MIN};
 
     return near[test_random_below(ARRAY_LEN(near))];
 }
@@ -74,7 +97,8 @@ static void pick_memory(struct minstr *instr, bool high)
             instr->mem.index = (u16)test_random_below(16);
         while (instr->mem.index == RSP);
     }
-    if (row_of(instr)->memory == MEM_B && row_of(instr)->encodings & ENC_E && high && !test_random_below(3))
+    if (row_of(instr)->memory == MEM_B && row_of(instr)->encodings & ENC_E && high &&
+        !test_random_below(3))
         instr->flags |= MI_BROADCAST;
     instr->mem.disp = pick_disp(x86_rm_bytes(instr));
 }
@@ -95,7 +119,8 @@ static i64 pick_imm(const struct x86_row *row)
 
 static u16 pick_operand(const struct x86_row *row, const struct x86_form *form, i32 k, bool high)
 {
-    bool mask = (row->traits & T_K && form->reg == k) || (row->traits & T_M && (form->rm == k || form->vvvv == k));
+    bool mask = (row->traits & T_K && form->reg == k) ||
+                (row->traits & T_M && (form->rm == k || form->vvvv == k));
     bool general = row->encodings & ENC_L || (row->traits & T_G && form->rm == k);
 
     return (u16)test_random_below(mask ? 8 : general || !high ? 16 : 32);
@@ -106,7 +131,8 @@ static struct minstr variant(u16 id, bool high)
 {
     const struct x86_row *row = &x86_rows[id];
     const struct x86_form *form = &x86_forms[row->form];
-    struct minstr instr = {.row = id, .size = pick_size(high ? sizes_of(row, id) : sizes_of(row, id) & 3),
+    struct minstr instr = {.row = id,
+                           .size = pick_size(high ? sizes_of(row, id) : sizes_of(row, id) & 3),
                            .op = {LIR_NONE, LIR_NONE, LIR_NONE, LIR_NONE},
                            .mem = {LIR_NONE, LIR_NONE, 1, 0}};
 
@@ -146,7 +172,8 @@ static void judge(const char *what, const char *path)
 {
     char command[300];
 
-    snprintf(command, sizeof(command), "python3 tests/witness/x86_llvm_mc.py %s %s >%s.log 2>&1", what, path, path);
+    snprintf(command, sizeof(command), "python3 tests/witness/x86_llvm_mc.py %s %s >%s.log 2>&1",
+             what, path, path);
     int status = system(command) >> 8;
     if (status == 77)
         test_skip("no llvm-mc");

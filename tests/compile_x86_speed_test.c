@@ -1,7 +1,8 @@
 /*
- * compile_x86_speed_test.c: the inner loop that decides decoding speed, written by hand in LIR: a 4-bit matrix with
- * scale and minimum per block, rows interleaved as `struct packing` says, times a vector of 8-bit codes. Checked against
- * plain C, then timed from DRAM and from the L2 cache. The numbers are printed, not judged: the machine is shared.
+ * compile_x86_speed_test.c: the inner loop that decides decoding speed, written by hand in LIR: a
+ * 4-bit matrix with scale and minimum per block, rows interleaved as `struct packing` says, times a
+ * vector of 8-bit codes. Checked against plain C, then timed from DRAM and from the L2 cache. The
+ * numbers are printed, not judged: the machine is shared.
  */
 #include <stdio.h>
 
@@ -10,8 +11,8 @@
 #include "tests/test.h"
 
 #define BLOCK       32u
-#define BLOCKS      32u /* columns / BLOCK */
-#define PLANES      4u  /* BLOCK codes in 8 nibbles per dword */
+#define BLOCKS      32u         /* columns / BLOCK */
+#define PLANES      4u          /* BLOCK codes in 8 nibbles per dword */
 #define ACT_BYTES   (BLOCK + 8) /* codes, f32 scale, f32 sum */
 #define BIG_BYTES   (64 * MIB)
 #define SMALL_BYTES (512 * KIB)
@@ -89,9 +90,12 @@ static void one_block(struct matvec *m)
     for (u32 i = 0; i < PLANES; i++) {
         u16 codes = from_memory(m, LIR_V_LOAD, DT_I32, m->weights, i * 4 * m->lanes);
         u16 low = lanes_op(m, LIR_IAND, codes, m->nibble, LIR_NONE);
-        u16 high = lanes_op(m, LIR_IAND, lanes_op(m, LIR_ISHRI, codes, LIR_NONE, LIR_NONE), m->nibble, LIR_NONE);
-        dot = lanes_op(m, LIR_DOT4_US, low, from_memory(m, LIR_V_BCAST, DT_I32, m->act, 8 * i), dot);
-        dot = lanes_op(m, LIR_DOT4_US, high, from_memory(m, LIR_V_BCAST, DT_I32, m->act, 8 * i + 4), dot);
+        u16 high = lanes_op(m, LIR_IAND, lanes_op(m, LIR_ISHRI, codes, LIR_NONE, LIR_NONE),
+                            m->nibble, LIR_NONE);
+        dot =
+            lanes_op(m, LIR_DOT4_US, low, from_memory(m, LIR_V_BCAST, DT_I32, m->act, 8 * i), dot);
+        dot = lanes_op(m, LIR_DOT4_US, high, from_memory(m, LIR_V_BCAST, DT_I32, m->act, 8 * i + 4),
+                       dot);
     }
     u16 scale = from_memory(m, LIR_V_LOAD, DT_F16, m->weights, PLANES * 4 * m->lanes);
     u16 min = from_memory(m, LIR_V_LOAD, DT_F16, m->weights, PLANES * 4 * m->lanes + 2 * m->lanes);
@@ -109,7 +113,8 @@ static void make_matvec(struct matvec *m, u32 lanes, struct arena *arena)
     m->nibble = constant(m, 0x0f0f0f0f);
     m->zero = constant(m, 0);
     m->sum = lir_vreg(&m->lir, LIR_VECTOR);
-    u16 all = scalar_op(m, LIR_S_ARG, LIR_NONE, LIR_NONE, 0), act = scalar_op(m, LIR_S_ARG, LIR_NONE, LIR_NONE, 1);
+    u16 all = scalar_op(m, LIR_S_ARG, LIR_NONE, LIR_NONE, 0),
+        act = scalar_op(m, LIR_S_ARG, LIR_NONE, LIR_NONE, 1);
     u16 out = scalar_op(m, LIR_S_ARG, LIR_NONE, LIR_NONE, 2);
     u16 item = scalar_op(m, LIR_LOOP, LIR_BEGIN, LIR_END, 1);
     u16 offset = scalar_op(m, LIR_S_MULI, item, LIR_NONE, BLOCKS * block_bytes(lanes));
@@ -147,8 +152,14 @@ static f32 plain_row(const u8 *weights, const u8 *act, u32 lanes, u32 row)
 
     for (u32 b = 0; b < BLOCKS; b++, tile += block_bytes(lanes), act += ACT_BYTES) {
         const u8 *factors = tile + PLANES * 4 * lanes + 2 * (row % lanes);
-        union { u32 u; f32 f; } scale = {.u = lir_eval_load(DT_F16, factors)};
-        union { u32 u; f32 f; } min = {.u = lir_eval_load(DT_F16, factors + 2 * lanes)};
+        union {
+            u32 u;
+            f32 f;
+        } scale = {.u = lir_eval_load(DT_F16, factors)};
+        union {
+            u32 u;
+            f32 f;
+        } min = {.u = lir_eval_load(DT_F16, factors + 2 * lanes)};
         f32 of_act[2];
         i32 dot = 0;
         memcpy(of_act, act + BLOCK, 8);
@@ -205,7 +216,8 @@ static void report(const char *what, usize bytes, u32 lanes, u64 ns)
 static void measure(const char *name, struct target target, struct arena arena, u8 *weights)
 {
     struct matvec *m = arena_new(&arena, struct matvec, 1);
-    u8 *bytes = arena_alloc(&arena, CODE_BYTES, 64), *act = arena_alloc(&arena, BLOCKS * ACT_BYTES, 64);
+    u8 *bytes = arena_alloc(&arena, CODE_BYTES, 64),
+       *act = arena_alloc(&arena, BLOCKS * ACT_BYTES, 64);
     usize tile_bytes = BLOCKS * block_bytes(target.lanes), items = BIG_BYTES / tile_bytes;
     f32 *result = arena_alloc(&arena, items * target.lanes * 4, 64);
     struct code_out out = {.bytes = bytes, .cap = CODE_BYTES};
@@ -226,12 +238,14 @@ static void measure(const char *name, struct target target, struct arena arena, 
         f32 want = plain_row(weights, act, target.lanes, row), off = result[row] - want;
         EXPECT((off < 0 ? -off : off) <= 1e-4f * (want < 0 ? 1 - want : 1 + want));
     }
-    printf("  %s: %zu bytes of code in %llu us\n", name, out.len, (unsigned long long)emit_ns / 1000);
+    printf("  %s: %zu bytes of code in %llu us\n", name, out.len,
+           (unsigned long long)emit_ns / 1000);
     snprintf(label, sizeof(label), "%s 64 MiB", name);
     report(label, items * tile_bytes, target.lanes, big_ns);
     snprintf(label, sizeof(label), "%s 512 KiB", name);
     items = SMALL_BYTES / tile_bytes;
-    report(label, items * tile_bytes, target.lanes, time_best((kernel_entry)code, args, items, 100));
+    report(label, items * tile_bytes, target.lanes,
+           time_best((kernel_entry)code, args, items, 100));
 }
 
 /* Guards the quality of the code in the loop that matters most: the numbers go to docs/BENCH.md. */

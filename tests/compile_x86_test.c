@@ -1,436 +1,38 @@
 /*
- * compile_x86_test.c: random LIR programs, compiled and executed on this machine's CPU for every target that it supports,
- * against the direct interpreter: bit for bit. Nested loops, all operations, all element types, more live values than
- * registers.
+ * compile_x86_test.c: random LIR programs, compiled and executed on this machine's CPU for every
+ * target that it supports, against the direct interpreter, bit for bit; what must happen when
+ * memory is short; and that a wrong opcode would be noticed.
  */
 #include "tests/compile_lir_eval.h"
+#include "tests/compile_lir_random.h"
 #include "tests/test.h"
 
-#define POOL_MAX     512u
-#define OUTPUT_BYTES (256 * KIB)
-#define INPUT_BYTES  (32 * KIB)
-#define CODE_BYTES   (1 * MIB)
-#define ARENA_BYTES  (64 * MIB)
-#define INDEX_MAX    255 /* bounded scalars and gather indexes */
+#define CODE_BYTES  (256 * KIB)
+#define ARENA_BYTES (32 * MIB)
 
-/* ---- the programs: pools of values by type, each usable from where it stands ---- */
-
-enum pool_kind { SCALAR, BOUNDED, FLOATS, INTS, MASKS, FLOAT_1, INT_1, MASK_1, COUNTERS, POOLS };
-
-enum argument { ARG_F32, ARG_I32, ARG_F16, ARG_BF16, ARG_BYTES, ARG_OUT, ARGS };
-
-struct stored {
-    u32 offset, lanes;
-    enum dtype type;
+static const struct target targets[] = {
+    {.isa = ISA_AVX2, .lanes = 8, .vector_regs = 16, .cores = 1},
+    {.isa = ISA_AVX2, .lanes = 8, .vector_regs = 16, .vnni = true, .cores = 1},
+    {.isa = ISA_AVX512, .lanes = 16, .vector_regs = 32, .cores = 1},
+    {.isa = ISA_AVX512, .lanes = 16, .vector_regs = 32, .vnni = true, .cores = 1},
 };
 
-struct program_maker {
-    struct lir lir;
-    u32 lanes;
-    u16 pool[POOLS][POOL_MAX];
-    u32 count[POOLS];
-    u16 base[ARGS];
-    u32 out_bytes;
-    u32 depth;
-    struct stored stored[1024];
-    u32 stored_count;
-};
-
-static u32 below(u32 limit)
-{
-    return test_random_below(limit);
-}
-
-static enum lir_class class_of(enum pool_kind kind)
-{
-    return kind <= BOUNDED || kind == COUNTERS ? LIR_SCALAR : LIR_VECTOR;
-}
-
-static u16 pick(struct program_maker *m, enum pool_kind kind)
-{
-    return m->pool[kind][below(m->count[kind])];
-}
-
-/* A new register of the pool, or now and then one that is written again. */
-static u16 target_register(struct program_maker *m, enum pool_kind kind)
-{
-    if (below(4) == 0 || m->count[kind] == POOL_MAX)
-        return pick(m, kind);
-    u16 v = lir_vreg(&m->lir, class_of(kind));
-    m->pool[kind][m->count[kind]++] = v;
-    return v;
-}
-
-static struct lir_instr *emit(struct program_maker *m, enum lir_op op, enum pool_kind kind)
-{
-    struct lir_instr *in = lir_emit(&m->lir, op);
-
-    in->lanes = (u8)(kind >= FLOAT_1 ? 1 : m->lanes);
-    return in;
-}
-
-/* Sources are picked before the destination exists. */
-static void operation(struct program_maker *m, enum lir_op op, enum pool_kind to, const enum pool_kind *from)
-{
-    struct lir_instr *in = emit(m, op, to);
-    u16 *source[] = {&in->a, &in->b, &in->c};
-
-    for (u32 i = 0; i < 3 && lir_rows[op].operands[1 + i] != '-'; i++)
-        *source[i] = pick(m, from[i]);
-    in->aux = (u8)below(3);
-    in->imm = below(32);
-    in->dst = target_register(m, to);
-}
-
-static void memory(struct program_maker *m, struct lir_instr *in, enum argument arg)
-{
-    static const u8 scales[] = {1, 2, 4, 8};
-
-    in->mem = (struct lir_mem){.base = m->base[arg], .index = LIR_NONE, .scale = 1, .disp = (i32)below(2048)};
-    if (m->count[BOUNDED] && below(2)) {
-        in->mem.index = pick(m, m->depth && below(2) ? COUNTERS : BOUNDED);
-        in->mem.scale = scales[below(4)];
-    }
-    if (below(2))
-        in->mem.disp = (in->mem.disp & ~63);
-}
-
-static void load(struct program_maker *m, bool one)
-{
-    static const struct {
-        u8 arg, type, kind;
-    } kinds[] = {{ARG_F32, DT_F32, 0}, {ARG_F32, DT_F32, 0}, {ARG_F16, DT_F16, 0}, {ARG_BF16, DT_BF16, 0},
-                 {ARG_I32, DT_I32, 1}, {ARG_BYTES, DT_I8, 1}, {ARG_BYTES, DT_U8, 1}};
-    u32 which = below(ARRAY_LEN(kinds));
-    enum pool_kind kind = kinds[which].kind ? (one ? INT_1 : INTS) : (one ? FLOAT_1 : FLOATS);
-    struct lir_instr *in = emit(m, below(3) ? LIR_V_LOAD : LIR_V_BCAST, kind);
-
-    in->mem_type = kinds[which].type;
-    memory(m, in, kinds[which].arg);
-    if (in->mem_type == DT_F32) /* keep elements whole: a shifted float may be anything, also a NaN */
-        in->mem.disp &= ~3;
-    if (in->mem_type == DT_F32 && in->mem.scale < 4)
-        in->mem.scale = 4;
-    in->mem.disp &= in->mem_type == DT_F16 || in->mem_type == DT_BF16 ? ~1 : -1;
-    if ((in->mem_type == DT_F16 || in->mem_type == DT_BF16) && in->mem.scale < 2)
-        in->mem.scale = 2;
-    in->dst = target_register(m, kind);
-}
-
-static void gather(struct program_maker *m, bool one)
-{
-    enum pool_kind ints = one ? INT_1 : INTS, floats = one ? FLOAT_1 : FLOATS;
-    struct lir_instr *mask = emit(m, LIR_V_CONST, ints), *in;
-    u16 range = lir_vreg(&m->lir, LIR_VECTOR), index = lir_vreg(&m->lir, LIR_VECTOR);
-
-    mask->imm = INDEX_MAX;
-    mask->dst = range;
-    in = emit(m, LIR_IAND, ints);
-    in->a = pick(m, ints);
-    in->b = range;
-    in->dst = index;
-    in = emit(m, LIR_V_GATHER, floats);
-    in->mem_type = DT_F32;
-    in->mem = (struct lir_mem){m->base[ARG_F32], index, 4, (i32)below(512) * 4};
-    in->dst = target_register(m, floats);
-}
-
-/* a AND a byte pattern, so that a's bytes are at most imm; b's bytes come from memory that has no -128. */
-static void dot(struct program_maker *m, bool one)
-{
-    static const i64 largest[] = {1, 15, 31, 63, 127, 255};
-    enum pool_kind ints = one ? INT_1 : INTS;
-    u16 bytes = lir_vreg(&m->lir, LIR_VECTOR), a = lir_vreg(&m->lir, LIR_VECTOR), b = lir_vreg(&m->lir, LIR_VECTOR);
-    i64 limit = largest[below(ARRAY_LEN(largest))];
-    struct lir_instr *in = emit(m, LIR_V_CONST, ints);
-
-    in->imm = limit * 0x01010101;
-    in->dst = bytes;
-    in = emit(m, LIR_IAND, ints);
-    in->a = pick(m, ints);
-    in->b = bytes;
-    in->dst = a;
-    in = emit(m, below(2) ? LIR_V_LOAD : LIR_V_BCAST, ints);
-    in->mem_type = DT_I32;
-    memory(m, in, ARG_BYTES);
-    in->dst = b;
-    in = emit(m, below(2) ? LIR_DOT4_US : LIR_DOT4_SS, ints);
-    in->imm = limit;
-    in->a = in->op == LIR_DOT4_US ? a : pick(m, ints);
-    in->b = b;
-    in->c = pick(m, ints);
-    in->dst = target_register(m, ints);
-}
-
-/* Each value to its own place, so that the comparison knows which bytes are floats. */
-static void store(struct program_maker *m, u16 value, enum pool_kind kind)
-{
-    static const u8 float_types[] = {DT_F32, DT_F16, DT_BF16}, int_types[] = {DT_I32, DT_I8, DT_U8};
-    bool is_scalar = class_of(kind) == LIR_SCALAR, is_float = kind == FLOATS || kind == FLOAT_1;
-    struct lir_instr *in = emit(m, is_scalar ? LIR_S_STORE : LIR_V_STORE, kind);
-
-    in->a = value;
-    in->mem_type = is_scalar ? DT_I32 : is_float ? float_types[below(3)] : int_types[below(3)];
-    in->mem = (struct lir_mem){m->base[ARG_OUT], LIR_NONE, 1, (i32)m->out_bytes};
-    m->out_bytes += 64;
-    if (is_float && m->stored_count < ARRAY_LEN(m->stored))
-        m->stored[m->stored_count++] = (struct stored){m->out_bytes - 64, in->lanes, in->mem_type};
-}
-
-/* To a computed address; integers, whose bits are all compared. */
-static void store_indexed(struct program_maker *m)
-{
-    enum pool_kind kind = (enum pool_kind[]){SCALAR, INTS, INT_1, MASKS}[below(4)];
-    struct lir_instr *in = emit(m, kind == SCALAR ? LIR_S_STORE : LIR_V_STORE, kind);
-
-    in->a = pick(m, kind);
-    in->mem_type = kind == SCALAR ? DT_I32 : (u8[]){DT_I32, DT_I8, DT_U8}[below(3)];
-    memory(m, in, ARG_OUT);
-    in->mem.base = LIR_SCRATCH;
-}
-
-static void scalar(struct program_maker *m)
-{
-    static const u8 ops[] = {LIR_S_MOV, LIR_S_ADD, LIR_S_ADDI, LIR_S_SUB, LIR_S_MUL, LIR_S_MULI, LIR_S_MIN,
-                             LIR_S_MAX, LIR_S_SHLI, LIR_S_SHRI, LIR_S_ANDI, LIR_S_CONST, LIR_S_DIV, LIR_S_MOD};
-    static const i64 constants[] = {0, 1, -1, 127, 128, -128, -129, 0x7fffffff, -0x80000000ll, 0xffffffff,
-                                    0x123456789abcdefll};
-    enum pool_kind either = below(3) ? SCALAR : BOUNDED;
-    enum lir_op op = ops[below(ARRAY_LEN(ops))];
-    bool divides = op == LIR_S_DIV || op == LIR_S_MOD;
-    struct lir_instr *in = lir_emit(&m->lir, op);
-
-    in->a = lir_rows[op].operands[1] == 'S' ? pick(m, either) : LIR_NONE;
-    in->b = lir_rows[op].operands[2] == 'S' ? pick(m, divides ? BOUNDED : SCALAR) : LIR_NONE;
-    in->imm = op == LIR_S_SHLI || op == LIR_S_SHRI ? below(64)
-              : op == LIR_S_CONST ? constants[below(ARRAY_LEN(constants))]
-                                  : (i32)test_random() >> below(31);
-    in->dst = target_register(m, SCALAR);
-}
-
-static void bounded(struct program_maker *m)
-{
-    bool load = below(2);
-    struct lir_instr *in = lir_emit(&m->lir, load ? LIR_S_LOAD : LIR_S_ANDI);
-    u16 wide = lir_vreg(&m->lir, LIR_SCALAR);
-
-    if (load) {
-        in->mem_type = (u8[]){DT_I32, DT_I8, DT_U8}[below(3)];
-        memory(m, in, ARG_I32);
-        in->dst = wide;
-        m->pool[SCALAR][m->count[SCALAR]++] = wide;
-        in = lir_emit(&m->lir, LIR_S_ANDI);
-        in->a = wide;
-    } else {
-        in->a = pick(m, SCALAR);
-    }
-    in->imm = INDEX_MAX - 1;
-    u16 even = lir_vreg(&m->lir, LIR_SCALAR);
-    in->dst = even;
-    in = lir_emit(&m->lir, LIR_S_ADDI); /* never 0: also a divisor */
-    in->a = even;
-    in->imm = 1;
-    in->dst = lir_vreg(&m->lir, LIR_SCALAR);
-    m->pool[BOUNDED][m->count[BOUNDED]++] = in->dst;
-}
-
-static void lanes_operation(struct program_maker *m, bool one)
-{
-    const enum pool_kind f = one ? FLOAT_1 : FLOATS, i = one ? INT_1 : INTS, k = one ? MASK_1 : MASKS;
-    static const u8 floats[] = {LIR_FADD, LIR_FSUB, LIR_FMUL, LIR_FDIV, LIR_FMAX, LIR_FMIN, LIR_FSQRT, LIR_FROUND,
-                                LIR_FMA, LIR_FMA, LIR_FMA, LIR_FNMA, LIR_FNMA, LIR_V_MOV, LIR_HSUM_F, LIR_HMAX_F,
-                                LIR_HMIN_F};
-    static const u8 ints[] = {LIR_IADD, LIR_ISUB, LIR_IMUL, LIR_IAND, LIR_IOR, LIR_IXOR, LIR_ISHLI, LIR_ISHRI,
-                              LIR_ISARI, LIR_IMAX, LIR_IMIN, LIR_V_MOV, LIR_HSUM_I, LIR_HMAX_I, LIR_HMIN_I,
-                              LIR_V_IOTA, LIR_V_CONST};
-
-    switch (below(10)) {
-    case 0: case 1: case 2: case 3:
-        operation(m, floats[below(ARRAY_LEN(floats))], f, (enum pool_kind[]){f, f, f});
-        break;
-    case 4: case 5:
-        operation(m, ints[below(ARRAY_LEN(ints))], i, (enum pool_kind[]){i, i, i});
-        break;
-    case 6:
-        if (below(2))
-            operation(m, LIR_FCMP, k, (enum pool_kind[]){f, f});
-        else
-            operation(m, LIR_ICMP, k, (enum pool_kind[]){i, i});
-        break;
-    case 7:
-        operation(m, LIR_SELECT, f, (enum pool_kind[]){k, f, f});
-        break;
-    case 8:
-        operation(m, LIR_SELECT, i, (enum pool_kind[]){k, i, i});
-        break;
-    default:
-        if (below(2))
-            operation(m, LIR_CVT_I2F, f, (enum pool_kind[]){i, i, i});
-        else
-            operation(m, LIR_V_FROM_S, i, (enum pool_kind[]){SCALAR, i, i});
-    }
-}
-
-static void to_int(struct program_maker *m, bool one)
-{
-    struct lir_instr *in = emit(m, LIR_CVT_F2I, one ? INT_1 : INTS);
-
-    in->a = pick(m, one ? FLOAT_1 : FLOATS);
-    in->aux = below(2) ? LIR_NEAREST : LIR_TRUNC;
-    in->dst = target_register(m, one ? INT_1 : INTS);
-}
-
-static void any(struct program_maker *m)
-{
-    bool one = below(4) == 0;
-
-    switch (below(12)) {
-    case 0: case 1:
-        scalar(m);
-        break;
-    case 2:
-        bounded(m);
-        break;
-    case 3: case 4:
-        load(m, one);
-        break;
-    case 5:
-        gather(m, one);
-        break;
-    case 6:
-        dot(m, one);
-        break;
-    case 7:
-        to_int(m, one);
-        break;
-    case 8:
-        store_indexed(m);
-        break;
-    default:
-        lanes_operation(m, one);
-    }
-}
-
-/* ---- whole programs ---- */
-
-static u16 loop_bound(struct program_maker *m, u32 most)
-{
-    struct lir_instr *in = lir_emit(&m->lir, below(2) ? LIR_S_CONST : LIR_S_ANDI);
-
-    in->imm = in->op == LIR_S_CONST ? below(most + 1) : most;
-    in->a = in->op == LIR_S_CONST ? LIR_NONE : pick(m, SCALAR);
-    return in->dst = lir_vreg(&m->lir, LIR_SCALAR);
-}
-
-struct open_loop {
-    u32 until;
-    u32 count[POOLS];
-};
-
-static void open_loop(struct program_maker *m, struct open_loop *loop, u32 until)
-{
-    u16 from = loop_bound(m, 1), to = loop_bound(m, 3);
-    struct lir_instr *in = lir_emit(&m->lir, LIR_LOOP);
-
-    in->a = from;
-    in->b = to;
-    in->imm = 1 + below(2);
-    in->dst = lir_vreg(&m->lir, LIR_SCALAR);
-    loop->until = until;
-    memcpy(loop->count, m->count, sizeof(loop->count));
-    m->pool[COUNTERS][m->count[COUNTERS]++] = in->dst;
-    m->depth++;
-}
-
-/* What was made inside goes out of sight: the loop may have made no trip. */
-static void close_loop(struct program_maker *m, const struct open_loop *loop)
-{
-    (void)lir_emit(&m->lir, LIR_ENDLOOP);
-    memcpy(m->count, loop->count, sizeof(m->count));
-    m->depth--;
-}
-
-static void begin_program(struct program_maker *m)
-{
-    for (u32 i = 0; i < ARGS; i++) {
-        struct lir_instr *in = lir_emit(&m->lir, LIR_S_ARG);
-        in->imm = i;
-        in->dst = m->base[i] = lir_vreg(&m->lir, LIR_SCALAR);
-    }
-    m->pool[SCALAR][m->count[SCALAR]++] = LIR_BEGIN;
-    m->pool[SCALAR][m->count[SCALAR]++] = LIR_END;
-    bounded(m);
-    for (enum pool_kind kind = FLOATS; kind <= MASK_1; kind++) {
-        struct lir_instr *in = emit(m, LIR_V_CONST, kind);
-        in->imm = kind == MASKS || kind == MASK_1 ? -(i64)below(2) : 0x3f800000;
-        in->dst = lir_vreg(&m->lir, LIR_VECTOR);
-        m->pool[kind][m->count[kind]++] = in->dst;
-    }
-}
-
-static void make_program(struct program_maker *m, u32 lanes, u32 length)
-{
-    struct open_loop loop[4];
-
-    m->lanes = lanes;
-    begin_program(m);
-    for (u32 i = 0; i < length; i++) {
-        while (m->depth && loop[m->depth - 1].until == i)
-            close_loop(m, &loop[m->depth - 1]);
-        if (m->depth < ARRAY_LEN(loop) && below(12) == 0)
-            open_loop(m, &loop[m->depth], i + 1 + below(length - i));
-        any(m);
-    }
-    while (m->depth)
-        close_loop(m, &loop[m->depth - 1]);
-    for (enum pool_kind kind = SCALAR; kind <= MASK_1; kind++)
-        for (u32 i = 0; i < m->count[kind]; i++)
-            store(m, m->pool[kind][i], kind);
-}
-
-/* ---- running them ---- */
+/* ---- a place to compile and run: freed by the runner's end of the process when a test fails ----
+ */
 
 struct memory_image {
     f32 f32s[INPUT_BYTES / 4];
     u32 i32s[INPUT_BYTES / 4];
     u16 f16s[INPUT_BYTES / 2], bf16s[INPUT_BYTES / 2];
     i8 bytes[INPUT_BYTES];
-    u8 out[2][OUTPUT_BYTES];
+    u8 out[2][2 * OUTPUT_BYTES]; /* the interpreter's and the machine's; out, then scratch */
 };
 
-static void fill(struct memory_image *image)
-{
-    for (u32 i = 0; i < INPUT_BYTES / 4; i++) {
-        image->f32s[i] = below(8) ? test_random_f32(-4, 4) : (f32)(i32)below(9) - 4;
-        image->i32s[i] = (u32)test_random() >> below(32);
-    }
-    for (u32 i = 0; i < INPUT_BYTES / 2; i++) {
-        f32 value = test_random_f32(-4, 4) * (below(8) ? 1.0f : 1e-5f);
-        union { f32 f; u32 u; } bits = {.f = value};
-        lir_eval_store(DT_F16, &image->f16s[i], bits.u);
-        lir_eval_store(DT_BF16, &image->bf16s[i], bits.u);
-    }
-    for (u32 i = 0; i < INPUT_BYTES; i++)
-        image->bytes[i] = (i8)((i32)below(255) - 127);
-}
-
-static void settle_nans(const struct program_maker *m, u8 *out)
-{
-    for (u32 i = 0; i < m->stored_count; i++) {
-        const struct stored *stored = &m->stored[i];
-        u32 bytes = stored->type == DT_F32 ? 4 : 2;
-        for (u32 k = 0; k < stored->lanes; k++) {
-            u8 *at = out + stored->offset + k * bytes;
-            union { u32 u; f32 f; } lane = {.u = lir_eval_load(stored->type, at)};
-            if (lane.f != lane.f)
-                memset(at, 0xff, bytes);
-        }
-    }
-}
-
-struct machine {
+struct bench {
     struct target target;
-    void *code;
+    struct program_maker *maker;
+    struct memory_image *image;
+    struct arena arena;
     u8 *bytes;
     usize len;
 };
@@ -443,46 +45,15 @@ static bool machine_runs(struct target target)
                                   : cpu->avx512 && (!target.vnni || cpu->avx512_vnni);
 }
 
-static void compile_program(struct machine *machine, const struct lir *lir, struct arena *arena)
-{
-    struct code_out out = {.bytes = machine->bytes, .cap = CODE_BYTES};
-
-    EXPECT_OK(x86_emit(lir, &machine->target, arena, &out));
-    machine->len = out.len;
-}
-
-static void run_code(const struct machine *machine, u64 *args, u8 *scratch)
-{
-    void *code = code_alloc(machine->len);
-
-    EXPECT(code != NULL);
-    memcpy(code, machine->bytes, machine->len);
-    EXPECT_OK(code_seal(code, machine->len));
-    ((kernel_entry)code)(args, 7, 1000, scratch);
-}
-
-static const struct target targets[] = {
-    {.isa = ISA_AVX2, .lanes = 8, .vector_regs = 16, .cores = 1},
-    {.isa = ISA_AVX512, .lanes = 16, .vector_regs = 32, .cores = 1},
-    {.isa = ISA_AVX512, .lanes = 16, .vector_regs = 32, .vnni = true, .cores = 1},
-};
-
-struct bench {
-    struct program_maker *maker;
-    struct memory_image *image;
-    struct arena arena;
-    struct machine machine;
-};
-
 static struct bench bench_new(struct target target)
 {
-    struct bench bench = {.machine.target = target};
+    struct bench bench = {.target = target};
 
     bench.maker = pages_alloc(sizeof(*bench.maker));
     bench.image = pages_alloc(sizeof(*bench.image));
-    bench.machine.bytes = pages_alloc(CODE_BYTES);
+    bench.bytes = pages_alloc(CODE_BYTES);
     bench.arena = arena_on("test", pages_alloc(ARENA_BYTES), ARENA_BYTES);
-    EXPECT(bench.maker && bench.image && bench.machine.bytes && bench.arena.base);
+    EXPECT(bench.maker && bench.image && bench.bytes && bench.arena.base);
     return bench;
 }
 
@@ -490,50 +61,102 @@ static void bench_free(struct bench *bench)
 {
     pages_free(bench->maker, sizeof(*bench->maker));
     pages_free(bench->image, sizeof(*bench->image));
-    pages_free(bench->machine.bytes, CODE_BYTES);
+    pages_free(bench->bytes, CODE_BYTES);
     pages_free(bench->arena.base, ARENA_BYTES);
 }
 
-static void new_program(struct bench *bench, u32 length)
+static void fill(struct memory_image *image)
+{
+    for (u32 i = 0; i < INPUT_BYTES / 4; i++) {
+        image->f32s[i] = i % 8 ? test_random_f32(-4, 4) : (f32)(i / 8 % 9) - 4;
+        image->i32s[i] = (u32)test_random() >> i % 32;
+    }
+    for (u32 i = 0; i < INPUT_BYTES / 2; i++) {
+        union {
+            f32 f;
+            u32 u;
+        } bits = {.f = test_random_f32(-4, 4) * (i % 8 ? 1.0f : 1e-5f)};
+        lir_eval_store(DT_F16, &image->f16s[i], bits.u);
+        lir_eval_store(DT_BF16, &image->bf16s[i], bits.u);
+    }
+    for (u32 i = 0; i < INPUT_BYTES; i++)
+        image->bytes[i] = (i8)((i32)test_random_below(255) - 127);
+}
+
+static void make_program(struct bench *bench, u32 length)
 {
     char why[160];
     struct text reason = TEXT_ON(why);
 
     arena_reset(&bench->arena, 0);
-    memset(bench->maker, 0, sizeof(*bench->maker));
-    EXPECT_OK(lir_init(&bench->maker->lir, &bench->arena));
-    make_program(bench->maker, bench->machine.target.lanes, length);
-    EXPECT(bench->maker->out_bytes <= OUTPUT_BYTES / 2);
+    random_program(bench->maker, bench->target.lanes, length, &bench->arena);
+    EXPECT(bench->maker->out_bytes <= OUTPUT_BYTES);
     if (lir_check(&bench->maker->lir, &reason) != OK)
         test_fail(__FILE__, __LINE__, "%.*s", (int)reason.len, reason.ptr);
-    fill(bench->image);
 }
 
-static void arguments(struct memory_image *image, u32 out, u64 args[ARGS])
+static void compile_program(struct bench *bench, struct text *listing)
 {
-    void *const at[ARGS] = {image->f32s, image->i32s, image->f16s, image->bf16s, image->bytes, image->out[out]};
+    struct code_out out = {.bytes = bench->bytes, .cap = CODE_BYTES, .listing = listing};
 
-    for (u32 i = 0; i < ARGS; i++)
-        args[i] = (u64)at[i];
+    EXPECT_OK(x86_emit(&bench->maker->lir, &bench->target, &bench->arena, &out));
+    bench->len = out.len;
 }
 
-/* Offset of the first byte that differs from the interpreter's, OUTPUT_BYTES when none does. */
+/* ---- running ---- */
+
+static void settle_nans(const struct program_maker *m, u8 *out)
+{
+    for (u32 i = 0; i < m->stored_count; i++) {
+        const struct stored *stored = &m->stored[i];
+        u32 bytes = stored->type == DT_F32 ? 4 : 2;
+        for (u32 k = 0; k < stored->lanes; k++) {
+            u8 *at = out + stored->offset + k * bytes;
+            union {
+                u32 u;
+                f32 f;
+            } lane = {.u = lir_eval_load(stored->type, at)};
+            if (lane.f != lane.f)
+                memset(at, 0xff, bytes);
+        }
+    }
+}
+
+static void run_code(const struct bench *bench, u64 *args, u8 *scratch)
+{
+    void *code = code_alloc(bench->len);
+
+    EXPECT(code != NULL);
+    memcpy(code, bench->bytes, bench->len);
+    EXPECT_OK(code_seal(code, bench->len));
+    ((kernel_entry)code)(args, 7, 1000, scratch);
+    pages_free(code, bench->len);
+}
+
+/* Offset of the first byte that differs from the interpreter's, the size when none does. */
 static u32 first_difference(struct bench *bench)
 {
     struct memory_image *image = bench->image;
-    u64 args[ARGS];
-    u32 at = 0;
+    u32 at = 0, bytes = sizeof(image->out[0]);
 
     memset(image->out, 0, sizeof(image->out));
-    arguments(image, 0, args);
-    lir_eval(&bench->maker->lir, args, 7, 1000, image->out[0] + OUTPUT_BYTES / 2);
-    arguments(image, 1, args);
-    run_code(&bench->machine, args, image->out[1] + OUTPUT_BYTES / 2);
-    settle_nans(bench->maker, image->out[0]);
-    settle_nans(bench->maker, image->out[1]);
-    while (at < OUTPUT_BYTES && image->out[0][at] == image->out[1][at])
+    for (u32 side = 0; side < 2; side++) {
+        u64 args[ARGS] = {(u64)image->f32s,  (u64)image->i32s,  (u64)image->f16s,
+                          (u64)image->bf16s, (u64)image->bytes, (u64)image->out[side]};
+        if (side)
+            run_code(bench, args, image->out[side] + OUTPUT_BYTES);
+        else
+            lir_eval(&bench->maker->lir, args, 7, 1000, image->out[side] + OUTPUT_BYTES);
+        settle_nans(bench->maker, image->out[side]);
+    }
+    while (at < bytes && image->out[0][at] == image->out[1][at])
         at++;
     return at;
+}
+
+static bool same(struct bench *bench)
+{
+    return first_difference(bench) == sizeof(bench->image->out[0]);
 }
 
 static void run_random(struct target target, u32 programs)
@@ -542,13 +165,13 @@ static void run_random(struct target target, u32 programs)
         return;
     struct bench bench = bench_new(target);
 
+    fill(bench.image);
     for (u32 i = 0; i < programs; i++) {
-        new_program(&bench, i % 8 ? 4 + below(60) : 700);
-        compile_program(&bench.machine, &bench.maker->lir, &bench.arena);
-        u32 at = first_difference(&bench);
-        if (at < OUTPUT_BYTES)
-            test_fail(__FILE__, __LINE__, "program %u of isa %u vnni %u differs at byte %u", i, target.isa,
-                      target.vnni, at);
+        make_program(&bench, i % 8 ? 4 + test_random_below(60) : 700);
+        compile_program(&bench, NULL);
+        if (!same(&bench))
+            test_fail(__FILE__, __LINE__, "program %u for isa %u, vnni %u, differs at byte %u", i,
+                      target.isa, target.vnni, first_difference(&bench));
     }
     bench_free(&bench);
 }
@@ -557,5 +180,89 @@ static void run_random(struct target target, u32 programs)
 TEST(compile_x86_random_programs)
 {
     for (u32 i = 0; i < ARRAY_LEN(targets); i++)
-        run_random(targets[i], 200);
+        run_random(targets[i], 150);
+}
+
+/* ---- one wrong bit ---- */
+
+/* Guards the guard: the execution test must see an addition that subtracts. */
+TEST(compile_x86_wrong_opcode_is_noticed)
+{
+    struct bench bench = bench_new(targets[0]);
+    const u8 addition[] = {0xc5, 0xfc, 0x58}; /* vaddps ymm, ymm0, .. */
+    u32 flipped = 0;
+
+    fill(bench.image);
+    for (u32 i = 0; i < 40 && flipped < 3; i++) {
+        make_program(&bench, 60);
+        compile_program(&bench, NULL);
+        EXPECT(same(&bench));
+        for (usize at = 0; at + 3 < bench.len; at++) {
+            if ((bench.bytes[at] & 0xff) != addition[0] || bench.bytes[at + 2] != addition[2])
+                continue;
+            bench.bytes[at + 2] = 0x5c; /* vsubps */
+            flipped += !same(&bench);
+            bench.bytes[at + 2] = 0x58;
+        }
+    }
+    EXPECT(flipped >= 3);
+    bench_free(&bench);
+}
+
+/* ---- more values than registers ---- */
+
+/* Guards spilling: that it happens at all, and that the frame is given back. */
+TEST(compile_x86_spills)
+{
+    struct bench bench = bench_new(targets[0]);
+    struct text listing = {.ptr = pages_alloc(MIB), .cap = MIB};
+
+    fill(bench.image);
+    make_program(&bench, 600);
+    compile_program(&bench, &listing);
+    EXPECT(!listing.truncated);
+    struct str text = text_str(&listing);
+    EXPECT(str_find(text, STR("ymmword ptr [rsp + 64]")) < text.len);
+    EXPECT(str_find(text, STR("and rsp, -64")) < text.len);
+    EXPECT(str_find(text, STR("qword ptr [rsp")) < text.len);
+    EXPECT(same(&bench));
+    pages_free(listing.ptr, MIB);
+    bench_free(&bench);
+}
+
+/* ---- short memory ---- */
+
+/* Guards the bounds of the code buffer: every size that is too small is refused, none overrun. */
+TEST(compile_x86_code_buffer_too_small)
+{
+    struct bench bench = bench_new(targets[2]);
+
+    make_program(&bench, 30);
+    compile_program(&bench, NULL);
+    usize len = bench.len, mark = arena_mark(&bench.arena);
+    for (usize cap = 0; cap < len; cap += 7) {
+        struct code_out out = {.bytes = bench.bytes, .cap = cap};
+        memset(bench.bytes, 0xa5, len + 1);
+        arena_reset(&bench.arena, mark);
+        EXPECT_EQ(x86_emit(&bench.maker->lir, &bench.target, &bench.arena, &out), E_LIMIT);
+        EXPECT(out.len <= cap && bench.bytes[cap] == 0xa5);
+    }
+    bench_free(&bench);
+}
+
+/* Guards against a crash when the arena runs out anywhere. */
+TEST(compile_x86_arena_too_small)
+{
+    struct bench bench = bench_new(targets[2]);
+    struct code_out out = {.bytes = bench.bytes, .cap = CODE_BYTES};
+
+    make_program(&bench, 30);
+    compile_program(&bench, NULL);
+    usize used = bench.arena.used;
+    for (usize cap = 0; cap < used; cap += used / 97) {
+        struct arena small = arena_on("small", bench.arena.base + used, cap);
+        err e = x86_emit(&bench.maker->lir, &bench.target, &small, &out);
+        EXPECT(e == OK || e == E_NOMEM || e == E_LIMIT);
+    }
+    bench_free(&bench);
 }
