@@ -153,7 +153,7 @@ err ml_submit(struct ml *ml, const struct ml_request *request, u64 *ticket,
     *sequence = (struct sequence){.token = sequence->token, .sampling = request->sampling,
                                   .ignore_eos = request->ignore_eos, .output = BATCH_NONE};
     if (stream_start(&sequence->stream, request->stop, request->stop_count) != OK)
-        return refuse(refusal, E_RANGE, "a stop sequence is too long, or there are too many");
+        return refuse(refusal, E_RANGE, "a stop sequence is too long, or no UTF-8");
     TRY(read_prompt(ml, request, sequence, refusal));
     u64 end = request->tokens_max ? (u64)sequence->prompt + request->tokens_max : UINT_MAX;
     sequence->count = sequence->prompt;

@@ -69,7 +69,7 @@ struct stream {
     u32 held_len;
 };
 
-/* E_LIMIT: too many or too long stop sequences; empty ones are left out. */
+/* E_RANGE: too many, too long or not UTF-8; empty stop sequences are left out. */
 err stream_start(struct stream *stream, const struct str *stop, u32 stop_count);
 /* Takes a token's bytes and appends what is decided to `out`. True: a stop sequence is complete,
  * the text before it is in `out` and nothing follows. */

@@ -10,10 +10,10 @@ err stream_start(struct stream *stream, const struct str *stop, u32 stop_count)
     stream->utf8 = (struct utf8_stream){};
     stream->held_len = stream->stop_count = 0;
     if (stop_count > ML_STOPS_MAX)
-        return E_LIMIT;
+        return E_RANGE;
     for (u32 i = 0; i < stop_count; i++) {
-        if (stop[i].len > ML_STOP_BYTES_MAX)
-            return E_LIMIT;
+        if (stop[i].len > ML_STOP_BYTES_MAX || !utf8_valid(stop[i]))
+            return E_RANGE; /* half a character would cut the text inside of one */
         if (!stop[i].len)
             continue;
         memcpy(stream->stop[stream->stop_count], stop[i].ptr, stop[i].len);

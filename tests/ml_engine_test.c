@@ -1,0 +1,678 @@
+/*
+ * ml_engine_test.c: the engine over a model, a tokenizer and a file that are made up here, on a
+ * fake clock: slots, queue, cancel in every state, stop sequences, characters, ends, KV pages,
+ * failures.
+ *
+ * The model answers from its KV pool, through the page tables it was given: a prompt "abc|" is
+ * continued by "abc" and the end token. So a wrong row of the pool is a wrong answer.
+ */
+#include <math.h>
+
+/* The engine is compiled into this file under other names, beside the real one. */
+#define ml_open fake_ml_open
+#define ml_close fake_ml_close
+#define ml_status fake_ml_status
+#define ml_model_info fake_ml_model_info
+#define ml_submit fake_ml_submit
+#define ml_cancel fake_ml_cancel
+#define ml_step fake_ml_step
+#define ml_event_next fake_ml_event_next
+#define ml_stats fake_ml_stats
+#define load_advance fake_load_advance
+#define engine_start fake_engine_start
+#define model_open fake_model_open
+#define model_close fake_model_close
+#define model_shape fake_model_shape
+#define model_load fake_model_load
+#define model_batch fake_model_batch
+#define model_start fake_model_start
+#define model_advance fake_model_advance
+#define model_logits fake_model_logits
+#define model_dump fake_model_dump
+#define chat_open fake_chat_open
+#define gguf_open fake_gguf_open
+#define gguf_key fake_gguf_key
+#define tokenizer_open fake_tokenizer_open
+#define tokenizer_vocab fake_tokenizer_vocab
+#define tokenizer_bos fake_tokenizer_bos
+#define tokenizer_eos fake_tokenizer_eos
+#define tokenizer_adds_bos fake_tokenizer_adds_bos
+#define tokenizer_is_end fake_tokenizer_is_end
+#define tokenizer_kind fake_tokenizer_kind
+#define tokenizer_text fake_tokenizer_text
+#define tokenizer_find fake_tokenizer_find
+#define tokenizer_encode fake_tokenizer_encode
+
+#include "ml/engine.c"
+#include "ml/load.c"
+#include "tests/host/platform.h"
+#include "tests/test.h"
+
+/* ---- the fakes ---- */
+
+enum { BAR = '|', BOS = 256, EOS, HELLO, WORLD, BROKEN, AGAIN, VOCAB };
+static const char *const words[] = {"<s>", "</s>", "hello", " world", "BROKEN", "AGAIN"};
+
+#define CTX 64u
+#define ROWS 24u
+#define POOL_MAX 512u
+
+static struct model {
+    struct model_shape shape;
+    struct model_batch batch;
+    i32 token[ROWS], position[ROWS], slot[ROWS], kv_write[ROWS], kv_index[8 * CTX], out_row[8];
+    i32 pool[POOL_MAX];
+    f32 logits[8][VOCAB];
+    u32 rows, outputs, rows_most, load_slices, advances, advances_left, starts, decode_rows_least;
+    bool running, fails_to_open;
+    u64 now;
+} fake;
+
+err model_open(struct model **model, struct gguf *gguf, const struct ml_config *config,
+               u32 outputs_max, struct text *why)
+{
+    (void)gguf, (void)outputs_max;
+    if (fake.fails_to_open) {
+        text_fmt(why, "no such architecture");
+        return E_UNSUPPORTED;
+    }
+    fake.shape = (struct model_shape){.vocab = VOCAB, .ctx_max = CTX, .slots = config->slots,
+                                      .kv_tokens = config->kv_tokens, .rows_max = ROWS,
+                                      .outputs_max = config->slots, .layers = 1, .embed = 2};
+    fake.batch = (struct model_batch){fake.token, fake.position, fake.slot, fake.kv_write,
+                                      fake.kv_index, fake.out_row};
+    *model = &fake;
+    return OK;
+}
+
+void model_close(struct model *model) { (void)model; }
+const struct model_shape *model_shape(const struct model *model) { return &model->shape; }
+struct model_batch *model_batch(struct model *model) { return &model->batch; }
+
+err model_load(struct model *model, u64 deadline_ns, bool *done, u32 *percent, struct text *why)
+{
+    (void)deadline_ns, (void)why;
+    *percent = 25 * ++model->load_slices;
+    *done = model->load_slices == 4;
+    return OK;
+}
+
+void model_start(struct model *model, u32 rows, u32 outputs)
+{
+    EXPECT(!model->running && rows >= 1 && rows <= ROWS && outputs <= model->shape.outputs_max);
+    model->running = true;
+    model->rows = rows;
+    model->outputs = outputs;
+    model->advances_left = model->advances;
+    model->rows_most = max_u32(model->rows_most, rows);
+    model->starts++;
+}
+
+/* What follows the tokens of a slot up to a position. */
+static u32 answer(const struct model *model, i32 slot, i32 position)
+{
+    const i32 *index = model->kv_index + slot * (i32)CTX;
+    i32 bar = 0;
+
+    while (bar <= position && model->pool[index[bar]] != BAR)
+        bar++;
+    i32 at = position - bar;
+    if (bar > 0 && model->pool[index[0]] == AGAIN)
+        return bar > 1 ? (u32)model->pool[index[1 + at % (bar - 1)]] : 'x';
+    return at < 0 || at >= bar ? EOS : (u32)model->pool[index[at]];
+}
+
+bool model_advance(struct model *model, u64 deadline_ns)
+{
+    (void)deadline_ns;
+    EXPECT(model->running);
+    platform_clock_fake(model->now += 1000 * model->rows);
+    if (model->advances_left && model->advances_left--)
+        return false;
+    for (u32 i = 0; i < model->rows; i++) {
+        EXPECT(model->kv_write[i] >= 0 && (u32)model->kv_write[i] < model->shape.kv_tokens);
+        i32 place = model->slot[i] * (i32)CTX + model->position[i];
+        EXPECT_EQ(model->kv_write[i], model->kv_index[place]);
+        model->pool[model->kv_write[i]] = model->token[i];
+    }
+    for (u32 i = 0; i < model->outputs; i++) {
+        i32 row = model->out_row[i];
+        u32 next = answer(model, model->slot[row], model->position[row]);
+        for (u32 t = 0; t < VOCAB; t++)
+            model->logits[i][t] = next == BROKEN ? NAN : t == next ? 9 : -(f32)t / 100;
+    }
+    model->running = false;
+    return true;
+}
+
+const f32 *model_logits(const struct model *model, u32 output)
+{
+    EXPECT(!model->running && output < model->outputs);
+    return model->logits[output];
+}
+
+struct tokenizer {
+    bool unused;
+};
+
+err gguf_open(struct gguf *gguf, struct store *part, u32 part_count, struct arena *arena,
+              struct text *reason)
+{
+    *gguf = (struct gguf){.part = part, .part_count = part_count};
+    if (arena->cap > 8 * MIB) /* the second try */
+        return OK;
+    text_fmt(reason, "not enough memory");
+    return E_NOMEM;
+}
+
+const struct gguf_key *gguf_key(const struct gguf *gguf, const char *name)
+{
+    (void)gguf, (void)name;
+    return NULL;
+}
+
+err tokenizer_open(struct tokenizer **tok, const struct gguf *gguf, struct arena *arena,
+                   struct text *reason)
+{
+    (void)gguf, (void)reason;
+    *tok = arena_new(arena, struct tokenizer, 1);
+    return OK;
+}
+
+err chat_open(struct chat *chat, const struct gguf *gguf, const struct tokenizer *tok,
+              struct arena *arena)
+{
+    (void)gguf, (void)tok, (void)arena;
+    *chat = (struct chat){.source = STR("{% for m in messages %}{{ m.content }}{% endfor %}|")};
+    return OK;
+}
+
+u32 tokenizer_vocab(const struct tokenizer *tok) { return (void)tok, VOCAB; }
+u32 tokenizer_bos(const struct tokenizer *tok) { return (void)tok, BOS; }
+bool tokenizer_adds_bos(const struct tokenizer *tok) { return (void)tok, false; }
+bool tokenizer_is_end(const struct tokenizer *tok, u32 token) { return (void)tok, token == EOS; }
+
+enum token_kind tokenizer_kind(const struct tokenizer *tok, u32 token)
+{
+    (void)tok;
+    return token == BOS || token == EOS ? TOKEN_CONTROL : TOKEN_NORMAL;
+}
+
+struct str tokenizer_text(const struct tokenizer *tok, u32 token)
+{
+    static char bytes[256];
+
+    (void)tok;
+    if (token >= 256)
+        return str_of(words[token - 256]);
+    bytes[token] = (char)token;
+    return (struct str){&bytes[token], 1};
+}
+
+err tokenizer_encode(struct tokenizer *tok, struct arena *scratch, const struct ml_part *part,
+                     u32 part_count, struct token_list *out)
+{
+    (void)tok, (void)scratch;
+    for (u32 i = 0; i < part_count; i++)
+        for (usize n = 0; n < part[i].text.len; n++, out->count++)
+            if (out->count < out->max)
+                out->token[out->count] = (u8)part[i].text.ptr[n];
+    return out->count > out->max ? E_LIMIT : OK;
+}
+
+/* ---- a request and what came of it ---- */
+
+#define TICKETS_MAX 512u
+
+struct outcome {
+    char text[512];
+    usize len;
+    u32 starts, tokens, ends;
+    enum ml_finish finish;
+    struct ml_event last;
+};
+
+static struct {
+    struct ml *ml;
+    struct outcome outcome[TICKETS_MAX]; /* by ticket */
+    u64 started[TICKETS_MAX];
+    u32 started_count;
+} t;
+
+static struct store no_file = {.name = "/models/made-up.gguf"};
+
+static void open_with(u32 slots, u32 kv_tokens)
+{
+    struct ml_config config = {.part = &no_file, .part_count = 1, .slots = slots,
+                               .kv_tokens = kv_tokens};
+
+    memset(&fake, 0, sizeof(fake));
+    memset(&t, 0, sizeof(t));
+    platform_clock_fake(fake.now = 1000);
+    EXPECT_OK(ml_open(&t.ml, &config));
+    while (t.ml->state == ML_LOADING)
+        ml_step(t.ml, 1000);
+    EXPECT_EQ(t.ml->state, ML_READY);
+}
+
+static void drain(void)
+{
+    struct ml_event event;
+
+    while (ml_event_next(t.ml, &event)) {
+        struct outcome *outcome = &t.outcome[event.ticket];
+        EXPECT(event.ticket && event.ticket < TICKETS_MAX && outcome->ends == 0);
+        EXPECT(utf8_valid(event.text) && outcome->len + event.text.len < sizeof(outcome->text));
+        memcpy(outcome->text + outcome->len, event.text.ptr, event.text.len);
+        outcome->len += event.text.len;
+        outcome->starts += event.kind == ML_EVENT_START;
+        outcome->tokens += event.kind == ML_EVENT_TOKEN;
+        outcome->ends += event.kind == ML_EVENT_END;
+        EXPECT_EQ(outcome->starts, 1);
+        if (event.kind == ML_EVENT_START)
+            t.started[t.started_count++] = event.ticket;
+        outcome->finish = event.finish;
+        outcome->last = event;
+    }
+}
+
+static void run(void)
+{
+    while (ml_step(t.ml, 1000) || t.ml->event_count)
+        drain();
+}
+
+static void close_clean(void)
+{
+    struct ml_stats stats;
+
+    ml_stats(t.ml, &stats);
+    EXPECT_EQ(stats.slots_busy, 0);
+    EXPECT_EQ(stats.queue_waiting, 0);
+    EXPECT_EQ(stats.kv_pages_used, 0);
+    for (u32 i = 0; i < t.ml->sequence_count; i++)
+        EXPECT_EQ(t.ml->sequence[i].state, SEQUENCE_FREE);
+    ml_close(t.ml);
+}
+
+static struct ml_request ask_for(const char *prompt)
+{
+    static struct ml_part part[64];
+    static u32 next;
+    u32 i = next++ % 64;
+
+    part[i] = (struct ml_part){ML_PART_USER, str_of(prompt)};
+    return (struct ml_request){.part = &part[i], .part_count = 1, .sampling = {.top_p = 1}};
+}
+
+static u64 submit(struct ml_request request)
+{
+    struct ml_refusal refusal;
+    u64 ticket = 0;
+    err why = ml_submit(t.ml, &request, &ticket, &refusal);
+
+    if (why != OK)
+        test_fail(__FILE__, __LINE__, "%s: %s", err_name(why), refusal.text);
+    return ticket;
+}
+
+static void expect_outcome(u64 ticket, const char *text, enum ml_finish finish)
+{
+    const struct outcome *outcome = &t.outcome[ticket];
+
+    EXPECT_STR(((struct str){outcome->text, outcome->len}), str_of(text));
+    EXPECT_EQ(outcome->ends, 1);
+    EXPECT_EQ(outcome->finish, finish);
+}
+
+/* ---- tests ---- */
+
+TEST(ml_engine_says_what_loading_does)
+{
+    struct ml_config config = {.part = &no_file, .part_count = 1, .slots = 2, .kv_tokens = 128};
+    struct ml_request request = ask_for("a|");
+    struct ml_refusal refusal;
+    struct ml_status status;
+    u64 ticket;
+
+    memset(&fake, 0, sizeof(fake));
+    EXPECT_OK(ml_open(&t.ml, &config));
+    static const char *const steps[] = {"reading model", "reading vocabulary", "compiling"};
+    for (u32 i = 0; i < ARRAY_LEN(steps); i++) {
+        ml_status(t.ml, &status);
+        EXPECT_STR(str_of(status.step), str_of(steps[i]));
+        EXPECT_EQ(ml_submit(t.ml, &request, &ticket, &refusal), E_STATE);
+        EXPECT(ml_step(t.ml, 1000));
+    }
+    EXPECT(ml_step(t.ml, 1000));
+    ml_status(t.ml, &status);
+    EXPECT_STR(str_of(status.step), STR("repacking weights"));
+    EXPECT_EQ(status.percent, 25);
+    while (ml_step(t.ml, 1000))
+        ;
+    ml_status(t.ml, &status);
+    EXPECT(status.state == ML_READY && !status.reason);
+    EXPECT_STR(ml_model_info(t.ml)->id, STR("made-up"));
+    ml_close(t.ml);
+}
+
+TEST(ml_engine_fails_with_a_reason)
+{
+    struct ml_config none = {}, config = {.part = &no_file, .part_count = 1};
+    struct ml_request request = ask_for("a|");
+    struct ml_refusal refusal;
+    struct ml_status status;
+    u64 ticket;
+
+    EXPECT_OK(ml_open(&t.ml, &none));
+    EXPECT(!ml_step(t.ml, 1000));
+    ml_status(t.ml, &status);
+    EXPECT(status.state == ML_FAILED && str_eq(str_of(status.reason), STR("no model file")));
+    EXPECT_EQ(ml_submit(t.ml, &request, &ticket, &refusal), E_STATE);
+    ml_close(t.ml);
+    memset(&fake, 0, sizeof(fake));
+    fake.fails_to_open = true;
+    EXPECT_OK(ml_open(&t.ml, &config));
+    while (ml_step(t.ml, 1000))
+        ;
+    ml_status(t.ml, &status);
+    EXPECT(status.state == ML_FAILED && str_eq(str_of(status.reason), STR("no such architecture")));
+    EXPECT_STR(str_of(status.step), STR("compiling"));
+    ml_close(t.ml);
+}
+
+TEST(ml_engine_four_slots_share_steps)
+{
+    static const char *const prompts[] = {"abc|", "defgh|", "i|", "jklmnop|"};
+    u64 ticket[4];
+
+    open_with(4, 4 * CTX);
+    for (u32 i = 0; i < 4; i++)
+        ticket[i] = submit(ask_for(prompts[i]));
+    run();
+    for (u32 i = 0; i < 4; i++) {
+        char want[16] = {};
+        memcpy(want, prompts[i], strlen(prompts[i]) - 1);
+        expect_outcome(ticket[i], want, ML_FINISH_STOP);
+        EXPECT_EQ(t.outcome[ticket[i]].tokens, strlen(want));
+        EXPECT_EQ(t.outcome[ticket[i]].last.prompt_tokens, strlen(want) + 1);
+        EXPECT_EQ(t.outcome[ticket[i]].last.completion_tokens, strlen(want) + 1); /* the end too */
+    }
+    EXPECT_EQ(fake.rows_most, 4 + 6 + 2 + 8);
+    EXPECT_EQ(fake.starts, 8); /* as many as the longest alone */
+    close_clean();
+}
+
+TEST(ml_engine_queue_is_first_come_and_bounded)
+{
+    struct ml_request request = ask_for("ab|");
+    struct ml_refusal refusal;
+    u64 ticket, last = 0;
+
+    open_with(2, 2 * CTX);
+    for (u32 i = 0; i < ML_QUEUE_MAX; i++)
+        last = submit(request);
+    EXPECT_EQ(ml_submit(t.ml, &request, &ticket, &refusal), E_BUSY);
+    ml_step(t.ml, 1000); /* two are admitted */
+    EXPECT(submit(request) > last && submit(request) > last);
+    EXPECT_EQ(ml_submit(t.ml, &request, &ticket, &refusal), E_BUSY);
+    run();
+    EXPECT_EQ(t.started_count, ML_QUEUE_MAX + 2);
+    for (u32 i = 0; i < t.started_count; i++) {
+        EXPECT_EQ(t.started[i], i + 1);
+        expect_outcome(i + 1, "ab", ML_FINISH_STOP);
+    }
+    close_clean();
+}
+
+/* After a cancel nothing is said of the ticket, and its pages serve the next one. */
+TEST(ml_engine_cancel_in_every_state)
+{
+    for (u32 steps = 0; steps < 24; steps++) {
+        open_with(1, CTX);
+        fake.advances = 2;
+        u64 first = submit(ask_for("abcd|")), waits = submit(ask_for("efg|"));
+        u64 third = submit(ask_for("hi|"));
+        for (u32 i = 0; i < steps; i++)
+            ml_step(t.ml, 1000); /* events stay unread */
+        ml_cancel(t.ml, first);
+        ml_cancel(t.ml, waits);
+        ml_cancel(t.ml, 999);
+        run();
+        EXPECT_EQ(t.outcome[first].ends + t.outcome[waits].ends, 0);
+        expect_outcome(third, "hi", ML_FINISH_STOP);
+        close_clean();
+    }
+}
+
+static const struct stop_case {
+    u32 token[12];
+    const char *stop[3];
+    const char *text;
+    enum ml_finish finish;
+} stop_cases[] = {
+    {{HELLO, WORLD, 'x', BAR}, {" wor"}, "hello", ML_FINISH_STOP},
+    {{HELLO, WORLD, 'x', BAR}, {"lo wo"}, "hel", ML_FINISH_STOP},
+    {{HELLO, WORLD, 'x', BAR}, {"hello world!"}, "hello worldx", ML_FINISH_STOP},
+    {{HELLO, WORLD, BAR}, {"worlds"}, "hello world", ML_FINISH_STOP}, /* held back to the end */
+    {{'a', 'a', 'a', 'b', BAR}, {"aab"}, "a", ML_FINISH_STOP},
+    {{'a', 'b', 'c', 'd', 'e', BAR}, {"cde", "bcd", "e"}, "a", ML_FINISH_STOP},
+    {{HELLO, BAR}, {"h"}, "", ML_FINISH_STOP},
+    {{HELLO, BAR}, {""}, "hello", ML_FINISH_STOP},
+    {{'x', 0xe2, 0x82, 0xac, 'y', BAR}, {"\xe2\x82\xac"}, "x", ML_FINISH_STOP},
+    {{'x', 0xe2, 0x82, 'y', BAR}, {}, "x\xef\xbf\xbdy", ML_FINISH_STOP},
+    {{0xf0, 0x9f, 0x98, 0x80, 0xe2, BAR}, {}, "\xf0\x9f\x98\x80\xef\xbf\xbd", ML_FINISH_STOP},
+};
+
+TEST(ml_engine_stop_sequences_and_characters_over_token_borders)
+{
+    open_with(4, 4 * CTX);
+    for (u32 i = 0; i < ARRAY_LEN(stop_cases); i++) {
+        struct ml_request request = {.token = stop_cases[i].token, .sampling = {.top_p = 1}};
+        while (stop_cases[i].token[request.token_count] != BAR)
+            request.token_count++;
+        request.token_count++;
+        for (u32 n = 0; n < 3 && stop_cases[i].stop[n]; n++)
+            request.stop[request.stop_count++] = str_of(stop_cases[i].stop[n]);
+        u64 ticket = submit(request);
+        run();
+        expect_outcome(ticket, stop_cases[i].text, stop_cases[i].finish);
+    }
+    close_clean();
+}
+
+TEST(ml_engine_ends_by_length)
+{
+    struct ml_refusal refusal;
+    u64 ticket;
+
+    open_with(2, 2 * CTX);
+    for (u32 max = 1; max <= 5; max++) {
+        struct ml_request request = ask_for("abcd|");
+        request.tokens_max = max;
+        ticket = submit(request);
+        run();
+        char want[8] = {};
+        memcpy(want, "abcd", min_u32(max, 4));
+        expect_outcome(ticket, want, max < 5 ? ML_FINISH_LENGTH : ML_FINISH_STOP);
+        EXPECT_EQ(t.outcome[ticket].last.completion_tokens, max);
+    }
+    const u32 endless[] = {AGAIN, 'x', BAR};
+    struct ml_request request = {.token = endless, .token_count = 3, .sampling = {.top_p = 1}};
+    ticket = submit(request);
+    run();
+    EXPECT_EQ(t.outcome[ticket].last.completion_tokens, CTX - 3);
+    EXPECT_EQ(t.outcome[ticket].finish, ML_FINISH_LENGTH);
+    request = ask_for("0123456789012345678901234567890123456789012345678901234567890123456789|");
+    EXPECT_EQ(ml_submit(t.ml, &request, &ticket, &refusal), E_LIMIT);
+    EXPECT_EQ(refusal.prompt_tokens, 71);
+    EXPECT_EQ(refusal.ctx_max, CTX);
+    close_clean();
+}
+
+TEST(ml_engine_refuses_what_it_cannot_read)
+{
+    const u32 unknown[] = {'a', VOCAB};
+    struct ml_request request = {.token = unknown, .token_count = 2};
+    struct ml_refusal refusal;
+    char long_stop[ML_STOP_BYTES_MAX + 2] = {};
+    u64 ticket;
+
+    open_with(1, CTX);
+    EXPECT_EQ(ml_submit(t.ml, &request, &ticket, &refusal), E_RANGE);
+    request = ask_for("a|");
+    memset(long_stop, 'x', sizeof(long_stop) - 1);
+    request.stop[request.stop_count++] = str_of(long_stop);
+    EXPECT_EQ(ml_submit(t.ml, &request, &ticket, &refusal), E_RANGE);
+    request.stop[0] = STR("\xacy");
+    EXPECT_EQ(ml_submit(t.ml, &request, &ticket, &refusal), E_RANGE);
+    ticket = submit(ask_for("")); /* an empty prompt is the token of the beginning */
+    run();
+    EXPECT_EQ(t.outcome[ticket].last.prompt_tokens, 1);
+    struct ml_message message[] = {{STR("user"), STR("ab")}, {STR("user"), STR("cd")}};
+    ticket = submit((struct ml_request){.message = message, .message_count = 2});
+    run();
+    expect_outcome(ticket, "abcd", ML_FINISH_STOP);
+    close_clean();
+}
+
+/* Only what fits with its whole future is admitted, so nothing that runs is ever stopped. */
+TEST(ml_engine_kv_pages_run_out)
+{
+    open_with(4, CTX); /* the pages of one sequence that may fill its context */
+    u64 small[3], endless = submit(ask_for("long|"));
+    for (u32 i = 0; i < 3; i++) {
+        struct ml_request request = ask_for("abc|");
+        request.tokens_max = 4; /* one page each */
+        small[i] = submit(request);
+    }
+    ml_step(t.ml, 1000);
+    drain();
+    EXPECT_EQ(t.started_count, 1);
+    run();
+    expect_outcome(endless, "long", ML_FINISH_STOP);
+    for (u32 i = 0; i < 3; i++)
+        expect_outcome(small[i], "abc", ML_FINISH_STOP);
+    close_clean();
+}
+
+TEST(ml_engine_broken_logits_end_one_stream)
+{
+    const u32 broken[] = {'a', 'b', BROKEN, BAR};
+    struct ml_stats stats;
+
+    open_with(4, 4 * CTX);
+    u64 bad = submit((struct ml_request){.token = broken, .token_count = 4});
+    u64 good = submit(ask_for("abcdefgh|"));
+    run();
+    expect_outcome(bad, "ab", ML_FINISH_ERROR);
+    EXPECT_EQ(t.outcome[bad].last.why, E_DEVICE);
+    expect_outcome(good, "abcdefgh", ML_FINISH_STOP);
+    ml_stats(t.ml, &stats);
+    EXPECT_EQ(stats.failed_total, 1);
+    close_clean();
+}
+
+/* A reader that does not read stops the engine, and loses nothing. */
+TEST(ml_engine_waits_for_its_reader)
+{
+    open_with(2, 2 * CTX);
+    u64 a = submit(ask_for("abcdefghijklmnopqrstuvwxyz|")), b = submit(ask_for("0123456789|"));
+    for (u32 i = 0; i < 1000; i++)
+        ml_step(t.ml, 1000);
+    EXPECT(!ml_step(t.ml, 1000) && t.ml->event_count <= t.ml->event_max);
+    run();
+    expect_outcome(a, "abcdefghijklmnopqrstuvwxyz", ML_FINISH_STOP);
+    expect_outcome(b, "0123456789", ML_FINISH_STOP);
+    close_clean();
+}
+
+/* A long prompt goes in beside a stream in small pieces when rows are slow. */
+TEST(ml_engine_long_prompts_do_not_stop_streams)
+{
+    const u32 endless[] = {AGAIN, 'x', BAR};
+
+    open_with(2, 2 * CTX);
+    u64 stream = submit((struct ml_request){.token = endless, .token_count = 3});
+    for (u32 i = 0; i < 4; i++)
+        ml_step(t.ml, 1000);
+    drain();
+    t.ml->row_ns = NS_PER_S; /* as slow as can be: a page's worth of the prompt each step */
+    u32 tokens = t.outcome[stream].tokens;
+    u64 prompt = submit(ask_for("012345678901234567890123456789012345678901234567|"));
+    fake.rows_most = 0;
+    while (t.outcome[prompt].tokens == 0) {
+        u32 before = t.outcome[stream].tokens;
+        EXPECT(ml_step(t.ml, 1000));
+        t.ml->row_ns = NS_PER_S;
+        drain();
+        EXPECT_EQ(t.outcome[stream].tokens, before + 1);
+    }
+    EXPECT_EQ(fake.rows_most, 1 + MODEL_KV_PAGE_TOKENS);
+    EXPECT_EQ(t.outcome[stream].tokens - tokens, 4); /* 49 tokens in 16 + 16 + 16 + 1 */
+    ml_cancel(t.ml, stream);
+    ml_cancel(t.ml, prompt);
+    close_clean();
+}
+
+TEST(ml_engine_reports_log_probabilities)
+{
+    open_with(1, CTX);
+    struct ml_request request = ask_for("a|");
+    request.tokens_max = 1;
+    request.sampling.logprobs = true;
+    request.sampling.top_logprobs = 3;
+    u64 ticket = submit(request);
+    struct ml_event event = {};
+    while (event.kind != ML_EVENT_TOKEN) {
+        ml_step(t.ml, 1000);
+        if (ml_event_next(t.ml, &event))
+            t.outcome[ticket].starts = 1;
+    }
+    EXPECT(event.ticket == ticket && event.token == 'a' && event.top_count == 3);
+    EXPECT_STR(event.token_text, STR("a"));
+    EXPECT_STR(event.top[0].text, STR("a"));
+    EXPECT(event.top[0].logprob == event.logprob && event.logprob < 0 && event.logprob > -0.1f);
+    run();
+    close_clean();
+}
+
+static void check_soak(const char *const *prompts, const u64 *which)
+{
+    for (u64 ticket = 1; ticket <= t.ml->ticket_last; ticket++) {
+        char want[64] = {};
+        const char *prompt = prompts[which[ticket]];
+        memcpy(want, prompt, strlen(prompt) - 1);
+        if (t.outcome[ticket].ends)
+            expect_outcome(ticket, want, ML_FINISH_STOP);
+    }
+}
+
+/* Anything in any order: every answer that comes is right, and nothing is left behind. */
+TEST(ml_engine_survives_a_random_hour)
+{
+    static const char *const prompts[] = {"a|", "bcde|", "fghijklmnopqrst|",
+                                          "uvwxyzABCDEFGHIJKLMNOP|"};
+    static u64 which[TICKETS_MAX];
+    struct ml_refusal refusal;
+    u64 ticket;
+
+    open_with(3, 2 * CTX);
+    for (u32 i = 0; i < 4000 && t.ml->ticket_last < TICKETS_MAX - 2; i++) {
+        u32 dice = test_random_below(100), prompt = test_random_below(ARRAY_LEN(prompts));
+        struct ml_request request = ask_for(prompts[prompt]);
+        request.tokens_max = test_random_below(2) ? 0 : 30;
+        fake.advances = test_random_below(3);
+        if (dice < 14 && ml_submit(t.ml, &request, &ticket, &refusal) == OK)
+            which[ticket] = prompt;
+        else if (dice < 18 && t.ml->ticket_last)
+            ml_cancel(t.ml, 1 + test_random_below((u32)t.ml->ticket_last));
+        else if (dice < 80)
+            ml_step(t.ml, 1000);
+        else
+            drain();
+    }
+    run();
+    check_soak(prompts, which);
+    close_clean();
+}
