@@ -193,7 +193,7 @@ TEST(compile_parse_round_trip)
         "d16 = layer_norm x\ne1 = reshape x shape=[T, 2, -1]\ne2 = permute e1 order=[2,0,1]\n"
         "e3 = transpose x\ne4 = transpose e1 axis=[0,-1]\ne5 = expand c shape=[T,U,6]\n"
         "e6 = unsqueeze x axis=1\ne7 = squeeze e6 axis=1\ne8 = pad x before=[0,2] shape=[T,9]\n"
-        "e9 = flip x axis=[0,1]\ne10 = concat c c1 c axis=0\ne11 = fill 3 shape=[T,2]\n"
+        "e9 = flip x axis=[1]\ne10 = concat c c1 c axis=0\ne11 = fill 3 shape=[T,2]\n"
         "e12 = iota axis=1 shape=[T,U]\ne13 = matmul x e3\ne14 = matmul c c\n"
         "e15 = quant x block=3\n"
         "e16 = fill 0.1 shape=[]\nf1 = add u one\noutput a2 a3 d12 e13 last=f1\n";
@@ -235,6 +235,7 @@ TEST(compile_parse_refuses)
         {"y = slice x begin=[1,0] shape=[T,6]", "does not lie inside"},
         {"y = slice x begin=[0,3] shape=[T,4]", "does not lie inside"},
         {"y = pad x before=[0,-1] shape=[T,9]", "does not lie inside"},
+        {"y = flip x axis=0", "can not be flipped"},
         {"y = sum x axis=2", "wants a correct axis="},
         {"y = sum x axis=-3", "wants a correct axis="},
         {"y = sum x axes=1", "does not know \"axes=\""},

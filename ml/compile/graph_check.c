@@ -331,9 +331,13 @@ static const char *move_fault(const struct graph *graph, const struct node *node
         return permute_fault(src, node);
     if (node->op == OP_EXPAND)
         return expand_fault(src, node);
-    if (node->op == OP_FLIP)
-        return node->flip.axes >> node->rank ? "no such axis" : element_fault(graph, node);
+    if (node->op == OP_FLIP && (node->flip.axes >> node->rank || element_fault(graph, node)))
+        return "no such axis";
     for (u32 i = 0; i < node->rank; i++) {
+        if (node->op == OP_FLIP && dim_is_sym(node->shape[i]) && node->flip.axes >> i & 1)
+            return "a symbolic axis can not be flipped";
+        if (node->op == OP_FLIP)
+            continue;
         dim inner = node->op == OP_SLICE ? node->shape[i] : src->shape[i];
         dim outer = node->op == OP_SLICE ? src->shape[i] : node->shape[i];
         if (!range_inside(graph, inner, node->slice.begin[i], outer) ||

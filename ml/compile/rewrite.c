@@ -10,7 +10,9 @@
 #define SWEEPS_MAX 16u
 
 static err sweep(struct graph *graph, const struct compile_options *options, bool *changed);
+static void widen_outputs(struct graph *graph);
 static void mark_live(const struct graph *graph, u8 *live);
+static u32 quant_for(struct graph *graph, const struct node *user, u32 src);
 static u32 apply_rules(struct graph *graph, const struct node *node,
                        const struct compile_options *options);
 
@@ -21,7 +23,23 @@ err graph_rewrite(struct graph *graph, const struct compile_options *options)
     TRY(graph->status);
     for (u32 i = 0; i < SWEEPS_MAX && changed; i++)
         TRY(sweep(graph, options, &changed));
-    return changed ? sweep(graph, NULL, &changed) : OK; /* the last sweep leaves no dead node */
+    TRY(sweep(graph, NULL, &changed)); /* leaves no dead node */
+    widen_outputs(graph);
+    return graph->status;
+}
+
+/* An output is made of 4-byte elements: one that is a source of another storage needs an op that
+ * reads it, and the larger of x and x is x. */
+static void widen_outputs(struct graph *graph)
+{
+    for (u32 i = 0; i < graph->output_count; i++) {
+        u32 source = graph->output[i];
+        while (graph->node[source].op == OP_SCATTER)
+            source = graph->node[source].src[0];
+        bool stored = graph->node[source].op <= OP_STATE;
+        if (stored && dtype_bytes(graph->node[source].source.storage) != 4)
+            graph->output[i] = graph_binary(graph, OP_MAX, graph->output[i], graph->output[i]);
+    }
 }
 
 /* options NULL: no rules, only what is live stays. */
@@ -46,12 +64,14 @@ static err sweep(struct graph *graph, const struct compile_options *options, boo
             continue;
         for (u32 s = 0; s < node.src_count; s++)
             node.src[s] = map[node.src[s]];
+        for (u32 s = 0; s < node.src_count; s++)
+            node.src[s] = quant_for(graph, &node, node.src[s]);
         map[i] = options ? apply_rules(graph, &node, options) : NO_NODE;
         *changed |= map[i] != NO_NODE;
         map[i] = map[i] == NO_NODE ? graph_add(graph, &node) : map[i];
     }
     for (u32 i = 0; i < graph->output_count; i++)
-        graph->output[i] = map[graph->output[i]];
+        graph->output[i] = quant_for(graph, NULL, map[graph->output[i]]);
     return graph->status;
 }
 
@@ -65,6 +85,36 @@ static void mark_live(const struct graph *graph, u8 *live)
         for (u32 s = 0; live[i] && s < graph->node[i].src_count; s++)
             live[graph->node[i].src[s]] = 1;
     }
+}
+
+/* Codes are kept where a linear multiplies them with weights in blocks of the same length; all
+ * other users (NULL: an output) need the rounded values, and get them from plain operations. */
+static u32 quant_for(struct graph *graph, const struct node *user, u32 src)
+{
+    const struct node *quant = &graph->node[src];
+    u32 rank = quant->rank, block = quant->quant.block;
+    dim shape[RANK_MAX + 1];
+
+    if (quant->op != OP_QUANT)
+        return src;
+    if (user && user->op == OP_LINEAR) {
+        u32 external = graph->node[user->src[1]].source.external;
+        const struct packing *packing = &graph->external[external].packing;
+        if (packing->code_bits && packing->block == block)
+            return src;
+    }
+    memcpy(shape, quant->shape, sizeof quant->shape);
+    shape[rank - 1] = dim_of((u32)shape[rank - 1].v / block);
+    shape[rank] = dim_of(block);
+    u32 x = graph_reshape(graph, quant->src[0], shape, rank + 1);
+    u32 peak = graph_reduce(graph, OP_REDUCE_MAX, graph_unary(graph, OP_ABS, x), 1u << rank,
+                            NO_NODE);
+    u32 zero = graph_scalar_f32(graph, 0), most = graph_scalar_f32(graph, 127);
+    u32 inverse = graph_where(graph, graph_binary(graph, OP_LT, zero, peak),
+                              graph_binary(graph, OP_DIV, most, peak), zero);
+    u32 code = graph_unary(graph, OP_ROUND, graph_binary(graph, OP_MUL, x, inverse));
+    u32 value = graph_binary(graph, OP_MUL, code, graph_binary(graph, OP_DIV, peak, most));
+    return graph_reshape(graph, value, quant->shape, rank);
 }
 
 /* ---- rules: each looks at one node and returns what stands for it, or NO_NODE ---- */
