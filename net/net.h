@@ -47,8 +47,7 @@ struct nic {
     bool has_irq;     /* false: the loop must poll, nothing wakes it */
     bool failed;      /* set by the driver, which has logged why: netif.c starts it again */
     const struct nic_ops *ops;
-    u64 rx_errors;             /* damaged frames, and faults of the device */
-    volatile bool irq_pending; /* set by nic_interrupted */
+    u64 rx_errors; /* damaged frames, and faults of the device */
 };
 
 struct nic_ops {
@@ -70,8 +69,8 @@ struct nic_ops {
 
 #define NIC_FRAME_MAX 1518u /* 1500 of payload, Ethernet header, one VLAN tag */
 
-/* The handler that drivers give to pci_vector_on, with their nic. */
-void nic_interrupted(void *nic);
+/* The handler that drivers give to pci_vector_on. That it wakes the loop is all it does. */
+void nic_interrupted(void *nothing);
 
 /* ---- netif.c: lwIP and the interface ---- */
 

@@ -51,9 +51,8 @@ bool stack_poll(struct stack *stack)
         if (stack->irq_on)
             stack->nic->ops->irq(stack->nic, false);
         stack->irq_on = false;
-        if (now >= stack->look_ns || stack->nic->irq_pending || stack->nic->failed)
+        if (now >= stack->look_ns || stack->nic->failed)
             look(stack, now);
-        stack->nic->irq_pending = false;
         while (frames < NET_BATCH_MAX && frame_in(stack))
             frames++;
         address_note(stack, now);
@@ -87,9 +86,9 @@ u64 stack_idle_ns(const struct stack *stack)
     return min_u64(sys_timeouts_sleeptime() * NS_PER_MS, most);
 }
 
-void nic_interrupted(void *nic)
+void nic_interrupted(void *nothing)
 {
-    ((struct nic *)nic)->irq_pending = true;
+    (void)nothing;
 }
 
 /* ---- frames in ---- */

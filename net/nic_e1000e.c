@@ -81,7 +81,7 @@ struct nic *nic_e1000e_start(struct pci_bus *bus)
         return NULL;
     }
     e->ring = e->dma.ptr;
-    e->nic.has_irq = pci_vectors(dev) > 0 && pci_vector_on(dev, 0, nic_interrupted, e) == OK;
+    e->nic.has_irq = pci_vectors(dev) > 0 && pci_vector_on(dev, 0, nic_interrupted, NULL) == OK;
     return start(&e->nic) == OK ? &e->nic : NULL;
 }
 

@@ -99,7 +99,7 @@ struct nic *nic_virtio_start(struct pci_bus *bus)
         return NULL;
     v->rx.shared = v->rx.dma.ptr;
     v->tx.shared = v->tx.dma.ptr;
-    v->nic.has_irq = pci_vectors(dev) > 0 && pci_vector_on(dev, 0, nic_interrupted, v) == OK;
+    v->nic.has_irq = pci_vectors(dev) > 0 && pci_vector_on(dev, 0, nic_interrupted, NULL) == OK;
     return start(&v->nic) == OK ? &v->nic : NULL;
 }
 

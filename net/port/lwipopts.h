@@ -18,7 +18,7 @@
 #define PBUF_POOL_SIZE      512 /* frames on their way in; conn.c empties them at once */
 #define PBUF_POOL_BUFSIZE   1536
 #define MEMP_NUM_PBUF       128
-#define MEMP_NUM_TCP_PCB    160 /* 64 connections, 32 half open, the rest closing */
+#define MEMP_NUM_TCP_PCB    288 /* 64 connections, 128 half open, the rest closing */
 #define MEMP_NUM_TCP_PCB_LISTEN 2
 #define MEMP_NUM_TCP_SEG    (64 * TCP_SND_QUEUELEN)
 #define MEMP_NUM_UDP_PCB    8 /* DHCP, DNS, mDNS, SNTP */
@@ -67,7 +67,7 @@
 #define TCP_OVERSIZE        256 /* streams send small pieces: whole segments would waste the heap */
 #define TCP_OOSEQ_MAX_PBUFS 6 /* 64 connections cannot hold more than 384 of the 512 frames */
 #define TCP_LISTEN_BACKLOG  1
-#define TCP_DEFAULT_LISTEN_BACKLOG 32
+#define TCP_DEFAULT_LISTEN_BACKLOG 128 /* a half open one stays for 20 s */
 #define TCP_MAXRTX          8
 #define LWIP_TCP_KEEPALIVE  1
 #define LWIP_HOOK_FILENAME  "arch/hooks.h"
