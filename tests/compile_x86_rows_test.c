@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "ml/compile/x86.h"
+#include "tests/compile_lir_random.h"
 #include "tests/test.h"
 
 #define VARIANTS 48u
@@ -153,50 +154,68 @@ static struct minstr variant(u16 id, bool high)
     return instr;
 }
 
-static void write_variant(FILE *file, const struct minstr *instr, bool evex)
+/* ---- the witness ---- */
+
+struct witness {
+    char path[200];
+    FILE *file;
+};
+
+static void witness_open(struct witness *witness)
+{
+    const char *folder = getenv("TMPDIR");
+
+    snprintf(witness->path, sizeof(witness->path), "%s/x86_witness_%d", folder ? folder : "/tmp",
+             getpid());
+    witness->file = fopen(witness->path, "w");
+    EXPECT(witness->file != NULL);
+}
+
+/* Whether llvm-mc agrees with what was written. */
+static bool witness_agrees(struct witness *witness, const char *what)
+{
+    char command[600];
+
+    fclose(witness->file);
+    snprintf(command, sizeof(command), "python3 tests/witness/x86_llvm_mc.py %s %s >%s.log 2>&1",
+             what, witness->path, witness->path);
+    int status = system(command) >> 8;
+    unlink(witness->path);
+    snprintf(command, sizeof(command), "%s.log", witness->path);
+    if (status != 1)
+        unlink(command);
+    if (status == 77)
+        test_skip("no llvm-mc");
+    return status == 0;
+}
+
+static void write_hex(FILE *file, const u8 *bytes, usize len)
+{
+    for (usize i = 0; i < len; i++)
+        fprintf(file, "%02x", bytes[i]);
+}
+
+static void write_variant(FILE *file, const struct minstr *instr, bool evex, u8 flip)
 {
     u8 bytes[X86_BYTES_MAX];
     char line[200];
     struct text text = TEXT_ON(line);
     u32 len = x86_encode(instr, evex, bytes);
+    u32 opcode = bytes[0] == 0x62 ? 4 : bytes[0] == 0xc4 ? 3 : bytes[0] == 0xc5 ? 2 : 1;
 
-    for (u32 i = 0; i < len; i++)
-        fprintf(file, "%02x", bytes[i]);
+    bytes[opcode] ^= flip;
+    write_hex(file, bytes, len);
     x86_print(instr, evex, &text);
     fprintf(file, "\t%.*s", (int)text.len, text.ptr);
-}
-
-/* ---- the witness ---- */
-
-static void judge(const char *what, const char *path)
-{
-    char command[300];
-
-    snprintf(command, sizeof(command), "python3 tests/witness/x86_llvm_mc.py %s %s >%s.log 2>&1",
-             what, path, path);
-    int status = system(command) >> 8;
-    if (status == 77)
-        test_skip("no llvm-mc");
-    if (status)
-        test_fail(__FILE__, __LINE__, "llvm-mc disagrees, see %s.log", path);
-    unlink(path);
-}
-
-static FILE *open_temporary(char path[], usize cap)
-{
-    snprintf(path, cap, "%s/x86_rows_%d", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", getpid());
-    FILE *file = fopen(path, "w");
-    EXPECT(file != NULL);
-    return file;
 }
 
 /* Guards each row's prefix, map, opcode, width and displacement scale, and the listing's text. */
 TEST(compile_x86_rows_against_llvm_mc)
 {
-    char path[200];
-    FILE *file = open_temporary(path, sizeof(path));
+    struct witness witness;
     u32 rows = 0;
 
+    witness_open(&witness);
     for (u16 id = MACHINE_ROWS; id < X_END; id++) {
         bool evex_only = !(x86_rows[id].encodings & (ENC_L | ENC_V));
         EXPECT(x86_rows[id].name != NULL);
@@ -205,11 +224,57 @@ TEST(compile_x86_rows_against_llvm_mc)
         for (u32 i = 0; i < VARIANTS; i++) {
             bool high = x86_rows[id].encodings & ENC_E && (evex_only || i % 2);
             struct minstr instr = variant(id, high);
-            write_variant(file, &instr, high);
+            write_variant(witness.file, &instr, high, 0);
         }
         rows++;
     }
-    fclose(file);
     EXPECT_EQ(rows, X86_ROWS - 2);
-    judge("rows", path);
+    if (!witness_agrees(&witness, "rows"))
+        test_fail(__FILE__, __LINE__, "llvm-mc disagrees, see %s.log", witness.path);
+}
+
+/* Guards the guard: one wrong bit of one opcode must be seen, in each kind of encoding. */
+TEST(compile_x86_wrong_row_is_noticed)
+{
+    const u16 ids[] = {X_ADD, X_VMULPS, X_VPSUBD, X_VPMULLD, X_VPDPBUSD};
+
+    for (u32 i = 0; i < ARRAY_LEN(ids); i++) {
+        struct witness witness;
+        bool high = !(x86_rows[ids[i]].encodings & (ENC_L | ENC_V));
+        struct minstr right = variant(ids[i], high), wrong = variant(ids[i], high);
+        witness_open(&witness);
+        write_variant(witness.file, &right, high, 0);
+        write_variant(witness.file, &wrong, high, 1);
+        EXPECT(!witness_agrees(&witness, "rows"));
+    }
+}
+
+static void check_listing(struct target target, struct arena arena, u8 *bytes, struct text listing)
+{
+    struct program_maker *maker = arena_new(&arena, struct program_maker, 1);
+    struct code_out out = {.bytes = bytes, .cap = MIB, .listing = &listing};
+    struct witness witness;
+
+    EXPECT(maker != NULL);
+    random_program(maker, target.lanes, 400, &arena);
+    EXPECT_OK(x86_emit(&maker->lir, &target, &arena, &out));
+    EXPECT(!listing.truncated);
+    witness_open(&witness);
+    write_hex(witness.file, out.bytes, out.len);
+    fprintf(witness.file, "\n%.*s", (int)listing.len, listing.ptr);
+    if (!witness_agrees(&witness, "kernel"))
+        test_fail(__FILE__, __LINE__, "listing is not the code, see %s.log", witness.path);
+}
+
+/* Guards the listing of whole kernels: labels, jumps, paddings, frame, reloads. */
+TEST(compile_x86_listing_against_llvm_mc)
+{
+    const struct target targets[] = {{ISA_AVX2, 8, 16, false, 1}, {ISA_AVX512, 16, 32, true, 1}};
+    u8 *memory = pages_alloc(64 * MIB);
+
+    EXPECT(memory != NULL);
+    for (u32 i = 0; i < 6; i++)
+        check_listing(targets[i % 2], arena_on("listing", memory, 60 * MIB), memory + 60 * MIB,
+                      (struct text){.ptr = (char *)memory + 61 * MIB, .cap = 3 * MIB});
+    pages_free(memory, 64 * MIB);
 }
