@@ -8,6 +8,7 @@ static struct {
     struct file {
         struct store store;
         const struct handoff_file *from;
+        u16 *released; /* bytes per page that will not be read again */
     } at[HANDOFF_FILES_MAX];
 } files;
 
@@ -26,16 +27,31 @@ static err file_read(struct store *store, u64 offset, void *out, usize bytes)
     return OK;
 }
 
-/* Only whole pages go; of the last page of the file nobody else has a part. */
+static void give_back(const struct file *file, u64 first, u64 pages)
+{
+    pages_free(bytes_of(file->from) + first * PAGE_BYTES, pages * PAGE_BYTES);
+}
+
+/* A page goes when all its bytes have been released, in whatever order and pieces. */
 static void file_release(struct store *store, u64 offset, u64 bytes)
 {
     const struct file *file = store->ctx;
-    u64 end = offset + bytes, low = round_up(offset, PAGE_BYTES);
+    u64 page = offset / PAGE_BYTES, end = offset + bytes, run = 0; /* pages that go together */
 
     CHECK(bytes <= store->bytes && offset <= store->bytes - bytes);
-    u64 high = end == store->bytes ? round_up(end, PAGE_BYTES) : end / PAGE_BYTES * PAGE_BYTES;
-    if (low < high)
-        pages_free(bytes_of(file->from) + low, high - low);
+    for (; bytes && page * PAGE_BYTES < end; page++) {
+        u64 low = max_u64(offset, page * PAGE_BYTES), high = min_u64(end, (page + 1) * PAGE_BYTES);
+        u64 whole = min_u64(store->bytes - page * PAGE_BYTES, PAGE_BYTES);
+        file->released[page] = (u16)(file->released[page] + (high - low));
+        CHECK(file->released[page] <= whole);
+        if (file->released[page] == whole) {
+            run++;
+            continue;
+        }
+        give_back(file, page - run, run);
+        run = 0;
+    }
+    give_back(file, page - run, run);
 }
 
 struct store *file_store(const struct handoff *handoff, u32 idx)
@@ -47,6 +63,8 @@ struct store *file_store(const struct handoff *handoff, u32 idx)
     if (idx >= handoff->file_count || from->status || !from->base)
         return NULL;
     file->from = from;
-    file->store = (struct store){from->name, from->bytes, file, file_read, file_release};
+    file->released = pages_alloc(div_up(from->bytes, PAGE_BYTES) * sizeof(u16));
+    file->store = (struct store){from->name, from->bytes, file, file_read,
+                                 file->released ? file_release : NULL};
     return &file->store;
 }

@@ -12,6 +12,7 @@
 #define SLICE_US      2000u    /* of computing between two looks at the network */
 #define IDLE_MAX_NS   NS_PER_S /* the watchdog is fed at least this often */
 #define FEED_EVERY_NS NS_PER_S
+#define HEAD_START_MS 100u
 
 struct system {
     const struct handoff *handoff;
@@ -248,8 +249,25 @@ static void idle(struct system *sys)
         cpu_interrupts(true);
 }
 
+/* An address takes milliseconds where a DHCP server is near; a step of loading may take longer, so
+ * the network has a head start. */
+static void wait_for_address(struct system *sys)
+{
+    struct deadline end = deadline_ms(HEAD_START_MS);
+    struct net_status status;
+
+    do {
+        (void)net_poll(sys->net);
+        net_flush(sys->net);
+        net_status(sys->net, &status);
+        if (!status.bound)
+            idle(sys);
+    } while (sys->nic && !status.bound && !deadline_passed(end));
+}
+
 static void serve(struct system *sys)
 {
+    wait_for_address(sys);
     for (;;) {
         bool busy = net_poll(sys->net);
         busy |= ml_step(sys->ml, SLICE_US);

@@ -10,6 +10,7 @@
 static struct {
     struct ranges free;
     paddr low_page;
+    u32 lost; /* ranges that found no place in the table */
     bool sealed;
 } mem;
 
@@ -55,8 +56,9 @@ void pages_free(void *ptr, usize bytes)
     if (!ptr || !bytes)
         return;
     CHECK((usize)ptr % PAGE_BYTES == 0);
-    if (!ranges_add(&mem.free, vm_physical(ptr).v, round_up(bytes, PAGE_BYTES)))
-        log_warn("memory", "%lu bytes are lost: more than %u free ranges", bytes, RANGES_MAX);
+    if (!ranges_add(&mem.free, vm_physical(ptr).v, round_up(bytes, PAGE_BYTES)) && !mem.lost++)
+        log_warn("memory", "more than %u free ranges: %lu bytes are lost, more may be", RANGES_MAX,
+                 bytes);
 }
 
 usize pages_available(void)
