@@ -1,5 +1,6 @@
 /*
- * ml_bpe_test.c: the queue of candidates against the definition of byte-pair merging, taken literally.
+ * ml_bpe_test.c: the queue of candidates against the definition of byte-pair merging, taken
+ * literally.
  */
 #include <stdlib.h>
 
@@ -10,8 +11,8 @@
 #define TOKENS_MAX 40u
 #define WORD_MAX 60u
 
-/* A vocabulary of strings over three letters; equal strings are one token, so that one token may come
- * of several pairs, at ranks in any order. */
+/* A vocabulary of strings over three letters; equal strings are one token, so that one token
+ * may come of several pairs, at ranks in any order. */
 struct language {
     char text[TOKENS_MAX][WORD_MAX];
     u32 len[TOKENS_MAX], start[TOKENS_MAX + 1], tokens;
@@ -83,7 +84,8 @@ static u32 merge_literally(const struct language *l, u32 *symbol, u32 count)
 
 TEST(ml_bpe_is_the_definition)
 {
-    /* Guards: order of merges with overlaps, several ways to one token, ranks that fall while merging. */
+    /* Guards: order of merges with overlaps, several ways to one token, ranks that fall while
+     * merging. */
     static u8 memory[64 * KIB];
     static struct language language;
     u32 symbol[WORD_MAX], before[WORD_MAX], after[WORD_MAX], want[WORD_MAX];
