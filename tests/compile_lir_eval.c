@@ -172,7 +172,7 @@ static i64 scalar_op(struct eval *eval, const struct lir_instr *in)
     case LIR_S_MOD:
         return (i64)(a % b);
     default:
-        CHECK(!"scalar operation");
+        CHECK(in->op == LIR_OP_COUNT); /* no such scalar operation */
         return 0;
     }
 }
@@ -229,7 +229,7 @@ static union lane float_op(const struct lir_instr *in, union lane a, union lane 
     case LIR_FCMP:
         return (union lane){.u = holds(in->aux, a.f < b.f, a.f == b.f) ? UINT32_MAX : 0};
     default:
-        CHECK(!"lane operation");
+        CHECK(in->op == LIR_OP_COUNT); /* no such operation on lanes */
         return a;
     }
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """x86_llvm_mc.py rows FILE | kernel FILE: llvm-mc as the judge of our encoder and listing.
 
-rows: each line is "bytes in hex <tab> Intel-syntax text". llvm-mc assembles the text; its bytes must
-be ours, or disassemble to the same text in no fewer bytes (it knows some shorter twins).
+rows: each line is "bytes in hex <tab> Intel-syntax text". llvm-mc assembles the text; its bytes
+must be ours, or disassemble to the same text in no fewer bytes (it knows some shorter twins).
 kernel: the first line is the bytes of a whole kernel, the rest its listing. Both are disassembled;
 instruction for instruction they must say the same.
 
