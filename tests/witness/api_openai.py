@@ -22,7 +22,8 @@ url = ""
 
 
 def client(**options):
-    return openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=120, **options)
+    return openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=120,
+                         **options)
 
 
 def chat(**options):
