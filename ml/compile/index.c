@@ -15,6 +15,13 @@ bool op_is_source(enum op op)
     return op == OP_INPUT || op == OP_CONST || op == OP_STATE || op == OP_WEIGHT;
 }
 
+u32 expanded_from(const struct graph *g, u32 n)
+{
+    while (g->node[n].op == OP_EXPAND)
+        n = g->node[n].src[0];
+    return n;
+}
+
 u32 dim_bound(const struct graph *graph, dim d)
 {
     return dim_is_sym(d) ? graph->sym[dim_sym_idx(d)].bound : (u32)d.v;

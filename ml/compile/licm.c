@@ -1,6 +1,6 @@
 /*
  * licm.c: moves loop-invariant arithmetic in front of loops, then drops what is computed twice. Lowering emits addresses
- * and constants where they are used; this pass puts them where they belong. Loads stay: stores may stand between.
+ * and constants where they are used; this pass puts them where they belong. Loads leave only loops without a store.
  */
 #include "ml/compile/priv.h"
 
@@ -9,6 +9,7 @@ struct hoist {
     u32 *defs;          /* per vreg: instructions that write it */
     u32 *depth_of;      /* per vreg: deepest loop that writes it, after moving; 0 outside */
     u16 *rename;
+    bool *stores;       /* per instruction: a loop's head with a store inside */
     struct lir_instr *out;
 };
 
@@ -19,6 +20,43 @@ static bool is_arithmetic(const struct lir_instr *i)
         i->op == LIR_S_MOD)
         return false;
     return i->mem.base == LIR_NONE && i->dst != LIR_NONE;
+}
+
+static bool is_load(const struct lir_instr *i)
+{
+    return i->mem.base != LIR_NONE && i->dst != LIR_NONE;
+}
+
+/* Per instruction: whether it is the head of a loop with a store inside. */
+static void find_stores(const struct lir *lir, bool *stores)
+{
+    u32 open[LIR_LOOP_DEPTH_MAX + 1], depth = 0;
+
+    for (u32 n = 0; n < lir->count; n++) {
+        const struct lir_instr *i = &lir->instr[n];
+        if (i->op == LIR_LOOP)
+            open[depth++] = n;
+        depth -= i->op == LIR_ENDLOOP;
+        for (u32 d = 0; d < depth && (i->op == LIR_V_STORE || i->op == LIR_S_STORE); d++)
+            stores[open[d]] = true;
+    }
+}
+
+/* The loop depth at which the instruction can stand: that of its operands, for a load also of the stores around it. */
+static u32 needed_depth(const struct hoist *h, const struct lir_instr *i, u32 depth, const u32 *head)
+{
+    const u16 use[] = {i->a, i->b, i->c, i->mem.base, i->mem.index};
+    u32 need = 0;
+
+    if (h->defs[i->dst] != 1 || !(is_arithmetic(i) || is_load(i)))
+        return depth;
+    for (u32 k = 0; k < ARRAY_LEN(use); k++)
+        if (use[k] != LIR_NONE)
+            need = max_u32(need, h->depth_of[use[k]]);
+    for (u32 level = depth; is_load(i) && level > need; level--)
+        if (h->stores[head[level]])
+            return level;
+    return min_u32(need, depth);
 }
 
 /*
@@ -37,15 +75,7 @@ static err sweep(struct hoist *h, struct arena *arena)
         struct lir_instr *i = &lir->instr[n];
         if (i->op == LIR_LOOP)
             head[++depth] = n;
-        u32 need = depth;
-        if (is_arithmetic(i) && h->defs[i->dst] == 1) {
-            need = 0;
-            const u16 use[] = {i->a, i->b, i->c};
-            for (u32 k = 0; k < 3; k++)
-                if (use[k] != LIR_NONE)
-                    need = max_u32(need, h->depth_of[use[k]]);
-        }
-        need = min_u32(need, depth);
+        u32 need = i->dst == LIR_NONE ? depth : needed_depth(h, i, depth, head);
         place[n] = need < depth ? head[need + 1] : n; /* in front of that loop's head */
         if (i->dst != LIR_NONE && h->defs[i->dst] == 1)
             h->depth_of[i->dst] = need;
@@ -138,9 +168,10 @@ err lir_hoist(struct lir *lir, struct arena *scratch)
                       .defs = arena_new(scratch, u32, lir->vreg_count),
                       .depth_of = arena_new(scratch, u32, lir->vreg_count),
                       .rename = arena_new(scratch, u16, lir->vreg_count),
+                      .stores = arena_new(scratch, bool, lir->count),
                       .out = arena_new(scratch, struct lir_instr, lir->count)};
 
-    if (!h.out || !h.rename || !h.depth_of || !h.defs)
+    if (!h.out || !h.rename || !h.stores || !h.depth_of || !h.defs)
         return E_NOMEM;
     for (u32 i = 0; i < lir->vreg_count; i++)
         h.rename[i] = (u16)i;
@@ -154,6 +185,7 @@ err lir_hoist(struct lir *lir, struct arena *scratch)
             h.depth_of[i->dst] = max_u32(h.depth_of[i->dst], depth);
         }
     }
+    find_stores(lir, h.stores);
     err e = sweep(&h, scratch);
     if (e == OK)
         e = merge(&h, scratch);

@@ -177,7 +177,7 @@ static bool length_depends(struct emit *e, const struct node *heavy, u32 axis)
 
     if (!heavy->reduce.has_len || !idx)
         return !idx;
-    len = emit_node(e, heavy->src[1]);
+    len = emit_node(e, expanded_from(e->graph, heavy->src[1]));
     for (u32 i = 0; i < RANK_MAX; i++)
         idx[i] = affine_axis(i);
     if (!find_index(e, e->stage->node, idx, e->stage->heavy, idx + RANK_MAX))
@@ -554,6 +554,12 @@ static void nest_level(struct nest *n, u32 level)
     struct range r = axis_range(e, axis);
     if (r.fixed) {
         nest_level(n, level + 1);
+        return;
+    }
+    if (r.count == 1 && axis >= e->kernel->grid_rank) { /* no loop for a single element */
+        axis_open(e, axis, r.start);
+        nest_level(n, level + 1);
+        axis_close(e, axis);
         return;
     }
     if (axis == n->unroll_axis)

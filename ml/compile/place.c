@@ -137,16 +137,20 @@ err schedule_place(const struct graph *graph, struct arena *arena, struct schedu
     for (u32 i = 0; i < s->stage_count; i++)
         if (s->stage[i].output && s->stage[i].kind != STAGE_SCATTER)
             life[s->stage[i].place - graph->external_count].last = UINT32_MAX;
-    for (u32 b = 0; b < s->buffer_count; b++) {
-        u32 kept = 0; /* buffers come in order of their first phase: what has ended can be forgotten */
-        for (u32 i = 0; i < alive_count; i++)
-            if (life[alive[i]].last >= life[b].first)
-                alive[kept++] = alive[i];
-        alive_count = kept;
-        s->buffer[b].offset = fit(s, life, alive, alive_count, b);
-        alive[alive_count++] = b;
-        s->workspace_bytes = max_u64(s->workspace_bytes, s->buffer[b].offset + s->buffer[b].bytes);
-    }
+    for (u32 i = 0; i < s->kernel_count; i++)
+        for (u32 j = 0; j < s->kernel[i].stage_count; j++) {
+            const struct stage *stage = &s->stage[s->kernel[i].stage_first + j];
+            if (stage->local || stage->kind == STAGE_SCATTER)
+                continue;
+            u32 b = stage->place - graph->external_count, kept = 0;
+            for (u32 k = 0; k < alive_count; k++) /* kernels stand in order of phases: what has ended is forgotten */
+                if (life[alive[k]].last >= life[b].first)
+                    alive[kept++] = alive[k];
+            alive_count = kept;
+            s->buffer[b].offset = fit(s, life, alive, alive_count, b);
+            alive[alive_count++] = b;
+            s->workspace_bytes = max_u64(s->workspace_bytes, s->buffer[b].offset + s->buffer[b].bytes);
+        }
     arena_reset(arena, mark);
     return OK;
 }

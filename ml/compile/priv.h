@@ -93,6 +93,8 @@ struct leaf {
 /* All leaves of a stage. Returns the count; more than LEAVES_MAX are cut, *complete tells. */
 u32 stage_leaves(const struct graph *graph, const struct schedule *schedule, const struct stage *stage, struct leaf *leaf,
                  struct arena *scratch, bool *complete);
+/* The node before it was broadcast: lengths broadcast to different shapes are the same lengths. */
+u32 expanded_from(const struct graph *g, u32 n);
 /* Largest value of an extent. */
 u32 dim_bound(const struct graph *graph, dim d);
 u64 shape_bound(const struct graph *graph, const dim *shape, u32 from, u32 rank);

@@ -286,14 +286,6 @@ static err plan_realised(struct plan *p)
 
 struct length { u32 node; u8 axis; u8 state; /* 0 no reader seen, 1 bounded, 2 full */ };
 
-/* Lengths broadcast to different shapes are the same lengths. */
-static u32 expanded_from(const struct graph *g, u32 n)
-{
-    while (g->node[n].op == OP_EXPAND)
-        n = g->node[n].src[0];
-    return n;
-}
-
 static void length_meet(struct length *at, struct length with)
 {
     if (at->state == 0)
