@@ -22,7 +22,7 @@ trap_stubs:
     .set vector, 0
     .rept 256
     .balign 16
-    .if (vector >= 32) || ((0x60227d00 >> vector) & 1) == 0
+    .if (vector >= 32) || ((0x60227d00 >> (vector & 31)) & 1) == 0
     push $0                     /* in its place, so that all frames have one shape */
     .endif
     push $vector

@@ -21,7 +21,7 @@ struct system {
     struct nic *nic;
     struct net *net;
     struct ml *ml;
-    struct store *part[ML_PARTS_MAX];
+    struct store part[ML_PARTS_MAX];
     struct watchdog watchdog;
     u64 fed_ns;
     bool sealed;
@@ -135,9 +135,9 @@ static err start_model(struct system *sys)
     for (u32 i = 0; i < sys->handoff->file_count && ml.part_count < ML_PARTS_MAX; i++) {
         struct store *store = file_store(sys->handoff, i);
         if (store && str_ends(str_of(store->name), STR(".gguf")))
-            sys->part[ml.part_count++] = store;
+            sys->part[ml.part_count++] = *store;
     }
-    ml.part = sys->part[0];
+    ml.part = sys->part;
     return ml_open(&sys->ml, &ml);
 }
 
