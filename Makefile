@@ -135,7 +135,7 @@ build/fuzz/%.o: %.c Makefile | $(READY)
 define third_party_rules
 build/$(1)/lwip/%.o: $(LWIP)/%.c Makefile
 	@mkdir -p $$(@D)
-	$$(SAY)$(2) $(THEIRS) -isystem net/port $(3) -c $$< -o $$@
+	$$(SAY)$(2) $(THEIRS) -Inet/port $(3) -c $$< -o $$@
 endef
 $(eval $(call third_party_rules,target,$$(CC),$$(TARGET)))
 $(eval $(call third_party_rules,host,$$(CC),$$(HOST)))
@@ -163,7 +163,7 @@ fuzz-build: $(fuzzers:tests/%.c=build/fuzz/%)
 fuzz: fuzz-build
 	@tools/test fuzz $(SECONDS)
 lint: # the second compiler's opinion of every file
-	$(CLANG) $(filter-out -MMD -MP,$(OURS)) -march=x86-64-v3 -fsyntax-only \
+	@$(CLANG) $(filter-out -MMD -MP,$(OURS)) -march=x86-64-v3 -fsyntax-only \
 		$(hosted) $(tests) $(fuzzers) $(host_programs)
 
 # ---- loader, kernel, image ----
