@@ -162,9 +162,9 @@ static err open_vocabulary(struct ml *ml)
 {
     TRY(tokenizer_open(&ml->tok, &ml->gguf, &ml->vocabulary, &ml->reason));
     TRY(chat_open(&ml->chat, &ml->gguf, ml->tok, &ml->vocabulary));
-    struct str name = copy_key(ml, "general.name");
+    struct str name = file_name(str_of(ml->config.part[0].name));
     if (!name.len)
-        name = file_name(str_of(ml->config.part[0].name));
+        name = copy_key(ml, "general.name");
     ml->info = (struct ml_model_info){
         .id = ml->config.model_id ? str_of(ml->config.model_id) : name,
         .architecture = copy_key(ml, "general.architecture"),
@@ -172,7 +172,7 @@ static err open_vocabulary(struct ml *ml)
         .created_unix_s = time_unix_s(),
         .has_chat_template = ml->chat.source.len > 0,
     };
-    return name.ptr && ml->info.architecture.ptr ? OK : E_NOMEM;
+    return ml->info.id.ptr && ml->info.architecture.ptr ? OK : E_NOMEM;
 }
 
 static err read_vocabulary(struct ml *ml, u64 deadline_ns, bool *done)
