@@ -208,6 +208,10 @@ static err read_string(struct reader *r)
                 return fail(r, E_FORMAT, "invalid escape");
             continue;
         }
+        if ((u8)*r->at < 0x80) {
+            *to++ = *r->at++;
+            continue;
+        }
         usize len = utf8_decode((struct str){r->at, (usize)(r->end - r->at)}, &point);
         if (!len)
             return fail(r, E_FORMAT, "invalid UTF-8");

@@ -12,6 +12,7 @@ static const struct server_ml runtime = {
 static bool turn(struct server *server, struct conn *conn);
 static void move_events(struct server *server, bool *work);
 static void act_when_sent(struct server *server);
+static void conn_close(struct server *server, struct conn *conn);
 
 err server_open(struct server **server, const struct net_config *config, struct ml *ml)
 {
@@ -123,7 +124,7 @@ static struct conn *place_for_new(struct server *server)
             oldest = conn;
     }
     if (oldest) {
-        conn_drop(server, oldest);
+        conn_close(server, oldest);
         server->stats.evicted++;
     }
     return oldest;
@@ -185,6 +186,7 @@ void conn_drop(struct server *server, struct conn *conn)
     stream->ops->abort(stream);
 }
 
+/* A farewell: what was taken for sending still arrives. */
 static void conn_close(struct server *server, struct conn *conn)
 {
     struct stream *stream = conn->stream;

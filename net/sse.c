@@ -350,10 +350,22 @@ static u64 characters(struct str text)
     return count;
 }
 
+static void log_end(const struct conn *conn, const struct ml_event *event)
+{
+    u32 gaps = event->completion_tokens ? event->completion_tokens - 1 : 0; /* between tokens */
+    unsigned long long tenths = gaps * 10 * NS_PER_S / max_u64(event->decode_ns, 1);
+
+    log_info("api", "%s %.*s: %u + %u tokens, prompt %llu ms, %llu.%llu tok/s", conn->stream->peer,
+             (int)conn->request_id_len, conn->request_id, event->prompt_tokens,
+             event->completion_tokens, event->prompt_ns / NS_PER_MS, tenths / 10, tenths % 10);
+}
+
 void answer_event(struct server *server, struct conn *conn, const struct ml_event *event)
 {
     struct answer *answer = &conn->answer;
 
+    if (event->kind == ML_EVENT_END)
+        log_end(conn, event);
     answer->completion_tokens += event->kind == ML_EVENT_TOKEN;
     if (answer->stream)
         stream_event(server, conn, event);
