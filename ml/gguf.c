@@ -16,6 +16,11 @@
 #define READ_BYTES (256 * KIB)
 #define SHOWN_MAX 64u /* bytes of a name in a message */
 
+#define TYPE(name) (1u << GGUF_##name)
+#define FLOATS (TYPE(F32) | TYPE(F64))
+#define SIGNED (TYPE(I8) | TYPE(I16) | TYPE(I32) | TYPE(I64))
+#define INTEGERS (SIGNED | TYPE(U8) | TYPE(U16) | TYPE(U32) | TYPE(U64))
+
 static const u8 type_bytes[GGUF_TYPE_COUNT] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
 /* One part while it is judged. */
@@ -365,10 +370,9 @@ static err judge_keys(struct reader *r)
     return OK;
 }
 
-static bool is_integer(const struct gguf_key *key)
+static bool is_type(const struct gguf_key *key, u32 types)
 {
-    return type_bytes[key->type] > 0 && key->type != GGUF_BOOL && key->type != GGUF_F32 &&
-           key->type != GGUF_F64;
+    return types >> key->type & 1;
 }
 
 /* The integer of a key of this part, `absent` when there is no such key, -1 when it is no
@@ -381,7 +385,7 @@ static i64 part_number(struct reader *r, struct str name, i64 absent)
     r->item = name;
     if (entry == NAMES_NONE)
         return absent;
-    return key->is_array || !is_integer(key) ? -1 : gguf_at_int(key, 0);
+    return key->is_array || !is_type(key, INTEGERS) ? -1 : gguf_at_int(key, 0);
 }
 
 static err judge_split(struct reader *r, u32 tensors_total)
@@ -464,58 +468,59 @@ const struct gguf_tensor *gguf_tensor(const struct gguf *gguf, struct str name)
     return entry == NAMES_NONE ? NULL : &gguf->tensor[entry];
 }
 
-static err wrong(const char *name, err why, const char *want)
-{
-    log_error("model", "key \"%s\": want %s", name, want);
-    return why;
-}
-
-err gguf_u32(const struct gguf *gguf, const char *name, u32 *value)
+static err find_value(const struct gguf *gguf, const char *name, u32 types, bool is_array,
+                      const struct gguf_key **found)
 {
     const struct gguf_key *key = gguf_key(gguf, name);
 
     if (key == NULL)
         return E_NOTFOUND;
-    if (key->is_array || !is_integer(key))
-        return wrong(name, E_FORMAT, "an integer");
-    if (gguf_at_int(key, 0) < 0 || gguf_at_int(key, 0) > UINT32_MAX)
-        return wrong(name, E_RANGE, "0 to 2^32 - 1");
-    *value = (u32)gguf_at_int(key, 0);
+    if (key->is_array != is_array || !is_type(key, types)) {
+        log_error("model", "key \"%s\" is of another type (%u) than it must", name, key->type);
+        return E_FORMAT;
+    }
+    *found = key;
+    return OK;
+}
+
+err gguf_u32(const struct gguf *gguf, const char *name, u32 *value)
+{
+    const struct gguf_key *key;
+    i64 wide;
+
+    TRY(find_value(gguf, name, INTEGERS, false, &key));
+    wide = gguf_at_int(key, 0);
+    if (wide < 0 || wide > UINT32_MAX) {
+        log_error("model", "key \"%s\" is %ld, want 0 to 2^32 - 1", name, wide);
+        return E_RANGE;
+    }
+    *value = (u32)wide;
     return OK;
 }
 
 err gguf_f32(const struct gguf *gguf, const char *name, f32 *value)
 {
-    const struct gguf_key *key = gguf_key(gguf, name);
+    const struct gguf_key *key;
 
-    if (key == NULL)
-        return E_NOTFOUND;
-    if (key->is_array || (key->type != GGUF_F32 && key->type != GGUF_F64))
-        return wrong(name, E_FORMAT, "a float");
+    TRY(find_value(gguf, name, FLOATS, false, &key));
     *value = (f32)gguf_at_float(key, 0);
     return OK;
 }
 
 err gguf_bool(const struct gguf *gguf, const char *name, bool *value)
 {
-    const struct gguf_key *key = gguf_key(gguf, name);
+    const struct gguf_key *key;
 
-    if (key == NULL)
-        return E_NOTFOUND;
-    if (key->is_array || key->type != GGUF_BOOL)
-        return wrong(name, E_FORMAT, "a bool");
+    TRY(find_value(gguf, name, TYPE(BOOL), false, &key));
     *value = key->bytes[0] != 0;
     return OK;
 }
 
 err gguf_str(const struct gguf *gguf, const char *name, struct str *value)
 {
-    const struct gguf_key *key = gguf_key(gguf, name);
+    const struct gguf_key *key;
 
-    if (key == NULL)
-        return E_NOTFOUND;
-    if (key->is_array || key->type != GGUF_STRING)
-        return wrong(name, E_FORMAT, "a string");
+    TRY(find_value(gguf, name, TYPE(STRING), false, &key));
     *value = gguf_at_str(key, 0);
     return OK;
 }
@@ -523,14 +528,7 @@ err gguf_str(const struct gguf *gguf, const char *name, struct str *value)
 err gguf_array(const struct gguf *gguf, const char *name, enum gguf_type type,
                const struct gguf_key **array)
 {
-    const struct gguf_key *key = gguf_key(gguf, name);
-
-    if (key == NULL)
-        return E_NOTFOUND;
-    if (!key->is_array || key->type != type)
-        return wrong(name, E_FORMAT, "an array of another type");
-    *array = key;
-    return OK;
+    return find_value(gguf, name, 1u << type, true, array);
 }
 
 struct str gguf_at_str(const struct gguf_key *array, u32 index)
@@ -547,10 +545,9 @@ i64 gguf_at_int(const struct gguf_key *array, u32 index)
     u32 bytes = type_bytes[array->type], spare = 64 - 8 * bytes;
     u64 value;
 
-    CHECK(is_integer(array) && index < array->count);
+    CHECK(is_type(array, INTEGERS) && index < array->count);
     value = number_at(array->bytes + (u64)index * bytes, bytes);
-    if (array->type == GGUF_I8 || array->type == GGUF_I16 || array->type == GGUF_I32 ||
-        array->type == GGUF_I64)
+    if (is_type(array, SIGNED))
         return (i64)(value << spare) >> spare; /* the sign bit to the top and back */
     return (i64)min_u64(value, INT64_MAX);
 }
@@ -560,8 +557,7 @@ f64 gguf_at_float(const struct gguf_key *array, u32 index)
     f32 single;
     f64 value;
 
-    CHECK(array->type == GGUF_F32 || array->type == GGUF_F64);
-    CHECK(index < array->count);
+    CHECK(is_type(array, FLOATS) && index < array->count);
     if (array->type == GGUF_F64) {
         memcpy(&value, array->bytes + (u64)index * sizeof(value), sizeof(value));
         return value;

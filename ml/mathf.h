@@ -25,11 +25,7 @@ f64 math_pow(f64 x, f64 y);
 /* Within 0.51 ulp. expf is the one in the sampler's loop: fewer terms, no f64 division. */
 f32 mathf_exp(f32 x);
 static inline f32 mathf_log(f32 x) { return (f32)math_log((f64)x); }
-static inline f32 mathf_sin(f32 x) { return (f32)math_sin((f64)x); }
-static inline f32 mathf_cos(f32 x) { return (f32)math_cos((f64)x); }
-static inline f32 mathf_pow(f32 x, f32 y) { return (f32)math_pow((f64)x, (f64)y); }
 static inline f32 mathf_sqrt(f32 x) { return (f32)math_sqrt((f64)x); }
-static inline f32 mathf_floor(f32 x) { return (f32)math_floor((f64)x); }
 
 /* Appends value with at most `decimals` (<= 15) digits behind the point, rounded to nearest,
  * trailing zeros dropped; from 1e15 on in the form 1.25e+20. Valid JSON. NaN and infinities

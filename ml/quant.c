@@ -15,54 +15,27 @@ static f32 get_f16(const u8 *bytes)
     return f16_to_f32(get_u16(bytes));
 }
 
-/* 32 codes of 4 bits: the low halves of 16 bytes come first, then the high halves. */
-static void unpack_nibbles(const u8 *packed, u8 *code)
+/* Blocks of 32: scale, minimum if there is one, fifth bits if there are some, then the codes: the
+ * low halves of 16 bytes come first, then the high halves. */
+static void unpack_32(const struct quant_format *format, const u8 *b, struct quant_block *out)
 {
+    const u8 *packed = b + format->bytes - 16, *high = packed - 4;
+
+    out->scale[0] = get_f16(b);
+    if (format->has_min)
+        out->offset[0] = get_f16(b + 2);
     for (u32 i = 0; i < 16; i++) {
-        code[i] = packed[i] & 15;
-        code[i + 16] = packed[i] >> 4;
+        out->code[i] = packed[i] & 15;
+        out->code[i + 16] = packed[i] >> 4;
     }
+    for (u32 i = 0; format->code_bits == 5 && i < 32; i++)
+        out->code[i] = (u8)(out->code[i] | (high[i / 8] >> (i % 8) & 1) << 4);
 }
 
-/* The fifth bit of 32 codes. */
-static void add_high_bits(const u8 *bits, u8 *code)
-{
-    for (u32 i = 0; i < 32; i++)
-        code[i] = (u8)(code[i] | (bits[i / 8] >> (i % 8) & 1) << 4);
-}
-
-static void unpack_q4_0(const u8 *b, struct quant_block *out)
+static void unpack_q8_0(const struct quant_format *format, const u8 *b, struct quant_block *out)
 {
     out->scale[0] = get_f16(b);
-    unpack_nibbles(b + 2, out->code);
-}
-
-static void unpack_q4_1(const u8 *b, struct quant_block *out)
-{
-    out->scale[0] = get_f16(b);
-    out->offset[0] = get_f16(b + 2);
-    unpack_nibbles(b + 4, out->code);
-}
-
-static void unpack_q5_0(const u8 *b, struct quant_block *out)
-{
-    out->scale[0] = get_f16(b);
-    unpack_nibbles(b + 6, out->code);
-    add_high_bits(b + 2, out->code);
-}
-
-static void unpack_q5_1(const u8 *b, struct quant_block *out)
-{
-    out->scale[0] = get_f16(b);
-    out->offset[0] = get_f16(b + 2);
-    unpack_nibbles(b + 8, out->code);
-    add_high_bits(b + 4, out->code);
-}
-
-static void unpack_q8_0(const u8 *b, struct quant_block *out)
-{
-    out->scale[0] = get_f16(b);
-    for (u32 i = 0; i < 32; i++)
+    for (u32 i = 0; i < format->elements; i++)
         out->code[i] = b[2 + i] ^ 0x80; /* signed to unsigned: plus 128 */
 }
 
@@ -80,37 +53,29 @@ static void unpack_k_scales(const u8 *b, struct quant_block *out)
     }
 }
 
-/* 256 codes of 4 bits: each run of 32 bytes holds 64 codes, low halves first. */
-static void unpack_k_nibbles(const u8 *packed, u8 *code)
+/* Each run of 32 bytes holds 64 codes, low halves first; a byte of `high` the fifth bits of
+ * eight. */
+static void unpack_k(const struct quant_format *format, const u8 *b, struct quant_block *out)
 {
+    const u8 *packed = b + format->bytes - 128, *high = packed - 32;
+
+    unpack_k_scales(b, out);
     for (u32 i = 0; i < 128; i++) {
         u32 to = i / 32 * 64 + i % 32;
 
-        code[to] = packed[i] & 15;
-        code[to + 32] = packed[i] >> 4;
+        out->code[to] = packed[i] & 15;
+        out->code[to + 32] = packed[i] >> 4;
     }
-}
-
-static void unpack_q4_k(const u8 *b, struct quant_block *out)
-{
-    unpack_k_scales(b, out);
-    unpack_k_nibbles(b + 16, out->code);
-}
-
-static void unpack_q5_k(const u8 *b, struct quant_block *out)
-{
-    unpack_k_scales(b, out);
-    unpack_k_nibbles(b + 48, out->code);
-    for (u32 i = 0; i < 256; i++)
-        out->code[i] = (u8)(out->code[i] | (b[16 + i % 32] >> (i / 32) & 1) << 4);
+    for (u32 i = 0; format->code_bits == 5 && i < 256; i++)
+        out->code[i] = (u8)(out->code[i] | (high[i % 32] >> (i / 32) & 1) << 4);
 }
 
 /* Halves of 128 codes: 64 bytes of low nibbles, 32 bytes of high pairs. */
-static void unpack_q6_k(const u8 *b, struct quant_block *out)
+static void unpack_q6_k(const struct quant_format *format, const u8 *b, struct quant_block *out)
 {
     f32 scale = get_f16(b + 208);
 
-    for (u32 i = 0; i < 256; i++) {
+    for (u32 i = 0; i < format->elements; i++) {
         u32 half = i / 128, in = i % 128;
         u32 low = b[half * 64 + in % 64] >> (in / 64 * 4) & 15;
         u32 high = b[128 + half * 32 + in % 32] >> (in / 32 * 2) & 3;
@@ -127,13 +92,13 @@ static const struct quant_format formats[] = {
     {QUANT_F32,    "F32",    1,   4,   0,  0, false,   0, NULL},
     {QUANT_F16,    "F16",    1,   2,   0,  0, false,   0, NULL},
     {QUANT_BF16,   "BF16",   1,   2,   0,  0, false,   0, NULL},
-    {QUANT_Q4_0,   "Q4_0",  32,  18,  32,  4, false,   8, unpack_q4_0},
-    {QUANT_Q4_1,   "Q4_1",  32,  20,  32,  4, true,    0, unpack_q4_1},
-    {QUANT_Q5_0,   "Q5_0",  32,  22,  32,  5, false,  16, unpack_q5_0},
-    {QUANT_Q5_1,   "Q5_1",  32,  24,  32,  5, true,    0, unpack_q5_1},
+    {QUANT_Q4_0,   "Q4_0",  32,  18,  32,  4, false,   8, unpack_32},
+    {QUANT_Q4_1,   "Q4_1",  32,  20,  32,  4, true,    0, unpack_32},
+    {QUANT_Q5_0,   "Q5_0",  32,  22,  32,  5, false,  16, unpack_32},
+    {QUANT_Q5_1,   "Q5_1",  32,  24,  32,  5, true,    0, unpack_32},
     {QUANT_Q8_0,   "Q8_0",  32,  34,  32,  8, false, 128, unpack_q8_0},
-    {QUANT_Q4_K,   "Q4_K", 256, 144,  32,  4, true,    0, unpack_q4_k},
-    {QUANT_Q5_K,   "Q5_K", 256, 176,  32,  5, true,    0, unpack_q5_k},
+    {QUANT_Q4_K,   "Q4_K", 256, 144,  32,  4, true,    0, unpack_k},
+    {QUANT_Q5_K,   "Q5_K", 256, 176,  32,  5, true,    0, unpack_k},
     {QUANT_Q6_K,   "Q6_K", 256, 210,  16,  6, false,  32, unpack_q6_k},
 };
 // clang-format on
@@ -156,7 +121,7 @@ u64 quant_bytes(const struct quant_format *format, u64 count)
 void quant_unpack(const struct quant_format *format, const void *block, struct quant_block *out)
 {
     CHECK(format->unpack != NULL);
-    format->unpack(block, out);
+    format->unpack(format, block, out);
     out->zero = format->zero;
     for (u32 i = 0; !format->has_min && i < format->elements / format->sub_elements; i++)
         out->offset[i] = -(out->scale[i] * (f32)format->zero);

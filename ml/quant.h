@@ -41,7 +41,8 @@ struct quant_format {
     u32 code_bits;       /* 4, 5, 6 or 8; 0: float */
     bool has_min;        /* the offset is stored in the file; zero is 0 */
     u32 zero;            /* code of the value 0 when !has_min */
-    void (*unpack)(const u8 *bytes, struct quant_block *out); /* NULL: float */
+    /* NULL: float */
+    void (*unpack)(const struct quant_format *format, const u8 *block, struct quant_block *out);
 };
 
 /* The row of a GGUF tensor type, NULL when it is unknown or not supported. */
