@@ -29,7 +29,7 @@ static struct reg_file vector_file(const struct target *target)
     return file;
 }
 
-/* ---- writing the kernel ---- */
+/* ---- the kernel ---- */
 
 struct emitter {
     const struct target *target;
@@ -44,6 +44,62 @@ struct emitter {
     u16 spare[2]; /* vector registers for reloads */
     err status;
 };
+
+static void put_kernel(struct emitter *e, const struct mcode *code);
+static void put_prologue(struct emitter *e);
+static void put_epilogue(struct emitter *e);
+static void align_code(struct emitter *e, u32 align);
+static void put_marker(struct emitter *e, const struct minstr *instr);
+static void put_jump(struct emitter *e, const struct minstr *instr);
+static void place_instr(struct emitter *e, const struct minstr *from);
+
+err x86_emit(const struct lir *lir, const struct target *target, struct arena *scratch,
+             struct code_out *out)
+{
+    const struct reg_file file[] = {general_file, vector_file(target)};
+    const u8 *last = &file[LIR_VECTOR].order[target->vector_regs - 1];
+    struct emitter e = {.target = target,
+                        .out = out,
+                        .evex = target->isa == ISA_AVX512,
+                        .spare = {last[0], last[-1]}};
+    struct mcode code;
+    struct allocation alloc;
+
+    TRY(lir->status);
+    TRY(x86_select(lir, target, scratch, &code));
+    TRY(regalloc(&code, file, scratch, &alloc));
+    if (alloc.frame_bytes > FRAME_BYTES_MAX)
+        return E_LIMIT;
+    e.alloc = &alloc;
+    e.head = arena_new(scratch, usize, lir->count + 1);
+    e.jump = arena_new(scratch, usize, lir->count + 1);
+    if (!e.head || !e.jump)
+        return E_NOMEM;
+    align_code(&e, ENTRY_ALIGN);
+    e.entry = out->len;
+    if (out->listing)
+        text_fmt(out->listing, "kernel_%zx:\n", e.entry);
+    if (e.status == OK)
+        put_kernel(&e, &code);
+    return e.status;
+}
+
+static void put_kernel(struct emitter *e, const struct mcode *code)
+{
+    put_prologue(e);
+    for (u32 i = 0; i < code->count && e->status == OK; i++) {
+        const struct minstr *instr = &code->instr[i];
+        if (instr->row < MACHINE_ROWS)
+            put_marker(e, instr);
+        else if (instr->row == X_JL || instr->row == X_JGE)
+            put_jump(e, instr);
+        else
+            place_instr(e, instr);
+    }
+    put_epilogue(e);
+}
+
+/* ---- one instruction over physical registers ---- */
 
 static void put_bytes(struct emitter *e, const struct minstr *instr)
 {
@@ -92,6 +148,89 @@ static void emit_frame(struct emitter *e, u16 row, u16 reg, u32 offset)
     instr.flags = MI_MEMORY;
     instr.mem = (struct lir_mem){.base = RSP, .index = LIR_NONE, .scale = 1, .disp = (i32)offset};
     emit(e, &instr);
+}
+
+/* ---- the frame ---- */
+
+static void put_prologue(struct emitter *e)
+{
+    e->saved = e->alloc->used[LIR_SCALAR] & callee_saved;
+    for (u16 reg = 0; reg < 16; reg++)
+        if (e->saved >> reg & 1)
+            emit_simple(e, X_PUSH, reg, LIR_NONE, 0);
+    if (!e->alloc->frame_bytes)
+        return;
+    e->rsp_slot = e->alloc->frame_bytes;
+    emit_simple(e, X_MOV, RAX, RSP, 0);
+    emit_simple(e, X_SUB_I, RSP, RSP, (i64)round_up(e->rsp_slot + 8, 64));
+    emit_simple(e, X_AND_I, RSP, RSP, -64);
+    emit_frame(e, X_MOV_STORE, RAX, e->rsp_slot);
+}
+
+static void put_epilogue(struct emitter *e)
+{
+    emit_simple(e, X_VZEROUPPER, LIR_NONE, LIR_NONE, 0);
+    if (e->alloc->frame_bytes)
+        emit_frame(e, X_MOV, RSP, e->rsp_slot);
+    for (u16 reg = 16; reg-- > 0;)
+        if (e->saved >> reg & 1)
+            emit_simple(e, X_POP, reg, LIR_NONE, 0);
+    emit_simple(e, X_RET, LIR_NONE, LIR_NONE, 0);
+}
+
+/* ---- loops and jumps ---- */
+
+static void align_code(struct emitter *e, u32 align)
+{
+    static const u8 nops[][4] = {{0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0}, {0x0f, 0x1f, 0x40, 0}};
+    struct code_out *out = e->out;
+    usize gap = round_up(out->len, align) - out->len;
+
+    if (gap > out->cap - out->len) {
+        e->status = E_LIMIT;
+        return;
+    }
+    while (gap) {
+        usize len = min_u64(gap, ARRAY_LEN(nops));
+        memcpy(out->bytes + out->len, nops[len - 1], len);
+        for (usize i = 0; out->listing && i < len; i++)
+            text_fmt(out->listing, i ? ", 0x%02x" : "    .byte 0x%02x", nops[len - 1][i]);
+        if (out->listing)
+            text_char(out->listing, '\n');
+        out->len += len;
+        gap -= len;
+    }
+}
+
+/* A forward jump's distance is filled in at the loop's end. */
+static void put_jump(struct emitter *e, const struct minstr *instr)
+{
+    struct code_out *out = e->out;
+    struct minstr jump = *instr;
+    bool forward = instr->imm & 1;
+    usize *end = &e->jump[instr->imm / 2];
+
+    jump.imm = forward ? INT32_MAX : (i64)e->head[instr->imm / 2] - (i64)out->len;
+    put_bytes(e, &jump);
+    if (forward)
+        *end = out->len;
+    if (out->listing)
+        text_fmt(out->listing, "    %s%s L%zx_%lu\n", forward ? "{disp32} " : "",
+                 x86_rows[instr->row].name, e->entry, (u64)instr->imm);
+}
+
+static void put_marker(struct emitter *e, const struct minstr *instr)
+{
+    bool head = instr->row == MACHINE_LOOP;
+    usize loop = (usize)instr->imm, jump = e->jump[loop];
+
+    if (head)
+        align_code(e, LOOP_ALIGN);
+    else if (jump)
+        memcpy(e->out->bytes + jump - 4, &(u32){(u32)(e->out->len - jump)}, 4);
+    e->head[loop] = head ? e->out->len : 0;
+    if (e->out->listing)
+        text_fmt(e->out->listing, "L%zx_%zu:\n", e->entry, 2 * loop + !head);
 }
 
 /* ---- places: where an operand is, and how it gets into a register ---- */
@@ -334,145 +473,4 @@ static void place_instr(struct emitter *e, const struct minstr *from)
         place_move(&p);
     else if (!place_as_lea(&p))
         place_general(&p, from);
-}
-
-/* ---- loops and jumps ---- */
-
-static void align_code(struct emitter *e, u32 align)
-{
-    static const u8 nops[9][9] = {{0x90},
-                                  {0x66, 0x90},
-                                  {0x0f, 0x1f, 0},
-                                  {0x0f, 0x1f, 0x40, 0},
-                                  {0x0f, 0x1f, 0x44, 0, 0},
-                                  {0x66, 0x0f, 0x1f, 0x44, 0, 0},
-                                  {0x0f, 0x1f, 0x80, 0, 0, 0, 0},
-                                  {0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0},
-                                  {0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0}};
-    struct code_out *out = e->out;
-    usize gap = round_up(out->len, align) - out->len;
-
-    if (gap > out->cap - out->len) {
-        e->status = E_LIMIT;
-        return;
-    }
-    while (gap) {
-        usize len = min_u64(gap, ARRAY_LEN(nops));
-        memcpy(out->bytes + out->len, nops[len - 1], len);
-        for (usize i = 0; out->listing && i < len; i++)
-            text_fmt(out->listing, i ? ", 0x%02x" : "    .byte 0x%02x", nops[len - 1][i]);
-        if (out->listing)
-            text_char(out->listing, '\n');
-        out->len += len;
-        gap -= len;
-    }
-}
-
-static void put_label(struct emitter *e, u64 label)
-{
-    if (e->out->listing)
-        text_fmt(e->out->listing, "L%zx_%lu:\n", e->entry, label);
-}
-
-/* A forward jump's distance is filled in at the loop's end. */
-static void put_jump(struct emitter *e, const struct minstr *instr)
-{
-    struct code_out *out = e->out;
-    struct minstr jump = *instr;
-    bool forward = instr->imm & 1;
-    usize *end = &e->jump[instr->imm / 2];
-
-    jump.imm = forward ? INT32_MAX : (i64)e->head[instr->imm / 2] - (i64)out->len;
-    put_bytes(e, &jump);
-    if (forward)
-        *end = out->len;
-    if (out->listing)
-        text_fmt(out->listing, "    %s%s L%zx_%lu\n", forward ? "{disp32} " : "",
-                 x86_rows[instr->row].name, e->entry, (u64)instr->imm);
-}
-
-static void put_marker(struct emitter *e, const struct minstr *instr)
-{
-    bool head = instr->row == MACHINE_LOOP;
-    usize loop = (usize)instr->imm, jump = e->jump[loop];
-
-    if (head)
-        align_code(e, LOOP_ALIGN);
-    else if (jump)
-        memcpy(e->out->bytes + jump - 4, &(u32){(u32)(e->out->len - jump)}, 4);
-    e->head[loop] = head ? e->out->len : 0;
-    put_label(e, 2 * loop + !head);
-}
-
-/* ---- the kernel ---- */
-
-static void put_prologue(struct emitter *e)
-{
-    e->saved = e->alloc->used[LIR_SCALAR] & callee_saved;
-    for (u16 reg = 0; reg < 16; reg++)
-        if (e->saved >> reg & 1)
-            emit_simple(e, X_PUSH, reg, LIR_NONE, 0);
-    if (!e->alloc->frame_bytes)
-        return;
-    e->rsp_slot = e->alloc->frame_bytes;
-    emit_simple(e, X_MOV, RAX, RSP, 0);
-    emit_simple(e, X_SUB_I, RSP, RSP, (i64)round_up(e->rsp_slot + 8, 64));
-    emit_simple(e, X_AND_I, RSP, RSP, -64);
-    emit_frame(e, X_MOV_STORE, RAX, e->rsp_slot);
-}
-
-static void put_epilogue(struct emitter *e)
-{
-    emit_simple(e, X_VZEROUPPER, LIR_NONE, LIR_NONE, 0);
-    if (e->alloc->frame_bytes)
-        emit_frame(e, X_MOV, RSP, e->rsp_slot);
-    for (u16 reg = 16; reg-- > 0;)
-        if (e->saved >> reg & 1)
-            emit_simple(e, X_POP, reg, LIR_NONE, 0);
-    emit_simple(e, X_RET, LIR_NONE, LIR_NONE, 0);
-}
-
-static void put_kernel(struct emitter *e, const struct mcode *code)
-{
-    put_prologue(e);
-    for (u32 i = 0; i < code->count && e->status == OK; i++) {
-        const struct minstr *instr = &code->instr[i];
-        if (instr->row < MACHINE_ROWS)
-            put_marker(e, instr);
-        else if (instr->row == X_JL || instr->row == X_JGE)
-            put_jump(e, instr);
-        else
-            place_instr(e, instr);
-    }
-    put_epilogue(e);
-}
-
-err x86_emit(const struct lir *lir, const struct target *target, struct arena *scratch,
-             struct code_out *out)
-{
-    const struct reg_file file[] = {general_file, vector_file(target)};
-    const u8 *last = &file[LIR_VECTOR].order[target->vector_regs - 1];
-    struct emitter e = {.target = target,
-                        .out = out,
-                        .evex = target->isa == ISA_AVX512,
-                        .spare = {last[0], last[-1]}};
-    struct mcode code;
-    struct allocation alloc;
-
-    TRY(lir->status);
-    TRY(x86_select(lir, target, scratch, &code));
-    TRY(regalloc(&code, file, scratch, &alloc));
-    if (alloc.frame_bytes > FRAME_BYTES_MAX)
-        return E_LIMIT;
-    e.alloc = &alloc;
-    e.head = arena_new(scratch, usize, lir->count + 1);
-    e.jump = arena_new(scratch, usize, lir->count + 1);
-    if (!e.head || !e.jump)
-        return E_NOMEM;
-    align_code(&e, ENTRY_ALIGN);
-    e.entry = out->len;
-    put_label(&e, UINT32_MAX);
-    if (e.status == OK)
-        put_kernel(&e, &code);
-    return e.status;
 }

@@ -192,6 +192,8 @@ static void encode_legacy(struct bytes *out, const struct minstr *instr, const s
     u32 opcode = row->opcode | (i8_opcode ? 2u : 0) | (by_one ? 0x10u : 0);
     u32 imm_bytes = row->traits & T_I ? !by_one : i8_opcode ? 1 : 4;
 
+    CHECK(row->form == FORM_OI || (instr->imm >= INT32_MIN && instr->imm <= INT32_MAX));
+
     switch (row->form) {
     case FORM_Z:
         put8(out, row->opcode);
