@@ -5,6 +5,8 @@
  */
 #include "ml/quant.h"
 
+#define EACH_BYTE(value) (0x0101010101010101ull * (value))
+
 static u16 get_u16(const u8 *bytes)
 {
     return (u16)(bytes[0] | bytes[1] << 8);
@@ -13,6 +15,33 @@ static u16 get_u16(const u8 *bytes)
 static f32 get_f16(const u8 *bytes)
 {
     return f16_to_f32(get_u16(bytes));
+}
+
+/* Eight codes a step: the low halves of the bytes to one place, the high halves to another. */
+static void put_halves(const u8 *packed, u32 bytes, u8 *low, u8 *high)
+{
+    for (u32 i = 0; i < bytes; i += 8) {
+        u64 eight, half;
+
+        memcpy(&eight, packed + i, 8);
+        half = eight & EACH_BYTE(15);
+        memcpy(low + i, &half, 8);
+        half = eight >> 4 & EACH_BYTE(15);
+        memcpy(high + i, &half, 8);
+    }
+}
+
+/* The bits `mask` of 32 bytes, shifted right, become bits 4 and up of 32 codes. */
+static void add_high_bits(const u8 *bits, u32 shift, u8 mask, u8 *code)
+{
+    for (u32 i = 0; i < 32; i += 8) {
+        u64 eight, codes;
+
+        memcpy(&eight, bits + i, 8);
+        memcpy(&codes, code + i, 8);
+        codes |= (eight >> shift & EACH_BYTE(mask)) << 4;
+        memcpy(code + i, &codes, 8);
+    }
 }
 
 /* Blocks of 32: scale, minimum if there is one, fifth bits if there are some, then the codes: the
@@ -24,10 +53,7 @@ static void unpack_32(const struct quant_format *format, const u8 *b, struct qua
     out->scale[0] = get_f16(b);
     if (format->has_min)
         out->offset[0] = get_f16(b + 2);
-    for (u32 i = 0; i < 16; i++) {
-        out->code[i] = packed[i] & 15;
-        out->code[i + 16] = packed[i] >> 4;
-    }
+    put_halves(packed, 16, out->code, out->code + 16);
     for (u32 i = 0; format->code_bits == 5 && i < 32; i++)
         out->code[i] = (u8)(out->code[i] | (high[i / 8] >> (i % 8) & 1) << 4);
 }
@@ -35,8 +61,13 @@ static void unpack_32(const struct quant_format *format, const u8 *b, struct qua
 static void unpack_q8_0(const struct quant_format *format, const u8 *b, struct quant_block *out)
 {
     out->scale[0] = get_f16(b);
-    for (u32 i = 0; i < format->elements; i++)
-        out->code[i] = b[2 + i] ^ 0x80; /* signed to unsigned: plus 128 */
+    for (u32 i = 0; i < format->elements; i += 8) { /* signed to unsigned: plus 128 */
+        u64 eight;
+
+        memcpy(&eight, b + 2 + i, 8);
+        eight ^= EACH_BYTE(0x80);
+        memcpy(out->code + i, &eight, 8);
+    }
 }
 
 /* Eight pairs of 6-bit scale and minimum in 12 bytes; the last four keep their top bits apart. */
@@ -60,30 +91,24 @@ static void unpack_k(const struct quant_format *format, const u8 *b, struct quan
     const u8 *packed = b + format->bytes - 128, *high = packed - 32;
 
     unpack_k_scales(b, out);
-    for (u32 i = 0; i < 128; i++) {
-        u32 to = i / 32 * 64 + i % 32;
-
-        out->code[to] = packed[i] & 15;
-        out->code[to + 32] = packed[i] >> 4;
-    }
-    for (u32 i = 0; format->code_bits == 5 && i < 256; i++)
-        out->code[i] = (u8)(out->code[i] | (high[i % 32] >> (i / 32) & 1) << 4);
+    for (u32 i = 0; i < 4; i++)
+        put_halves(packed + i * 32, 32, out->code + i * 64, out->code + i * 64 + 32);
+    for (u32 i = 0; format->code_bits == 5 && i < 8; i++)
+        add_high_bits(high, i, 1, out->code + i * 32);
 }
 
 /* Halves of 128 codes: 64 bytes of low nibbles, 32 bytes of high pairs. */
 static void unpack_q6_k(const struct quant_format *format, const u8 *b, struct quant_block *out)
 {
-    f32 scale = get_f16(b + 208);
+    const u8 *high = b + 128, *scale = b + 192;
+    f32 unit = get_f16(b + 208);
 
-    for (u32 i = 0; i < format->elements; i++) {
-        u32 half = i / 128, in = i % 128;
-        u32 low = b[half * 64 + in % 64] >> (in / 64 * 4) & 15;
-        u32 high = b[128 + half * 32 + in % 32] >> (in / 32 * 2) & 3;
-
-        out->code[i] = (u8)(low | high << 4);
-    }
+    for (u32 i = 0; i < format->elements; i += 128)
+        put_halves(b + i / 2, 64, out->code + i, out->code + i + 64);
+    for (u32 i = 0; i < 8; i++)
+        add_high_bits(high + i / 4 * 32, i % 4 * 2, 3, out->code + i * 32);
     for (u32 i = 0; i < 16; i++)
-        out->scale[i] = scale * (f32)(i8)b[192 + i];
+        out->scale[i] = unit * (f32)(i8)scale[i];
 }
 
 // clang-format off
