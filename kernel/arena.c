@@ -10,7 +10,7 @@ struct arena arena_on(const char *name, void *base, usize bytes)
     return (struct arena){.name = name, .base = base, .cap = bytes};
 }
 
-void *arena_alloc(struct arena *arena, usize bytes, usize align)
+void *arena_take(struct arena *arena, usize bytes, usize align)
 {
     CHECK(align && (align & (align - 1)) == 0);
     usize skip = (0 - (usize)(arena->base + arena->used)) & (align - 1);
@@ -21,7 +21,14 @@ void *arena_alloc(struct arena *arena, usize bytes, usize align)
     void *place = arena->base + arena->used + skip;
     arena->used += skip + bytes;
     arena->peak = arena->used > arena->peak ? arena->used : arena->peak;
-    return memset(place, 0, bytes);
+    return place;
+}
+
+void *arena_alloc(struct arena *arena, usize bytes, usize align)
+{
+    void *place = arena_take(arena, bytes, align);
+
+    return place ? memset(place, 0, bytes) : NULL;
 }
 
 void *arena_alloc_array(struct arena *arena, usize count, usize size, usize align)

@@ -131,6 +131,8 @@ struct arena {
 
 /* Memory of the caller's. */
 struct arena arena_on(const char *name, void *base, usize bytes);
+/* As arena_alloc, but holding whatever was there before. */
+[[nodiscard]] void *arena_take(struct arena *arena, usize bytes, usize align);
 /* Zeroed; NULL when the arena is full: the world's sizes decide that, the answer is E_NOMEM. */
 [[nodiscard]] void *arena_alloc(struct arena *arena, usize bytes, usize align);
 #define arena_new(arena, type, count)                                                           \

@@ -23,6 +23,7 @@ struct build {
     struct arena *arena;
     struct program *program;
     struct kernel_code *known;
+    struct emit *emit;
 };
 
 static bool dumps(const struct compile_options *options, char pass)
@@ -90,11 +91,11 @@ static err build_launch(struct build *b, u32 index)
     struct program *p = b->program;
     struct launch *l = &p->launch[index];
     usize mark = arena_mark(b->arena);
-    struct lowered *low = arena_new(b->arena, struct lowered, 1);
+    struct lowered *low = arena_take(b->arena, sizeof *low, _Alignof(struct lowered));
 
     if (!low)
         return E_NOMEM;
-    TRY(lower_kernel(b->graph, &b->schedule, k, b->target, b->arena, low));
+    TRY(lower_kernel(b->emit, k, b->arena, low));
     TRY(lir_hoist(&low->lir, b->arena));
     TRY(kernel_code(b, low, &l->code_offset));
     l->node = b->schedule.stage[k->stage_first + k->stage_count - 1].node;
@@ -130,9 +131,10 @@ static err build_program(struct build *b, struct text *why)
     p->launch = arena_new(b->arena, struct launch, kernels + 1);
     p->arg = arena_new(b->arena, u32, (usize)kernels * KERNEL_ARGS_MAX + 1);
     b->known = arena_new(b->arena, struct kernel_code, kernels + 1);
-    p->code = arena_alloc(b->arena, CODE_BYTES_MAX, 64);
+    p->code = arena_take(b->arena, CODE_BYTES_MAX, 64);
     if (!p->launch || !p->arg || !b->known || !p->code)
         return E_NOMEM;
+    TRY(lower_open(b->graph, &b->schedule, b->target, b->arena, &b->emit));
     for (u32 i = 0; i < kernels; i++) {
         err e = build_launch(b, i);
         if (e != OK) {

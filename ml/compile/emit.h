@@ -12,7 +12,7 @@
 
 #define NO_AXIS 0xffu
 #define VALUE_NUMBERS_MAX 16384u
-#define VALUE_HEADS 4096u /* power of two */
+#define VALUE_HEADS 1024u /* power of two */
 #define UNROLL_MAX 8u
 #define VECTORS_MAX 4u
 #define QUANT_VECTORS_MAX 8u
@@ -32,7 +32,8 @@ struct emit {
     const struct stage *stage;
     struct lowered *out;
     struct lir *lir;
-    struct arena *arena;
+    struct arena notes;                  /* indexes and lists of the stage being lowered, apart from where the LIR grows */
+    struct arena *arena;                 /* = &notes */
     struct axis axis[AXES_MAX];
     u8 order[AXES_MAX]; u32 open_count;  /* axes, outermost first */
     u8 lane_axis;                        /* axis that the lanes run along, NO_AXIS: every lane is the same element */

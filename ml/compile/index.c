@@ -202,6 +202,8 @@ const struct node *stage_space(const struct graph *graph, const struct stage *st
     return stage->kind == STAGE_PAD ? &graph->node[n->src[0]] : n;
 }
 
+#define WALK_MAX 512u
+
 struct walk {
     u32 node;
     bool in_heavy;
@@ -220,81 +222,124 @@ static u16 axes_of(const struct affine *idx, u32 rank)
     return axes;
 }
 
-static void walk_push(struct walk *stack, u32 *depth, u32 max, struct walk entry)
+struct leaves {
+    const struct graph *graph;
+    const struct schedule *schedule;
+    const struct stage *stage;
+    struct arena *scratch;
+    struct walk stack[WALK_MAX]; u32 depth;
+    struct leaf leaf[LEAVES_MAX]; u32 count;
+    err status;
+};
+
+static void push(struct leaves *l, u32 node, bool in_heavy, const struct affine *idx)
 {
-    if (*depth < max)
-        stack[(*depth)++] = entry;
+    if (l->depth == WALK_MAX)
+        l->status = E_LIMIT;
+    else
+        l->stack[l->depth++] = (struct walk){node, in_heavy, idx};
 }
 
-u32 stage_leaves(const struct graph *graph, const struct schedule *schedule, const struct stage *stage,
-                 struct leaf *leaf, struct arena *scratch, bool *complete)
+static struct affine *new_index(struct leaves *l)
 {
-    enum { WALK_MAX = 1024 };
-    struct walk *stack = arena_new(scratch, struct walk, WALK_MAX);
-    u32 depth = 0, count = 0, steps = 0;
-    u32 first = stage->kind == STAGE_PAD ? graph->node[stage->node].src[0] : stage->node;
-    u32 rank = stage_space(graph, stage)->rank;
-    struct affine *start = arena_new(scratch, struct affine, RANK_MAX);
+    struct affine *idx = arena_take(l->scratch, RANK_MAX * sizeof *idx, _Alignof(struct affine));
 
-    *complete = stack && start;
-    if (!*complete)
-        return 0;
-    for (u32 i = 0; i < RANK_MAX; i++)
-        start[i] = i < rank ? affine_axis(i) : affine_zero();
-    walk_push(stack, &depth, WALK_MAX, (struct walk){first, false, start});
-    while (depth > 0) {
-        struct walk at = stack[--depth];
-        const struct node *n = &graph->node[at.node];
-        bool is_root = at.node == stage->node;
-        struct affine *idx = arena_new(scratch, struct affine, RANK_MAX);
-        if (!idx || ++steps > 4 * WALK_MAX || depth + NODE_SRCS_MAX >= WALK_MAX) {
-            *complete = false;
-            return count;
-        }
-        if (n->op == OP_SCALAR || n->op == OP_IOTA)
+    if (!idx)
+        l->status = E_NOMEM;
+    return idx;
+}
+
+static void walk_indexed(struct leaves *l, const struct walk *at, struct affine *idx)
+{
+    const struct node *n = &l->graph->node[at->node];
+    u32 index_rank = l->graph->node[n->src[1]].rank, table = n->op == OP_GATHER ? n->src[0] : n->src[2];
+
+    push(l, n->src[1], at->in_heavy, at->idx);
+    memcpy(idx, at->idx, RANK_MAX * sizeof *idx);
+    if (n->op == OP_GATHER) {
+        idx[0] = affine_zero();
+        idx[0].dynamic_axes = axes_of(at->idx, index_rank);
+        for (u32 i = 1; i < l->graph->node[table].rank; i++)
+            idx[i] = at->idx[index_rank + i - 1];
+    }
+    push(l, table, at->in_heavy, idx);
+}
+
+static void walk_node(struct leaves *l, const struct walk *at)
+{
+    const struct node *n = &l->graph->node[at->node];
+    struct affine *idx = n->src_count ? new_index(l) : NULL;
+
+    if (l->status != OK)
+        return;
+    if (op_is_move(n->op)) {
+        index_through(l->graph, n, at->idx, idx);
+        push(l, n->src[0], at->in_heavy, idx);
+    } else if (op_is_reduce(n->op)) {
+        for (u32 i = 0; i < n->rank; i++)
+            idx[i] = n->reduce.axes >> i & 1 ? affine_axis(RANK_MAX + i) : at->idx[i];
+        push(l, n->src[0], true, idx);
+        if (n->reduce.has_len)
+            push(l, n->src[1], at->in_heavy, at->idx);
+    } else if (n->op == OP_LINEAR) {
+        memcpy(idx, at->idx, RANK_MAX * sizeof *idx);
+        idx[n->rank - 1] = affine_axis(RANK_MAX);
+        push(l, n->src[0], true, idx);
+    } else if (n->op == OP_GATHER || n->op == OP_SCATTER) {
+        walk_indexed(l, at, idx);
+    } else {
+        for (u32 i = 0; i < n->src_count; i++)
+            push(l, n->src[i], at->in_heavy, at->idx);
+    }
+}
+
+static void walk_all(struct leaves *l, u32 first)
+{
+    for (u32 steps = 0; l->depth > 0 && l->status == OK; steps++) {
+        struct walk at = l->stack[--l->depth];
+        enum op op = l->graph->node[at.node].op;
+        bool memory = op_is_source(op) || l->schedule->stage_of[at.node] != NO_NODE;
+        if (op == OP_SCALAR || op == OP_IOTA)
             continue;
-        if (!is_root && (op_is_source(n->op) || schedule->stage_of[at.node] != NO_NODE)) {
-            if (count == LEAVES_MAX) {
-                *complete = false;
-                return count;
-            }
-            leaf[count] = (struct leaf){.node = at.node, .in_heavy = at.in_heavy};
-            memcpy(leaf[count].idx, at.idx, sizeof leaf[count].idx);
-            count++;
-            continue;
-        }
-        struct walk next = {.in_heavy = at.in_heavy, .idx = at.idx};
-        if (op_is_move(n->op)) {
-            index_through(graph, n, at.idx, idx);
-            next = (struct walk){n->src[0], at.in_heavy, idx};
-            walk_push(stack, &depth, WALK_MAX, next);
-        } else if (op_is_reduce(n->op)) {
-            for (u32 i = 0; i < n->rank; i++)
-                idx[i] = n->reduce.axes >> i & 1 ? affine_axis(RANK_MAX + i) : at.idx[i];
-            walk_push(stack, &depth, WALK_MAX, (struct walk){n->src[0], true, idx});
-            if (n->reduce.has_len)
-                walk_push(stack, &depth, WALK_MAX, (struct walk){n->src[1], at.in_heavy, at.idx});
-        } else if (n->op == OP_LINEAR) {
-            memcpy(idx, at.idx, RANK_MAX * sizeof *idx);
-            idx[n->rank - 1] = affine_axis(RANK_MAX);
-            walk_push(stack, &depth, WALK_MAX, (struct walk){n->src[0], true, idx});
-        } else if (n->op == OP_GATHER || n->op == OP_SCATTER) {
-            const struct node *index = &graph->node[n->src[1]];
-            u32 table = n->op == OP_GATHER ? n->src[0] : n->src[2];
-            walk_push(stack, &depth, WALK_MAX, (struct walk){n->src[1], at.in_heavy, at.idx});
-            if (n->op == OP_GATHER) {
-                idx[0] = affine_zero();
-                idx[0].dynamic_axes = axes_of(at.idx, index->rank);
-                for (u32 i = 1; i < graph->node[table].rank; i++)
-                    idx[i] = at.idx[index->rank + i - 1];
-            } else {
-                memcpy(idx, at.idx, RANK_MAX * sizeof *idx);
-            }
-            walk_push(stack, &depth, WALK_MAX, (struct walk){table, at.in_heavy, idx});
+        if (!memory || (at.node == first && l->stage->node == first)) {
+            walk_node(l, &at);
+        } else if (l->count == LEAVES_MAX || steps > 16 * WALK_MAX) {
+            l->status = E_LIMIT;
         } else {
-            for (u32 i = 0; i < n->src_count; i++)
-                walk_push(stack, &depth, WALK_MAX, (struct walk){n->src[i], at.in_heavy, at.idx});
+            l->leaf[l->count] = (struct leaf){.node = at.node, .in_heavy = at.in_heavy};
+            memcpy(l->leaf[l->count++].idx, at.idx, RANK_MAX * sizeof *at.idx);
         }
     }
-    return count;
+}
+
+err stage_leaves(const struct graph *graph, const struct schedule *schedule, struct stage *stage, struct arena *arena,
+                 struct arena *scratch)
+{
+    usize mark = arena_mark(scratch);
+    struct leaves *l = arena_take(scratch, sizeof *l, _Alignof(struct leaves));
+    u32 first = stage->kind == STAGE_PAD ? graph->node[stage->node].src[0] : stage->node;
+    u32 rank = stage_space(graph, stage)->rank;
+
+    if (!l)
+        return E_NOMEM;
+    l->graph = graph;
+    l->schedule = schedule;
+    l->stage = stage;
+    l->scratch = scratch;
+    l->depth = l->count = 0;
+    l->status = OK;
+    struct affine *start = new_index(l);
+    for (u32 i = 0; start && i < RANK_MAX; i++)
+        start[i] = i < rank ? affine_axis(i) : affine_zero();
+    push(l, first, false, start);
+    walk_all(l, first);
+    stage->leaf_count = l->count;
+    stage->leaf = arena_take(arena, l->count * sizeof *l->leaf, _Alignof(struct leaf));
+    if (!stage->leaf && l->status == OK)
+        l->status = E_NOMEM;
+    if (l->status == OK)
+        memcpy(stage->leaf, l->leaf, l->count * sizeof *l->leaf);
+    err e = l->status;
+    arena_reset(scratch, mark);
+    return e;
 }

@@ -205,9 +205,11 @@ static u8 sharing_axis(struct emit *e, const struct nest *n, const struct leaf *
     return NO_AXIS;
 }
 
-static void choose_roles(struct nest *n, const struct leaf *leaf, u32 leaves)
+static void choose_roles(struct nest *n)
 {
     struct emit *e = n->e;
+    const struct leaf *leaf = e->stage->leaf;
+    u32 leaves = e->stage->leaf_count;
     u8 out = store_axis(n->space);
     bool is_reduce = e->stage->heavy != NO_NODE && op_is_reduce(emit_node(e, e->stage->heavy)->op);
     u32 best = UINT32_MAX;
@@ -622,49 +624,64 @@ static void lower_stage(struct emit *e)
 {
     struct nest n = {.e = e, .space = stage_space(e->graph, e->stage), .unroll_axis = NO_AXIS, .lane_axis = NO_AXIS,
                      .reduce_lane = NO_AXIS, .unroll_max = 1, .vectors_max = 1};
-    usize mark = arena_mark(e->arena);
-    struct leaf *leaf = arena_new(e->arena, struct leaf, LEAVES_MAX);
-    bool complete;
 
     if (e->stage->kind == STAGE_QUANT || e->stage->kind == STAGE_UNPACK) {
         e->stage->kind == STAGE_QUANT ? emit_quant_stage(e) : emit_unpack_stage(e);
         return;
     }
-    u32 leaves = leaf ? stage_leaves(e->graph, e->schedule, e->stage, leaf, e->arena, &complete) : 0;
     if (e->stage->heavy != NO_NODE && emit_node(e, e->stage->heavy)->op == OP_LINEAR) {
         n.lane_axis = (u8)(n.space->rank - 1);
         n.unroll_axis = n.space->rank > 1 ? (u8)(n.space->rank - 2) : NO_AXIS;
         n.unroll_max = n.unroll_axis == NO_AXIS ? 1 : e->target->vector_regs > 16 ? 8 : 4;
     } else {
-        choose_roles(&n, leaf, leaves);
+        choose_roles(&n);
     }
-    arena_reset(e->arena, mark);
     if (e->stage->kind == STAGE_PAD)
         fill_zero(e);
     run_nest(&n);
 }
 
-err lower_kernel(const struct graph *graph, const struct schedule *schedule, const struct kernel *kernel,
-                 const struct target *target, struct arena *arena, struct lowered *out)
+err lower_open(const struct graph *graph, const struct schedule *schedule, const struct target *target,
+               struct arena *arena, struct emit **out)
 {
     struct emit *e = arena_new(arena, struct emit, 1);
-    struct arena *notes = arena_new(arena, struct arena, 1); /* apart from arena, where the LIR grows */
-    struct grid grid = {};
+    void *notes = arena_take(arena, NOTES_BYTES, 64);
 
     if (!e || !notes)
         return E_NOMEM;
-    *notes = arena_on("lower", arena_alloc(arena, NOTES_BYTES, 64), NOTES_BYTES);
-    if (!notes->base)
-        return E_NOMEM;
-    *e = (struct emit){.graph = graph, .schedule = schedule, .kernel = kernel, .target = target, .out = out,
-                       .lir = &out->lir, .arena = notes, .lanes = 1, .lane_axis = NO_AXIS,
-                       .number = arena_new(arena, struct value_number, VALUE_NUMBERS_MAX)};
+    e->graph = graph;
+    e->schedule = schedule;
+    e->target = target;
+    e->notes = arena_on("lower", notes, NOTES_BYTES);
+    e->arena = &e->notes;
+    e->number = arena_take(arena, VALUE_NUMBERS_MAX * sizeof *e->number, _Alignof(struct value_number));
+    *out = e;
+    return e->number ? OK : E_NOMEM;
+}
+
+static void reset(struct emit *e, const struct kernel *kernel, struct lowered *out)
+{
+    e->kernel = kernel;
+    e->out = out;
+    e->lir = &out->lir;
+    e->lanes = 1;
+    e->lane_axis = NO_AXIS;
+    e->number_count = e->open_count = e->scope_depth = e->depth = 0;
+    e->status = OK;
     out->arg_count = 0;
-    if (!e->number)
-        return E_NOMEM;
+    arena_reset(e->arena, 0);
     memset(e->head, 0xff, sizeof e->head);
+    memset(e->axis, 0, sizeof e->axis);
     for (u32 a = 0; a < AXES_MAX; a++)
         e->axis[a].counter = LIR_NONE;
+}
+
+err lower_kernel(struct emit *e, const struct kernel *kernel, struct arena *arena, struct lowered *out)
+{
+    const struct schedule *schedule = e->schedule;
+    struct grid grid = {};
+
+    reset(e, kernel, out);
     TRY(lir_init(e->lir, arena));
     u16 item = emit_loop(e, LIR_BEGIN, LIR_END, 1);
     e->stage = &schedule->stage[kernel->stage_first];

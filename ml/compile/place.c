@@ -41,12 +41,13 @@ struct access {
 };
 
 /* One stage's accesses in `phase`; returns whether they would collide with another kernel of the same phase. */
-static bool touch(const struct graph *g, const struct schedule *s, const struct stage *stage, const struct leaf *leaf,
-                  u32 count, struct access *access, u32 phase, bool commit)
+static bool touch(const struct graph *g, const struct schedule *s, const struct stage *stage, struct access *access,
+                  u32 phase, bool commit)
 {
+    const struct leaf *leaf = stage->leaf;
     bool collides = false;
 
-    for (u32 i = 0; i < count; i++) {
+    for (u32 i = 0; i < stage->leaf_count; i++) {
         u32 writer = s->stage_of[leaf[i].node];
         if (!op_is_source(g->node[leaf[i].node].op) && s->stage[writer].kernel == stage->kernel &&
             s->stage[writer].kind != STAGE_SCATTER)
@@ -73,32 +74,18 @@ static bool touch(const struct graph *g, const struct schedule *s, const struct 
     return collides;
 }
 
-static err find_phases(const struct graph *g, struct schedule *s, struct access *access, struct arena *arena)
+static void find_phases(const struct graph *g, struct schedule *s, struct access *access)
 {
     u32 phase = 0;
-    struct leaf *leaf = arena_new(arena, struct leaf, LEAVES_MAX * KERNEL_STAGES_MAX);
 
-    if (!leaf)
-        return E_NOMEM;
     for (u32 i = 0; i < s->kernel_count; i++) {
         struct kernel *k = &s->kernel[i];
-        usize mark = arena_mark(arena);
-        u32 count[KERNEL_STAGES_MAX];
-        bool complete, collides = false;
-        for (u32 j = 0; j < k->stage_count; j++) {
-            struct stage *stage = &s->stage[k->stage_first + j];
-            count[j] = stage_leaves(g, s, stage, leaf + j * LEAVES_MAX, arena, &complete);
-            if (!complete)
-                return E_LIMIT;
-            collides |= touch(g, s, stage, leaf + j * LEAVES_MAX, count[j], access, phase, false);
-        }
-        k->barrier = collides;
-        phase += collides;
         for (u32 j = 0; j < k->stage_count; j++)
-            touch(g, s, &s->stage[k->stage_first + j], leaf + j * LEAVES_MAX, count[j], access, phase, true);
-        arena_reset(arena, mark);
+            k->barrier |= touch(g, s, &s->stage[k->stage_first + j], access, phase, false);
+        phase += k->barrier;
+        for (u32 j = 0; j < k->stage_count; j++)
+            touch(g, s, &s->stage[k->stage_first + j], access, phase, true);
     }
-    return OK;
 }
 
 /* First fit: the lowest offset that no buffer alive at the same time covers. */
@@ -132,7 +119,7 @@ err schedule_place(const struct graph *graph, struct arena *arena, struct schedu
 
     if (!access || !alive)
         return E_NOMEM;
-    TRY(find_phases(graph, s, access, arena));
+    find_phases(graph, s, access);
     struct access *life = access + graph->external_count;
     for (u32 i = 0; i < s->stage_count; i++)
         if (s->stage[i].output && s->stage[i].kind != STAGE_SCATTER)

@@ -19,6 +19,25 @@ enum axis_kind { AXIS_GRID, AXIS_LOOP, AXIS_UNROLL, AXIS_LANE, AXIS_REDUCE };
 
 enum stage_kind { STAGE_MAP, STAGE_QUANT, STAGE_SCATTER, STAGE_UNPACK, STAGE_PAD };
 
+/* The affine index of one dimension of a node: constant + sum of coef * axis (+ a run-time scalar or per-lane part).
+ * Axes 0..5 are the stage's output axes, 6..11 the axes of the heavy node's source. */
+#define AXES_MAX (2 * RANK_MAX)
+struct affine {
+    i32 coef[AXES_MAX];
+    i64 constant;
+    u16 dynamic;        /* SCALAR vreg to add, or LIR_NONE */
+    u16 dynamic_lanes;  /* VECTOR vreg of I32 to add, or LIR_NONE */
+    u16 dynamic_axes;   /* analysis only: axes that the dynamic part depends on */
+};
+
+/* One memory operand that a stage reads: a source or a realised node. */
+struct leaf {
+    u32 node;
+    struct affine idx[RANK_MAX];
+    bool in_heavy;      /* read inside the heavy node's loops */
+};
+#define LEAVES_MAX 64u
+
 struct stage {
     u32 node;
     enum stage_kind kind;
@@ -27,6 +46,7 @@ struct stage {
     bool output;        /* compact layout: strides by the symbols' values, not their bounds */
     u32 place;          /* local: byte offset in scratch; else global table index (external or buffer) */
     u64 bytes;
+    struct leaf *leaf; u32 leaf_count; /* what it reads */
     u32 len_node;       /* only elements below this length along len_axis are ever read, or NO_NODE */
     u8 len_axis;
     u32 kernel;
@@ -53,17 +73,6 @@ struct schedule {
     u64 workspace_bytes;
 };
 
-/* The affine index of one dimension of a node: constant + sum of coef * axis (+ a run-time scalar or per-lane part).
- * Axes 0..5 are the stage's output axes, 6..11 the axes of the heavy node's source. */
-#define AXES_MAX (2 * RANK_MAX)
-struct affine {
-    i32 coef[AXES_MAX];
-    i64 constant;
-    u16 dynamic;        /* SCALAR vreg to add, or LIR_NONE */
-    u16 dynamic_lanes;  /* VECTOR vreg of I32 to add, or LIR_NONE */
-    u16 dynamic_axes;   /* analysis only: axes that the dynamic part depends on */
-};
-
 /* ---- schedule.c ---- */
 err schedule_build(const struct graph *graph, const struct target *target, struct arena *arena, struct schedule *out);
 void schedule_print(const struct graph *graph, const struct schedule *schedule, struct text *out);
@@ -83,16 +92,9 @@ struct affine affine_axis(u32 axis);
 /* The node whose shape a stage loops over: SCATTER its value, PAD its source, all others their own. */
 const struct node *stage_space(const struct graph *graph, const struct stage *stage);
 
-/* One memory operand that a stage reads: a source or a realised node. */
-struct leaf {
-    u32 node;
-    struct affine idx[RANK_MAX];
-    bool in_heavy;      /* read inside the heavy node's loops */
-};
-#define LEAVES_MAX 64u
-/* All leaves of a stage. Returns the count; more than LEAVES_MAX are cut, *complete tells. */
-u32 stage_leaves(const struct graph *graph, const struct schedule *schedule, const struct stage *stage, struct leaf *leaf,
-                 struct arena *scratch, bool *complete);
+/* Finds all leaves of a stage. E_LIMIT when there are more than LEAVES_MAX. */
+err stage_leaves(const struct graph *graph, const struct schedule *schedule, struct stage *stage, struct arena *arena,
+                 struct arena *scratch);
 /* The node before it was broadcast: lengths broadcast to different shapes are the same lengths. */
 u32 expanded_from(const struct graph *g, u32 n);
 /* Largest value of an extent. */
@@ -127,8 +129,10 @@ struct lowered {
     u32 arg[KERNEL_ARGS_MAX]; /* global table index of args[i] */
     u32 arg_count;
 };
-err lower_kernel(const struct graph *graph, const struct schedule *schedule, const struct kernel *kernel,
-                 const struct target *target, struct arena *arena, struct lowered *out);
+struct emit; /* the state of lowering, made once for all kernels of a schedule */
+err lower_open(const struct graph *graph, const struct schedule *schedule, const struct target *target,
+               struct arena *arena, struct emit **out);
+err lower_kernel(struct emit *emit, const struct kernel *kernel, struct arena *arena, struct lowered *out);
 
 /* ---- licm.c: moves loop-invariant arithmetic out of loops ---- */
 err lir_hoist(struct lir *lir, struct arena *scratch);

@@ -9,6 +9,7 @@
 #define FUSED_WORK_MAX 65536u  /* operations per item up to which fusing may leave fewer items than cores */
 #define FUSED_ITEMS 8u         /* items that are enough for any number of cores */
 #define ITEM_WORK 16384u       /* operations that an item should have at least */
+#define NOTES_BYTES MIB
 #define LINEAR_ROWS 64u        /* activation rows per item of a linear product */
 
 /* ---- which nodes are realised ---- */
@@ -389,29 +390,24 @@ static u64 stage_work(const struct graph *g, const struct stage *stage, u32 grid
 }
 
 /* May the stage join the last kernel? Returns the number of grid axes they would share, 0 for no. */
-static u32 joins(const struct graph *g, const struct schedule *s, const struct stage *stage, u32 cores,
-                 struct arena *scratch)
+static u32 joins(const struct graph *g, const struct schedule *s, const struct stage *stage, u32 cores)
 {
     const struct kernel *k = &s->kernel[s->kernel_count - 1];
-    struct leaf *leaf = arena_new(scratch, struct leaf, LEAVES_MAX);
     const struct node *space = stage_space(g, stage);
     const struct node *first = stage_space(g, &s->stage[k->stage_first]);
-    bool complete, reads = false;
+    bool reads = false;
     u32 grid = min_u32(k->grid_rank, space->rank);
 
-    if (!leaf || k->stage_count == KERNEL_STAGES_MAX || stage->kind == STAGE_PAD)
+    if (k->stage_count == KERNEL_STAGES_MAX || stage->kind == STAGE_PAD)
         return 0;
     if (stage->heavy != NO_NODE && g->node[stage->heavy].op == OP_LINEAR)
         return 0;
-    u32 count = stage_leaves(g, s, stage, leaf, scratch, &complete);
-    if (!complete)
-        return 0;
-    for (u32 i = 0; i < count; i++) {
-        u32 writer = s->stage_of[leaf[i].node];
+    for (u32 i = 0; i < stage->leaf_count; i++) {
+        u32 writer = s->stage_of[stage->leaf[i].node];
         if (writer == NO_NODE || writer < k->stage_first)
             continue;
         reads = true;
-        grid = min_u32(grid, shared_prefix(g, space, &leaf[i]));
+        grid = min_u32(grid, shared_prefix(g, space, &stage->leaf[i]));
     }
     for (u32 i = 0; i < grid; i++)
         if (!dim_same(space->shape[i], first->shape[i]))
@@ -492,25 +488,18 @@ static err make_stages(const struct plan *p, struct schedule *s, const struct le
 }
 
 /* Who reads what between kernels: results read outside their kernel, and each kernel's level in the order of need. */
-static err read_across(const struct graph *g, struct schedule *s, bool *read_outside, struct leaf *leaf, struct arena *arena)
+static void read_across(struct schedule *s, bool *read_outside)
 {
     for (u32 i = 0; i < s->stage_count; i++) {
-        usize mark = arena_mark(arena);
         struct kernel *k = &s->kernel[s->stage[i].kernel];
-        bool complete;
-        u32 count = stage_leaves(g, s, &s->stage[i], leaf, arena, &complete);
-        if (!complete)
-            return E_LIMIT;
-        for (u32 l = 0; l < count; l++) {
-            u32 writer = s->stage_of[leaf[l].node];
+        for (u32 l = 0; l < s->stage[i].leaf_count; l++) {
+            u32 writer = s->stage_of[s->stage[i].leaf[l].node];
             if (writer == NO_NODE || s->stage[writer].kernel == s->stage[i].kernel)
                 continue;
             read_outside[writer] = true;
             k->level = max_u32(k->level, s->kernel[s->stage[writer].kernel].level + 1);
         }
-        arena_reset(arena, mark);
     }
-    return OK;
 }
 
 /* Kernels in order of their level: what does not wait for each other runs side by side. */
@@ -539,14 +528,12 @@ static err order_kernels(struct schedule *s, struct arena *arena)
 static err make_kernels(const struct graph *g, const struct target *target, struct schedule *s, struct arena *arena)
 {
     bool *read_outside = arena_new(arena, bool, s->stage_count + 1);
-    struct leaf *leaf = arena_new(arena, struct leaf, LEAVES_MAX);
 
-    if (!read_outside || !leaf)
+    if (!read_outside)
         return E_NOMEM;
     for (u32 i = 0; i < s->stage_count; i++) {
-        usize mark = arena_mark(arena);
         struct kernel *last = s->kernel_count ? &s->kernel[s->kernel_count - 1] : NULL;
-        u32 grid = last ? joins(g, s, &s->stage[i], target->cores, arena) : 0;
+        u32 grid = last ? joins(g, s, &s->stage[i], target->cores) : 0;
         if (grid) {
             last->stage_count++;
             last->grid_rank = (u8)grid;
@@ -561,9 +548,8 @@ static err make_kernels(const struct graph *g, const struct target *target, stru
                 k->grid_rank = 0; /* nothing joins it */
         }
         s->stage[i].kernel = s->kernel_count - 1;
-        arena_reset(arena, mark);
     }
-    TRY(read_across(g, s, read_outside, leaf, arena));
+    read_across(s, read_outside);
     for (u32 i = 0; i < s->kernel_count; i++) {
         struct kernel *k = &s->kernel[i];
         if (k->stage_count == 1)
@@ -594,6 +580,10 @@ err schedule_build(const struct graph *graph, const struct target *target, struc
     if (!out->stage || !out->kernel || !out->buffer)
         return E_NOMEM;
     TRY(make_stages(&plan, out, length));
+    void *notes = arena_take(arena, NOTES_BYTES, 64);
+    struct arena scratch = arena_on("schedule", notes, notes ? NOTES_BYTES : 0);
+    for (u32 i = 0; i < out->stage_count; i++)
+        TRY(stage_leaves(graph, out, &out->stage[i], arena, &scratch));
     TRY(make_kernels(graph, target, out, arena));
     return schedule_place(graph, arena, out);
 }
