@@ -1,9 +1,11 @@
 /*
- * lir.h: the low-level IR between lowering and a machine: straight-line code and counted loops over virtual registers.
- * lower.c writes it, regalloc.c places it, x86.c (later rdna.c) encodes it. A virtual register may be written more than
- * once (accumulators, addresses); its value at a loop's head is whatever the last write left.
+ * lir.h: the low-level IR between lowering and a machine: straight-line code and counted loops over
+ * virtual registers. lower.c writes it, x86.c (later rdna.c) makes machine code of it. A virtual
+ * register may be written more than once (accumulators, addresses); its value at a loop's head is
+ * whatever the last write left.
  *
- * A kernel is void f(const u64 *args, u64 begin, u64 end, u8 *scratch); virtual registers 0..3 of class SCALAR hold these.
+ * A kernel is void f(const u64 *args, u64 begin, u64 end, u8 *scratch); virtual registers 0..3 of
+ * class SCALAR hold these.
  */
 #ifndef NOHOST_LIR_H
 #define NOHOST_LIR_H
@@ -17,9 +19,11 @@
 
 enum { LIR_ARGS = 0, LIR_BEGIN = 1, LIR_END = 2, LIR_SCRATCH = 3, LIR_FIRST_FREE = 4 };
 
-enum lir_class { LIR_SCALAR /* 64-bit integer */, LIR_VECTOR /* 32-bit lanes, float or integer by the instruction */ };
+/* SCALAR: a 64-bit integer. VECTOR: 32-bit lanes, float or integer by the instruction. */
+enum lir_class { LIR_SCALAR, LIR_VECTOR };
 
-/* base + index * scale + disp, in bytes. base SCALAR; index SCALAR or LIR_NONE (GATHER: VECTOR of 32-bit signed). */
+/* base + index * scale + disp, in bytes. base SCALAR; index SCALAR or LIR_NONE (GATHER: VECTOR of
+ * 32-bit signed). */
 struct lir_mem {
     u16 base, index;
     u8 scale; /* 1, 2, 4, 8 */
@@ -48,7 +52,8 @@ enum { LIR_EQ, LIR_LT, LIR_LE };
 /* Rounding (aux of FROUND and CVT_F2I). */
 enum { LIR_NEAREST, LIR_DOWN, LIR_UP, LIR_TRUNC };
 
-/* One row of lir.def. operands: the classes of dst, a, b, c ('S', 'V', '-') and the memory operand ('L', 'T', '-'). */
+/* One row of lir.def. operands: the classes of dst, a, b, c ('S', 'V', '-') and the memory operand
+ * ('L', 'T', '-'). */
 struct lir_row { const char *name, *operands; };
 extern const struct lir_row lir_rows[LIR_OP_COUNT];
 
@@ -65,22 +70,24 @@ struct lir {
 /* ---- lir.c ---- */
 err lir_init(struct lir *lir, struct arena *arena); /* makes vregs 0..3 */
 u16 lir_vreg(struct lir *lir, enum lir_class class);
-struct lir_instr *lir_emit(struct lir *lir, enum lir_op op); /* fill the fields; never NULL (a spare place when full) */
-/* Classes, lanes, loops closed, and every read after a write in the order of the listing. A value written only inside a
- * loop and read behind it is undefined when the loop makes no trip. */
+/* Fill the fields; never NULL (a spare place when full), valid until the next lir_emit. */
+struct lir_instr *lir_emit(struct lir *lir, enum lir_op op);
+/* Classes, lanes, loops closed, and every read after a write in the order of the listing. A value
+ * written only inside a loop and read behind it is undefined when the loop makes no trip. */
 err lir_check(const struct lir *lir, struct text *why);
 void lir_print(const struct lir *lir, struct text *out);
 
 /* ---- lir_eval.c (tests only, in tests/): executes LIR directly: the oracle of the encoder ---- */
 
-/* ---- regalloc.c + x86.c ---- */
+/* ---- x86.c ---- */
 
-/* Appends machine code to code[*code_len..cap). E_LIMIT when it does not fit. listing (may be NULL) gets one line of
- * Intel-syntax assembly per instruction, as llvm-mc accepts it. */
+/* Appends machine code to bytes[len..cap). E_LIMIT when it does not fit. listing (may be NULL) gets
+ * one line of Intel-syntax assembly per instruction, as llvm-mc accepts it. */
 struct code_out {
     u8 *bytes; usize len, cap;
     struct text *listing;
 };
-err x86_emit(const struct lir *lir, const struct target *target, struct arena *scratch, struct code_out *out);
+err x86_emit(const struct lir *lir, const struct target *target, struct arena *scratch,
+             struct code_out *out);
 
 #endif
