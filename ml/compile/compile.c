@@ -5,6 +5,7 @@
 #include "ml/compile/priv.h"
 
 #define CODE_BYTES_MAX (8 * MIB)
+#define ARG_SYMBOL 0x80000000u
 
 struct target target_of(const struct cpu_features *cpu, u32 cores)
 {
@@ -13,7 +14,13 @@ struct target target_of(const struct cpu_features *cpu, u32 cores)
     return (struct target){ISA_AVX2, 8, 16, false, cores};
 }
 
-struct kernel_code { u64 hash[2]; u32 offset; };
+/* Code that stands for all kernels of its signature: arg[i] says which place of the signature is argument i, or names a
+ * symbol's entry of the global table. */
+struct kernel_code {
+    u64 hash[2];
+    u32 offset;
+    u32 arg[KERNEL_ARGS_MAX]; u32 arg_count;
+};
 
 struct build {
     const struct graph *graph;
@@ -23,6 +30,7 @@ struct build {
     struct arena *arena;
     struct program *program;
     struct kernel_code *known;
+    u32 *seen;
     struct emit *emit;
 };
 
@@ -34,53 +42,37 @@ static bool dumps(const struct compile_options *options, char pass)
     return false;
 }
 
-/* Two independent 64-bit hashes of the instructions stand for them. By field: padding may hold anything. */
-static void lir_hash(const struct lir *lir, u64 hash[2])
-{
-    u64 a = lir->count, b = ~a;
-
-    for (u32 n = 0; n < lir->count; n++) {
-        const struct lir_instr *i = &lir->instr[n];
-        const u64 word[] = {(u64)i->op << 24 | (u64)i->lanes << 16 | (u64)i->mem_type << 8 | i->aux,
-                            (u64)i->dst << 48 | (u64)i->a << 32 | (u64)i->b << 16 | i->c, (u64)i->imm,
-                            (u64)i->mem.base << 48 | (u64)i->mem.index << 32 | (u32)i->mem.disp, i->mem.scale};
-        for (u32 k = 0; k < ARRAY_LEN(word); k++) {
-            a = (a ^ word[k]) * 0x9e3779b97f4a7c15ull;
-            a ^= a >> 32;
-            b = (b + word[k]) * 0xc2b2ae3d27d4eb4full;
-            b ^= b >> 29;
-        }
-    }
-    hash[0] = a;
-    hash[1] = b;
-}
-
-/* Finds or emits the code of a lowered kernel. */
-static err kernel_code(struct build *b, struct lowered *low, u32 *offset)
+/* Lowers and emits a kernel that is new. */
+static err new_code(struct build *b, const struct kernel *k, const struct signature *sig, struct kernel_code *code)
 {
     struct program *p = b->program;
-    struct code_out out = {.bytes = p->code, .len = p->code_bytes, .cap = CODE_BYTES_MAX};
-    u64 hash[2];
+    struct code_out out = {.bytes = p->code, .len = round_up(p->code_bytes, 64), .cap = CODE_BYTES_MAX};
+    struct lowered *low = arena_take(b->arena, sizeof *low, _Alignof(struct lowered));
 
-    lir_hash(&low->lir, hash);
-    for (u32 i = 0; i < p->kernel_count; i++)
-        if (b->known[i].hash[0] == hash[0] && b->known[i].hash[1] == hash[1]) {
-            *offset = b->known[i].offset;
-            return OK;
-        }
+    if (!low)
+        return E_NOMEM;
+    TRY(lower_kernel(b->emit, k, b->arena, low));
+    TRY(lir_hoist(&low->lir, b->arena));
     if (dumps(b->options, 'L')) {
         text_fmt(b->options->dump, "kernel code %u\n", p->kernel_count);
         lir_print(&low->lir, b->options->dump);
     }
     if (dumps(b->options, 'A'))
         out.listing = b->options->dump;
-    out.len = round_up(out.len, 64);
-    if (out.len > out.cap)
-        return E_LIMIT;
-    *offset = (u32)out.len;
+    code->hash[0] = sig->hash[0];
+    code->hash[1] = sig->hash[1];
+    code->offset = (u32)out.len;
     TRY(x86_emit(&low->lir, b->target, b->arena, &out));
     p->code_bytes = out.len;
-    b->known[p->kernel_count++] = (struct kernel_code){{hash[0], hash[1]}, *offset};
+    code->arg_count = low->arg_count;
+    for (u32 i = 0; i < low->arg_count; i++) {
+        u32 at = 0;
+        while (at < sig->place_count && sig->place[at] != low->arg[i])
+            at++;
+        bool symbol = low->arg[i] >= b->graph->external_count + b->schedule.buffer_count;
+        CHECK(symbol || at < sig->place_count);
+        code->arg[i] = symbol ? low->arg[i] | ARG_SYMBOL : at;
+    }
     return OK;
 }
 
@@ -90,14 +82,22 @@ static err build_launch(struct build *b, u32 index)
     const struct node *space = stage_space(b->graph, &b->schedule.stage[k->stage_first]);
     struct program *p = b->program;
     struct launch *l = &p->launch[index];
+    struct signature sig;
     usize mark = arena_mark(b->arena);
-    struct lowered *low = arena_take(b->arena, sizeof *low, _Alignof(struct lowered));
+    u32 known = 0;
 
-    if (!low)
-        return E_NOMEM;
-    TRY(lower_kernel(b->emit, k, b->arena, low));
-    TRY(lir_hoist(&low->lir, b->arena));
-    TRY(kernel_code(b, low, &l->code_offset));
+    kernel_signature(b->graph, &b->schedule, k, b->seen, index + 1, &sig);
+    if (!sig.complete)
+        return E_LIMIT;
+    while (known < p->kernel_count &&
+           (b->known[known].hash[0] != sig.hash[0] || b->known[known].hash[1] != sig.hash[1]))
+        known++;
+    if (known == p->kernel_count) {
+        TRY(new_code(b, k, &sig, &b->known[known]));
+        p->kernel_count++;
+    }
+    const struct kernel_code *code = &b->known[known];
+    l->code_offset = code->offset;
     l->node = b->schedule.stage[k->stage_first + k->stage_count - 1].node;
     l->barrier = k->barrier;
     l->grid_rank = k->grid_rank;
@@ -106,9 +106,9 @@ static err build_launch(struct build *b, u32 index)
         l->grid_divisor[a] = k->divisor[a];
     }
     l->arg_first = p->arg_count;
-    l->arg_count = low->arg_count;
-    memcpy(p->arg + p->arg_count, low->arg, low->arg_count * sizeof *low->arg);
-    p->arg_count += low->arg_count;
+    l->arg_count = code->arg_count;
+    for (u32 i = 0; i < code->arg_count; i++)
+        p->arg[p->arg_count++] = code->arg[i] & ARG_SYMBOL ? code->arg[i] & ~ARG_SYMBOL : sig.place[code->arg[i]];
     p->scratch_bytes = max_u32(p->scratch_bytes, k->scratch_bytes);
     arena_reset(b->arena, mark);
     return OK;
@@ -131,8 +131,9 @@ static err build_program(struct build *b, struct text *why)
     p->launch = arena_new(b->arena, struct launch, kernels + 1);
     p->arg = arena_new(b->arena, u32, (usize)kernels * KERNEL_ARGS_MAX + 1);
     b->known = arena_new(b->arena, struct kernel_code, kernels + 1);
+    b->seen = arena_new(b->arena, u32, b->graph->node_count);
     p->code = arena_take(b->arena, CODE_BYTES_MAX, 64);
-    if (!p->launch || !p->arg || !b->known || !p->code)
+    if (!p->launch || !p->arg || !b->known || !b->seen || !p->code)
         return E_NOMEM;
     TRY(lower_open(b->graph, &b->schedule, b->target, b->arena, &b->emit));
     for (u32 i = 0; i < kernels; i++) {

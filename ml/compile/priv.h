@@ -134,6 +134,18 @@ err lower_open(const struct graph *graph, const struct schedule *schedule, const
                struct arena *arena, struct emit **out);
 err lower_kernel(struct emit *emit, const struct kernel *kernel, struct arena *arena, struct lowered *out);
 
+/* ---- signature.c ---- */
+
+/* Kernels with equal hashes have equal code; place[i] of one stands where place[i] of the other does. */
+struct signature {
+    u64 hash[2];
+    u32 place[KERNEL_ARGS_MAX]; u32 place_count;
+    bool complete; /* false: too large to tell */
+};
+/* seen: one u32 per node, zeroed once; stamp: 1, 2, ... below 2^22, another for each kernel. */
+void kernel_signature(const struct graph *graph, const struct schedule *schedule, const struct kernel *kernel,
+                      u32 *seen, u32 stamp, struct signature *out);
+
 /* ---- licm.c: moves loop-invariant arithmetic out of loops ---- */
 err lir_hoist(struct lir *lir, struct arena *scratch);
 
