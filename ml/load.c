@@ -4,7 +4,7 @@
  */
 #include "ml/priv.h"
 
-#define TABLES_BYTES_MIN (8 * MIB)
+#define TABLES_BYTES_MIN (4 * MIB)
 #define TABLES_BYTES_MAX (512 * MIB)
 
 static err read_model(struct ml *ml, u64 deadline_ns, bool *done);
