@@ -468,12 +468,14 @@ class Graph:
             return self.add(f"gather {name} {at.name}", w[at.val], EPS * abs(w[at.val]) * 2)
         x = self.new_input(self.pick([(k,), (1, k), (3, k), (T, k), (2, 3, k)]), ("f32",))
         px, held = (x.val, x.err), 0
-        name_x = x.name
+        name_x, block = x.name, 16 if kind == "q6_k" else 32
+        already = 0
         if self.chance(0.3):
-            x = self.op_quant_of(x)
+            already = self.pick([16, 32])
+            x = self.op_quant_of(x, already)
             px, name_x = (x.val, x.err), x.name
-        elif self.int8 and kind not in ("f16", "bf16", "f32"):
-            peak = abs(x.val).reshape(x.shape[:-1] + (-1, 16 if kind == "q6_k" else 32)).max(-1)
+        if self.int8 and kind not in ("f16", "bf16", "f32") and already != block:
+            peak = abs(x.val).reshape(x.shape[:-1] + (-1, block)).max(-1)
             peak = np.repeat(peak, k // peak.shape[-1], -1)
             held = np.matmul(peak / 127 * 0.51, abs(w.T))
         err = np.matmul(px[1], abs(w.T)) + np.matmul(abs(px[0]), abs(w.T)) * EPS * (6 + np.sqrt(k))
@@ -486,8 +488,7 @@ class Graph:
         self.lines.append(f"{value.name} = {text}")
         self.loose.append(value)
 
-    def op_quant_of(self, x):
-        block = self.pick([16, 32])
+    def op_quant_of(self, x, block):
         v = x.val.astype(np.float32).reshape(x.shape[:-1] + (-1, block))
         peak = abs(v).max(-1, keepdims=True)
         code = np.rint(v * (np.float32(127) / peak))
