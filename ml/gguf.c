@@ -103,7 +103,8 @@ err gguf_open(struct gguf *gguf, struct store *part, u32 part_count, struct aren
 static err refuse(struct text *reason, err why, const char *format, va_list args)
 {
     text_vfmt(reason, format, args);
-    log_error("model", "%.*s (%s)", (int)reason->len, reason->ptr, err_text(why));
+    if (why != E_NOMEM) /* the caller may have more memory, and try again */
+        log_error("model", "%.*s (%s)", (int)reason->len, reason->ptr, err_text(why));
     return why;
 }
 

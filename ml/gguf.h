@@ -91,8 +91,8 @@ f64 gguf_at_float(const struct gguf_key *array, u32 index);
 err gguf_read(const struct gguf *gguf, const struct gguf_tensor *tensor, u64 from, void *out,
               usize bytes);
 
-/* For every judge of the file: the sentence goes into *reason (replacing it) and once to the
- * log. */
+/* For every judge of the file: the sentence goes into *reason (replacing it) and once to the log,
+ * but for E_NOMEM, which the caller may mend. */
 __attribute__((format(printf, 3, 4)))
 err gguf_refuse(struct text *reason, err why, const char *format, ...);
 
