@@ -13,6 +13,7 @@
 #define IDLE_MAX_NS   NS_PER_S /* the watchdog is fed at least this often */
 #define FEED_EVERY_NS NS_PER_S
 #define HEAD_START_MS 100u
+#define FAREWELL_MS   100u
 
 struct system {
     const struct handoff *handoff;
@@ -28,6 +29,8 @@ struct system {
 };
 
 u64 __stack_chk_guard;
+/* Set by what an authorised client asks for: the loop acts on it. */
+static enum { TO_STAY, TO_RESET, TO_POWER_OFF } leaving;
 void kernel_main(const struct handoff *handoff);
 
 /* ---- the boot table ---- */
@@ -148,6 +151,16 @@ static void put_metrics(struct text *out)
              pages_available());
 }
 
+static void ask_reset(void)
+{
+    leaving = TO_RESET;
+}
+
+static void ask_power_off(void)
+{
+    leaving = TO_POWER_OFF;
+}
+
 static err start_net(struct system *sys)
 {
     const struct config *c = &sys->config;
@@ -162,8 +175,8 @@ static err start_net(struct system *sys)
         .api_key_count = c->api_key_count,
         .port = (u16)c->port,
         .version = str_of(NOHOST_VERSION),
-        .reset = machine_reset,
-        .power_off = machine_power_off,
+        .reset = ask_reset,
+        .power_off = ask_power_off,
         .metrics = put_metrics,
     };
 
@@ -249,31 +262,44 @@ static void idle(struct system *sys)
         cpu_interrupts(true);
 }
 
-/* An address takes milliseconds where a DHCP server is near; a step of loading may take longer, so
- * the network has a head start. */
-static void wait_for_address(struct system *sys)
+/* Only the network for so long; ends early when `until_bound` and there is an address. */
+static void serve_network(struct system *sys, u64 for_ms, bool until_bound)
 {
-    struct deadline end = deadline_ms(HEAD_START_MS);
-    struct net_status status;
+    struct deadline end = deadline_ms(for_ms);
+    struct net_status status = {};
 
-    do {
+    while (sys->nic && !(until_bound && status.bound) && !deadline_passed(end)) {
         (void)net_poll(sys->net);
         net_flush(sys->net);
         net_status(sys->net, &status);
         if (!status.bound)
             idle(sys);
-    } while (sys->nic && !status.bound && !deadline_passed(end));
+    }
+}
+
+/* Only once the answer to who asked for it has left, and the peer has had time to say so. */
+static void leave(struct system *sys)
+{
+    serve_network(sys, FAREWELL_MS, false);
+    if (leaving == TO_RESET)
+        machine_reset();
+    machine_power_off();
+    leaving = TO_STAY;
 }
 
 static void serve(struct system *sys)
 {
-    wait_for_address(sys);
+    /* An address takes milliseconds where a DHCP server is near; a step of loading may take longer.
+     */
+    serve_network(sys, HEAD_START_MS, true);
     for (;;) {
         bool busy = net_poll(sys->net);
         busy |= ml_step(sys->ml, SLICE_US);
         net_flush(sys->net);
         note_ready(sys);
         feed_watchdog(sys);
+        if (leaving != TO_STAY)
+            leave(sys);
         if (!busy)
             idle(sys);
     }
