@@ -37,7 +37,7 @@ void rng_start(struct rng *rng, const struct ml_sampling *how);
 #define SAMPLER_BUCKETS 1024u
 struct sampler { /* scratch, one for all sequences */
     u32 vocab;
-    f32 *weight; /* [vocab] */
+    f32 *weight; /* [vocab, rounded up to whole vectors] */
     u32 *member; /* [vocab] tokens of one bucket */
     u32 count[SAMPLER_BUCKETS];
     f64 mass[SAMPLER_BUCKETS];

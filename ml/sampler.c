@@ -48,29 +48,77 @@ static f64 rng_unit(struct rng *rng)
     return (f64)(result >> 11) * 0x1p-53;
 }
 
+/* ---- eight at a time: the vocabulary is gone through several times for each token ---- */
+
+#define LANES 8u
+typedef f32 lanes __attribute__((vector_size(4 * LANES)));
+typedef i32 masks __attribute__((vector_size(4 * LANES)));
+
+static lanes choose(masks mask, lanes a, lanes b)
+{
+    return (lanes)((mask & (masks)a) | (~mask & (masks)b));
+}
+
+/* Behind the end the lanes hold `pad`. */
+static lanes load(const f32 *from, u32 at, u32 count, f32 pad)
+{
+    f32 part[LANES];
+    lanes v;
+
+    for (u32 i = 0; i < LANES && at + LANES > count; i++)
+        part[i] = at + i < count ? from[at + i] : pad;
+    memcpy(&v, at + LANES > count ? part : from + at, sizeof(v));
+    return v;
+}
+
+/* e^x for x <= 0: 2^n times the series of the rest, within 2 ulp; 0 below -87. */
+static lanes exp_lanes(lanes x)
+{
+    const f32 round = 0x1.8p23f, term[] = {1 / 5040.f, 1 / 720.f, 1 / 120.f, 1 / 24.f, 1 / 6.f,
+                                           1 / 2.f, 1, 1};
+    masks large = x > -87.0f;
+    lanes shifted = x * 1.44269504f + round, n = shifted - round;
+    lanes rest = x - n * 0x1.62e4p-1f - n * 0x1.7f7d1cp-20f; /* ln 2 in two pieces */
+    lanes sum = rest * 0 + term[0];
+
+    for (u32 i = 1; i < ARRAY_LEN(term); i++)
+        sum = sum * rest + term[i];
+    masks power = (masks)shifted << 23;
+    return (lanes)(((masks)sum + power) & large);
+}
+
 err sampler_init(struct sampler *s, struct arena *arena, u32 vocab)
 {
     *s = (struct sampler){.vocab = vocab};
-    s->weight = arena_new(arena, f32, vocab);
+    s->weight = arena_alloc_array(arena, round_up(vocab, LANES), sizeof(f32), sizeof(lanes));
     s->member = arena_new(arena, u32, vocab);
     return s->weight && s->member ? OK : E_NOMEM;
 }
 
 static err find_best(const struct sampler *s, const f32 *logit, u32 *best)
 {
-    *best = 0;
-    for (u32 t = 0; t < s->vocab; t++) {
-        if (logit[t] != logit[t]) {
-            log_error("sampler", "want numbers for logits, token %u has none", t);
-            return E_DEVICE;
-        }
-        if (logit[t] > logit[*best])
-            *best = t;
+    lanes most = load(logit, 0, min_u32(s->vocab, LANES), logit[0]), v;
+    masks bad = {};
+    f32 max = logit[0];
+    u32 t = 0;
+
+    for (u32 at = 0; at < s->vocab; at += LANES) {
+        v = load(logit, at, s->vocab, logit[0]);
+        most = choose(v > most, v, most);
+        bad |= v != v;
     }
-    if (logit[*best] - logit[*best] == 0)
-        return OK;
-    log_error("sampler", "want a finite best logit, token %u has none", *best);
-    return E_DEVICE;
+    for (u32 i = 0; i < LANES; i++) {
+        max = most[i] > max ? most[i] : max;
+        t |= (u32)bad[i];
+    }
+    if (t || max - max != 0) {
+        log_error("sampler", "want numbers for logits and a finite best one");
+        return E_DEVICE;
+    }
+    while (logit[t] != max)
+        t++;
+    *best = t;
+    return OK;
 }
 
 /* ---- where the kept tokens end ---- */
@@ -92,24 +140,28 @@ static u32 bucket_of(f32 distance)
     return place < SAMPLER_BUCKETS - 1 ? (u32)place : SAMPLER_BUCKETS - 1;
 }
 
-/* Weights by the tempered distribution, where the best one's is 1, and the histogram over them.
- * Returns what all weigh. */
+/* Weights by the tempered distribution, where the best one's is 1. Returns what all weigh. */
 static f64 weigh(struct sampler *s, const f32 *logit, f32 max, f32 temperature)
 {
     f64 sum = 0;
 
+    for (u32 at = 0; at < s->vocab; at += LANES) {
+        lanes v = exp_lanes((load(logit, at, s->vocab, -(f32)MATH_INF) - max) / temperature);
+        memcpy(s->weight + at, &v, sizeof(v));
+        sum += (f64)(((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7])));
+    }
+    return sum;
+}
+
+static void fill_buckets(struct sampler *s, const f32 *logit, f32 max)
+{
     memset(s->count, 0, sizeof(s->count));
     memset(s->mass, 0, sizeof(s->mass));
     for (u32 t = 0; t < s->vocab; t++) {
-        f32 distance = max - logit[t];
-        u32 bucket = bucket_of(distance);
-
-        s->weight[t] = mathf_exp(-distance / temperature);
+        u32 bucket = bucket_of(max - logit[t]);
         s->count[bucket]++;
         s->mass[bucket] += (f64)s->weight[t];
-        sum += (f64)s->weight[t];
     }
-    return sum;
 }
 
 /* The tokens of a bucket, best first. */
@@ -163,6 +215,8 @@ static u32 draw_tempered(struct sampler *s, const f32 *logit, u32 best,
     f64 mass = weigh(s, logit, max, how->temperature), sum = 0;
     u32 count = how->top_k && how->top_k < s->vocab ? how->top_k : s->vocab, last = best;
 
+    if (count < s->vocab || how->top_p < 1)
+        fill_buckets(s, logit, max);
     if (count < s->vocab) {
         mass = MATH_INF;
         cut = find_cut(s, logit, max, count, &mass);
@@ -174,28 +228,28 @@ static u32 draw_tempered(struct sampler *s, const f32 *logit, u32 best,
     f32 least = how->min_p > 0 ? max + how->temperature * mathf_log(how->min_p) : cut.logit;
     if (least > cut.logit)
         cut = (struct cut){least, UINT_MAX};
-    for (u32 t = 0; t < s->vocab; t++)
-        sum += kept(logit, t, cut) ? (f64)s->weight[t] : 0;
+    for (u32 t = 0; t < s->vocab; t++) {
+        s->weight[t] = kept(logit, t, cut) ? s->weight[t] : 0;
+        sum += (f64)s->weight[t];
+    }
     f64 target = rng_unit(rng) * sum;
     for (u32 t = 0; t < s->vocab && target >= 0; t++) {
-        if (!kept(logit, t, cut) || s->weight[t] <= 0)
-            continue;
         target -= (f64)s->weight[t];
-        last = t;
+        last = s->weight[t] > 0 ? t : last;
     }
     return last;
 }
 
 /* ---- log-probabilities, always of the untempered distribution ---- */
 
-static void report(const struct sampler *s, const f32 *logit, u32 best,
+static void report(struct sampler *s, const f32 *logit, u32 best,
                    const struct ml_sampling *how, struct draw *out)
 {
     u32 max = min_u32(how->top_logprobs, min_u32(ML_TOP_LOGPROBS_MAX, s->vocab));
-    f64 sum = 0;
+    f64 sum = weigh(s, logit, logit[best], 1);
+
 
     for (u32 t = 0; t < s->vocab; t++) {
-        sum += (f64)mathf_exp(logit[t] - logit[best]);
         u32 at = out->top_count;
         if (at == max && (max == 0 || logit[t] <= logit[out->top[max - 1].token]))
             continue;
