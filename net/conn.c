@@ -5,6 +5,8 @@
  */
 #include "net/stack.h"
 
+#include "lwip/priv/tcp_priv.h"
+
 /* A closed connection may drain this long, then it is reset (lwIP polls twice a second). */
 #define LINGER_POLLS     40u
 #define KEEP_IDLE_MS     60000u /* a peer that vanished silently is found in two minutes */
@@ -66,6 +68,21 @@ u32 conns_count(const struct tcp_conns *conns)
     for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
         count += conns->conn[i].taken;
     return count;
+}
+
+void conns_reopen(const u8 *ip, const u8 *tcp)
+{
+    const struct tcp_hdr *syn = (const struct tcp_hdr *)tcp;
+    bool v6 = ip[0] >> 4 == 6;
+
+    for (struct tcp_pcb *pcb = tcp_tw_pcbs, *next; TCPH_FLAGS(syn) == TCP_SYN && pcb; pcb = next) {
+        next = pcb->next;
+        if (IP_IS_V6_VAL(pcb->remote_ip) == v6 && pcb->remote_port == lwip_ntohs(syn->src) &&
+            pcb->local_port == lwip_ntohs(syn->dest) &&
+            memcmp(v6 ? ip + 8 : ip + 12, &pcb->remote_ip, v6 ? 16 : 4) == 0 &&
+            (i32)(lwip_ntohl(syn->seqno) - pcb->rcv_nxt) > 0)
+            tcp_abort(pcb); /* sends nothing in this state */
+    }
 }
 
 /* ---- lwIP's callbacks ---- */

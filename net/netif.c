@@ -94,6 +94,7 @@ void nic_interrupted(void *nothing)
 /* ---- frames in ---- */
 
 static bool part_keep(struct stack *stack, const struct nic_frame *part);
+static u32 tcp_start(const u8 *frame, u32 len);
 
 /* One buffer of the card; the last of a frame gives the frame to lwIP. */
 static bool frame_in(struct stack *stack)
@@ -121,6 +122,9 @@ static bool frame_in(struct stack *stack)
     if (!frame)
         return true;
     pbuf_realloc(frame, stack->in_len);
+    u32 tcp = tcp_start(frame->payload, frame->len);
+    if (tcp)
+        conns_reopen((const u8 *)frame->payload + SIZEOF_ETH_HDR, (const u8 *)frame->payload + tcp);
     /* Flags belong to the interface, checksums to frames: input ends before the next frame. */
     stack->netif.chksum_flags &= (u16) ~(NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP);
     if (!stack->in_checked)
@@ -182,22 +186,29 @@ static u16 sum_words(const u8 *data, u32 bytes, u32 sum)
     return (u16)sum;
 }
 
-/* Where the card begins to sum: the TCP header, whose checksum field gets the pseudo header's sum
- * (RFC 9293, 3.1; RFC 8200, 8.1). 0 for everything but TCP: lwIP has summed that. */
+/* Where the TCP header of an IP packet that is no fragment begins; 0: there is none. */
+static u32 tcp_start(const u8 *frame, u32 len)
+{
+    const u8 *ip = frame + SIZEOF_ETH_HDR;
+    bool v4 = len >= SIZEOF_ETH_HDR + IP_HLEN && ip[0] >> 4 == 4 && ip[9] == IP_PROTO_TCP &&
+              !(ip[6] & 0x3f) && !ip[7];
+    bool v6 = len >= SIZEOF_ETH_HDR + IP6_HLEN && ip[0] >> 4 == 6 && ip[6] == IP_PROTO_TCP;
+    u32 start = SIZEOF_ETH_HDR + (v4 ? (ip[0] & 15u) * 4 : IP6_HLEN);
+
+    return (v4 || v6) && start + TCP_HLEN <= len ? start : 0;
+}
+
+/* The card sums from the TCP header on, into a field that holds the pseudo header's sum already
+ * (RFC 9293, 3.1; RFC 8200, 8.1). Everything but TCP has lwIP's checksum. */
 static u16 checksum_start(u8 *frame, u32 len)
 {
     const u8 *ip = frame + SIZEOF_ETH_HDR;
-    bool v4 =
-        len >= SIZEOF_ETH_HDR + IP_HLEN + TCP_HLEN && ip[0] >> 4 == 4 && ip[9] == IP_PROTO_TCP;
-    bool v6 =
-        len >= SIZEOF_ETH_HDR + IP6_HLEN + TCP_HLEN && ip[0] >> 4 == 6 && ip[6] == IP_PROTO_TCP;
-    u32 start = SIZEOF_ETH_HDR + (v4 ? (ip[0] & 15u) * 4 : IP6_HLEN);
+    u32 start = tcp_start(frame, len);
 
-    if ((!v4 && !v6) || start + TCP_HLEN > len)
+    if (!start)
         return 0;
-    u16 sum = v4 ? sum_words(ip + 12, 8, IP_PROTO_TCP) : sum_words(ip + 8, 32, IP_PROTO_TCP);
-    u8 tcp_bytes[2] = {(u8)((len - start) >> 8), (u8)(len - start)};
-    sum = sum_words(tcp_bytes, 2, sum);
+    u16 sum = sum_words(ip[0] >> 4 == 4 ? ip + 12 : ip + 8, ip[0] >> 4 == 4 ? 8 : 32,
+                        IP_PROTO_TCP + len - start);
     frame[start + offsetof(struct tcp_hdr, chksum)] = (u8)(sum >> 8);
     frame[start + offsetof(struct tcp_hdr, chksum) + 1] = (u8)sum;
     return (u16)start;

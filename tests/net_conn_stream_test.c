@@ -177,6 +177,28 @@ TEST(net_conn_close_lets_the_client_finish)
     EXPECT(!client.reset);
 }
 
+/* Guards: a client that gets the port of a connection we closed first is served at once, unless its
+ * SYN is older than that connection's end (RFC 1122, 4.2.2.13). */
+TEST(net_conn_reopens_from_time_wait)
+{
+    for (u32 old = 0; old < 2; old++) {
+        struct stream *s = connected(&client, 40020);
+        s->ops->close(s);
+        wire_tcp_turn(&client, true);
+        wire_tcp_send(&client, TCP_F_FIN | TCP_F_ACK, NULL, 0);
+        wire_tcp_turn(&client, true);
+        EXPECT(client.fin && client.acked == client.seq);
+        other = (struct wire_tcp){.wire = client.wire, .port = 40020, .window = 65535};
+        other.seq = client.seq + (old ? 0u - 1000u : 64000u);
+        wire_tcp_send(&other, TCP_F_SYN, NULL, 0);
+        wire_tcp_turn(&other, true);
+        EXPECT_EQ(other.open, !old);
+        if (other.open)
+            client.wire->accepted->ops->abort(client.wire->accepted);
+        wire_drop_all(client.wire);
+    }
+}
+
 /* Guards: a peer that is dead when we close costs a control block for a bounded time only. */
 TEST(net_conn_close_to_a_dead_peer_is_bounded)
 {

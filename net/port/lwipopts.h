@@ -69,6 +69,7 @@
 #define TCP_LISTEN_BACKLOG  1
 #define TCP_DEFAULT_LISTEN_BACKLOG 128 /* a half open one stays for 20 s */
 #define TCP_MAXRTX          8
+#define TCP_MSL             30000UL
 #define LWIP_TCP_KEEPALIVE  1
 #define LWIP_HOOK_FILENAME  "arch/hooks.h"
 
