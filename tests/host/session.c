@@ -1,0 +1,91 @@
+/*
+ * session.c: drives ml/model.h with one sequence in slot 0. Position p lives in row p of the KV
+ * pool: no paging is needed for one sequence. A step takes as many rows as the model allows.
+ */
+#include <stdlib.h>
+
+#include "tests/host/session.h"
+
+#define ARENA_BYTES (512 * MIB) /* touched only as far as the metadata reach */
+
+static void load(struct session *session, struct text *why);
+
+void session_open(struct session *session, const char *path, const struct ml_config *config,
+                  u32 outputs_max)
+{
+    static char words[400];
+    struct text why = TEXT_ON(words);
+    struct ml_config one = *config;
+    u32 parts = tool_model(path, session->part);
+
+    one.slots = 1;
+    session->arena = tool_arena(ARENA_BYTES);
+    if (gguf_open(&session->gguf, session->part, parts, &session->arena, &why) != OK ||
+        tokenizer_open(&session->tok, &session->gguf, &session->arena, &why) != OK ||
+        model_open(&session->model, &session->gguf, &one, outputs_max, &why) != OK)
+        tool_fail("%s: %.*s", path, (int)why.len, why.ptr);
+    load(session, &why);
+    session->vocab = model_shape(session->model)->vocab;
+    session->ctx_max = model_shape(session->model)->ctx_max;
+    for (u32 i = 0; i < session->ctx_max; i++)
+        model_batch(session->model)->kv_index[i] = (i32)i;
+}
+
+static void load(struct session *session, struct text *why)
+{
+    bool done = false;
+    u32 percent;
+
+    while (!done)
+        if (model_load(session->model, time_ns() + NS_PER_S, &done, &percent, why) != OK)
+            tool_fail("loading: %.*s", (int)why->len, why->ptr);
+}
+
+void session_close(struct session *session)
+{
+    model_close(session->model);
+    free(session->arena.base);
+}
+
+void session_run(struct session *session, const u32 *token, u32 count, u32 first, u32 wanted,
+                 session_take *take, void *ctx)
+{
+    struct model_batch *batch = model_batch(session->model);
+    u32 rows_max = model_shape(session->model)->rows_max;
+    u32 outputs_max = model_shape(session->model)->outputs_max;
+
+    if (first + count > session->ctx_max)
+        tool_fail("%u tokens do not fit the context of %u", first + count, session->ctx_max);
+    for (u32 done = 0, rows; done < count; done += rows) {
+        u32 at = first + done, outputs = 0;
+        rows = min_u32(count - done, rows_max);
+        if (at + rows > wanted) /* as many as have room behind the rows that nobody asked for */
+            rows = min_u32(rows, (wanted > at ? wanted - at : 0) + outputs_max);
+        for (u32 i = 0; i < rows; i++) {
+            batch->token[i] = (i32)token[done + i];
+            batch->position[i] = batch->kv_write[i] = (i32)(at + i);
+            batch->slot[i] = 0;
+            if (at + i >= wanted)
+                batch->out_row[outputs++] = (i32)i;
+        }
+        model_start(session->model, rows, outputs);
+        while (!model_advance(session->model, time_ns() + NS_PER_S))
+            ;
+        for (u32 i = 0; i < outputs; i++)
+            take(ctx, at + (u32)batch->out_row[i], model_logits(session->model, i));
+    }
+}
+
+u32 *session_tokens(struct session *session, struct str text, u32 *count)
+{
+    struct ml_part part = {ML_PART_USER, text};
+    struct arena scratch = tool_arena(TOKEN_SCRATCH_BYTES(text.len));
+    struct token_list list = {.max = (u32)min_u64(text.len + 1, UINT32_MAX)};
+
+    list.token = malloc(list.max * sizeof *list.token);
+    if (!list.token || tokenizer_encode(session->tok, &scratch, &part, 1, &list) != OK)
+        tool_fail("the text can not be tokenized");
+    free(scratch.base);
+    *count = list.count;
+    return list.token;
+}
