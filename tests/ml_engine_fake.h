@@ -1,0 +1,224 @@
+/*
+ * ml_engine_fake.h: the engine with a made-up model, tokenizer and file below it, for one test file.
+ *
+ * The model answers from its KV pool, through the page tables it was given: a prompt "abc|" is
+ * continued by "abc" and the end token. So a wrong row of the pool is a wrong answer.
+ */
+#ifndef NOHOST_TESTS_ML_ENGINE_FAKE_H
+#define NOHOST_TESTS_ML_ENGINE_FAKE_H
+
+#include <math.h>
+
+/* The engine is compiled into this file under other names, beside the real one. */
+#define ml_open fake_ml_open
+#define ml_close fake_ml_close
+#define ml_status fake_ml_status
+#define ml_model_info fake_ml_model_info
+#define ml_submit fake_ml_submit
+#define ml_cancel fake_ml_cancel
+#define ml_step fake_ml_step
+#define ml_event_next fake_ml_event_next
+#define ml_stats fake_ml_stats
+#define load_advance fake_load_advance
+#define engine_start fake_engine_start
+#define model_open fake_model_open
+#define model_close fake_model_close
+#define model_shape fake_model_shape
+#define model_load fake_model_load
+#define model_batch fake_model_batch
+#define model_start fake_model_start
+#define model_advance fake_model_advance
+#define model_logits fake_model_logits
+#define model_dump fake_model_dump
+#define chat_open fake_chat_open
+#define gguf_open fake_gguf_open
+#define gguf_key fake_gguf_key
+#define tokenizer_open fake_tokenizer_open
+#define tokenizer_vocab fake_tokenizer_vocab
+#define tokenizer_bos fake_tokenizer_bos
+#define tokenizer_eos fake_tokenizer_eos
+#define tokenizer_adds_bos fake_tokenizer_adds_bos
+#define tokenizer_is_end fake_tokenizer_is_end
+#define tokenizer_kind fake_tokenizer_kind
+#define tokenizer_text fake_tokenizer_text
+#define tokenizer_find fake_tokenizer_find
+#define tokenizer_encode fake_tokenizer_encode
+
+#include "ml/engine.c"
+#include "ml/load.c"
+#include "tests/host/platform.h"
+#include "tests/test.h"
+
+/* ---- the fakes ---- */
+
+enum { BAR = '|', BOS = 256, EOS, HELLO, WORLD, BROKEN, AGAIN, VOCAB };
+static const char *const words[] = {"<s>", "</s>", "hello", " world", "BROKEN", "AGAIN"};
+
+#define CTX 64u
+#define ROWS 24u
+#define POOL_MAX 512u
+
+static struct model {
+    struct model_shape shape;
+    struct model_batch batch;
+    i32 token[ROWS], position[ROWS], slot[ROWS], kv_write[ROWS], kv_index[8 * CTX], out_row[8];
+    i32 pool[POOL_MAX];
+    f32 logits[8][VOCAB];
+    u32 rows, outputs, rows_most, load_slices, advances, advances_left, starts, decode_rows_least;
+    bool running, fails_to_open;
+    u64 now;
+} fake;
+
+err model_open(struct model **model, struct gguf *gguf, const struct ml_config *config,
+               u32 outputs_max, struct text *why)
+{
+    (void)gguf, (void)outputs_max;
+    if (fake.fails_to_open) {
+        text_fmt(why, "no such architecture");
+        return E_UNSUPPORTED;
+    }
+    fake.shape = (struct model_shape){.vocab = VOCAB, .ctx_max = CTX, .slots = config->slots,
+                                      .kv_tokens = config->kv_tokens, .rows_max = ROWS,
+                                      .outputs_max = config->slots, .layers = 1, .embed = 2};
+    fake.batch = (struct model_batch){fake.token, fake.position, fake.slot, fake.kv_write,
+                                      fake.kv_index, fake.out_row};
+    *model = &fake;
+    return OK;
+}
+
+void model_close(struct model *model) { (void)model; }
+const struct model_shape *model_shape(const struct model *model) { return &model->shape; }
+struct model_batch *model_batch(struct model *model) { return &model->batch; }
+
+err model_load(struct model *model, u64 deadline_ns, bool *done, u32 *percent, struct text *why)
+{
+    (void)deadline_ns, (void)why;
+    *percent = 25 * ++model->load_slices;
+    *done = model->load_slices == 4;
+    return OK;
+}
+
+void model_start(struct model *model, u32 rows, u32 outputs)
+{
+    EXPECT(!model->running && rows >= 1 && rows <= ROWS && outputs <= model->shape.outputs_max);
+    model->running = true;
+    model->rows = rows;
+    model->outputs = outputs;
+    model->advances_left = model->advances;
+    model->rows_most = max_u32(model->rows_most, rows);
+    model->starts++;
+}
+
+/* What follows the tokens of a slot up to a position. */
+static u32 answer(const struct model *model, i32 slot, i32 position)
+{
+    const i32 *index = model->kv_index + slot * (i32)CTX;
+    i32 bar = 0;
+
+    while (bar <= position && model->pool[index[bar]] != BAR)
+        bar++;
+    i32 at = position - bar;
+    if (bar > 0 && model->pool[index[0]] == AGAIN)
+        return bar > 1 ? (u32)model->pool[index[1 + at % (bar - 1)]] : 'x';
+    return at < 0 || at >= bar ? EOS : (u32)model->pool[index[at]];
+}
+
+bool model_advance(struct model *model, u64 deadline_ns)
+{
+    (void)deadline_ns;
+    EXPECT(model->running);
+    platform_clock_fake(model->now += 1000 * model->rows);
+    if (model->advances_left && model->advances_left--)
+        return false;
+    for (u32 i = 0; i < model->rows; i++) {
+        EXPECT(model->kv_write[i] >= 0 && (u32)model->kv_write[i] < model->shape.kv_tokens);
+        i32 place = model->slot[i] * (i32)CTX + model->position[i];
+        EXPECT_EQ(model->kv_write[i], model->kv_index[place]);
+        model->pool[model->kv_write[i]] = model->token[i];
+    }
+    for (u32 i = 0; i < model->outputs; i++) {
+        i32 row = model->out_row[i];
+        u32 next = answer(model, model->slot[row], model->position[row]);
+        for (u32 t = 0; t < VOCAB; t++)
+            model->logits[i][t] = next == BROKEN ? NAN : t == next ? 9 : -(f32)t / 100;
+    }
+    model->running = false;
+    return true;
+}
+
+const f32 *model_logits(const struct model *model, u32 output)
+{
+    EXPECT(!model->running && output < model->outputs);
+    return model->logits[output];
+}
+
+struct tokenizer {
+    bool unused;
+};
+
+err gguf_open(struct gguf *gguf, struct store *part, u32 part_count, struct arena *arena,
+              struct text *reason)
+{
+    *gguf = (struct gguf){.part = part, .part_count = part_count};
+    if (arena->cap > 8 * MIB) /* the second try */
+        return OK;
+    text_fmt(reason, "not enough memory");
+    return E_NOMEM;
+}
+
+const struct gguf_key *gguf_key(const struct gguf *gguf, const char *name)
+{
+    (void)gguf, (void)name;
+    return NULL;
+}
+
+err tokenizer_open(struct tokenizer **tok, const struct gguf *gguf, struct arena *arena,
+                   struct text *reason)
+{
+    (void)gguf, (void)reason;
+    *tok = arena_new(arena, struct tokenizer, 1);
+    return OK;
+}
+
+err chat_open(struct chat *chat, const struct gguf *gguf, const struct tokenizer *tok,
+              struct arena *arena)
+{
+    (void)gguf, (void)tok, (void)arena;
+    *chat = (struct chat){.source = STR("{% for m in messages %}{{ m.content }}{% endfor %}|")};
+    return OK;
+}
+
+u32 tokenizer_vocab(const struct tokenizer *tok) { return (void)tok, VOCAB; }
+u32 tokenizer_bos(const struct tokenizer *tok) { return (void)tok, BOS; }
+bool tokenizer_adds_bos(const struct tokenizer *tok) { return (void)tok, false; }
+bool tokenizer_is_end(const struct tokenizer *tok, u32 token) { return (void)tok, token == EOS; }
+
+enum token_kind tokenizer_kind(const struct tokenizer *tok, u32 token)
+{
+    (void)tok;
+    return token == BOS || token == EOS ? TOKEN_CONTROL : TOKEN_NORMAL;
+}
+
+struct str tokenizer_text(const struct tokenizer *tok, u32 token)
+{
+    static char bytes[256];
+
+    (void)tok;
+    if (token >= 256)
+        return str_of(words[token - 256]);
+    bytes[token] = (char)token;
+    return (struct str){&bytes[token], 1};
+}
+
+err tokenizer_encode(struct tokenizer *tok, struct arena *scratch, const struct ml_part *part,
+                     u32 part_count, struct token_list *out)
+{
+    (void)tok, (void)scratch;
+    for (u32 i = 0; i < part_count; i++)
+        for (usize n = 0; n < part[i].text.len; n++, out->count++)
+            if (out->count < out->max)
+                out->token[out->count] = (u8)part[i].text.ptr[n];
+    return out->count > out->max ? E_LIMIT : OK;
+}
+
+#endif
