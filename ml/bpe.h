@@ -7,8 +7,8 @@
 
 #include "kernel/base.h"
 
-#define BPE_NONE 0xffffffffu
-#define BPE_BACK 0x80000000u /* a symbol's last place holds where it starts */
+#define BPE_NONE       0xffffffffu
+#define BPE_BACK       0x80000000u /* a symbol's last place holds where it starts */
 #define BPE_PLACES_MAX (BPE_BACK - 1)
 #define BPE_BIT_LEVELS 3u
 

@@ -7,19 +7,19 @@
  */
 #include "ml/gguf.h"
 
-#define GGUF_MAGIC 0x46554747u /* "GGUF" */
+#define GGUF_MAGIC             0x46554747u /* "GGUF" */
 #define GGUF_ALIGNMENT_DEFAULT 32u
-#define GGUF_ALIGNMENT_MIN 8u
-#define HEADER_BYTES 24u
-#define KEY_BYTES_MIN 13u    /* empty name, type, one byte */
-#define TENSOR_BYTES_MIN 32u /* empty name, one dim, type, offset */
-#define READ_BYTES (256 * KIB)
-#define SHOWN_MAX 64u /* bytes of a name in a message */
+#define GGUF_ALIGNMENT_MIN     8u
+#define HEADER_BYTES           24u
+#define KEY_BYTES_MIN          13u /* empty name, type, one byte */
+#define TENSOR_BYTES_MIN       32u /* empty name, one dim, type, offset */
+#define READ_BYTES             (256 * KIB)
+#define SHOWN_MAX              64u /* bytes of a name in a message */
 
 #define TYPE(name) (1u << GGUF_##name)
-#define FLOATS (TYPE(F32) | TYPE(F64))
-#define SIGNED (TYPE(I8) | TYPE(I16) | TYPE(I32) | TYPE(I64))
-#define INTEGERS (SIGNED | TYPE(U8) | TYPE(U16) | TYPE(U32) | TYPE(U64))
+#define FLOATS     (TYPE(F32) | TYPE(F64))
+#define SIGNED     (TYPE(I8) | TYPE(I16) | TYPE(I32) | TYPE(I64))
+#define INTEGERS   (SIGNED | TYPE(U8) | TYPE(U16) | TYPE(U32) | TYPE(U64))
 
 static const u8 type_bytes[GGUF_TYPE_COUNT] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
@@ -45,8 +45,8 @@ static err judge_keys(struct reader *r);
 static err judge_split(struct reader *r, u32 tensors_total);
 static err place_tensors(struct reader *r);
 static err judge_tensor_names(struct reader *r, struct gguf *gguf);
-__attribute__((format(printf, 3, 4)))
-static err fault(struct reader *r, err why, const char *format, ...);
+__attribute__((format(printf, 3, 4))) static err fault(struct reader *r, err why,
+                                                       const char *format, ...);
 
 static err judge_part(struct reader *r, u32 tensors_total)
 {

@@ -12,30 +12,32 @@
 #include "ml/quant.h"
 
 /* Every number that a file can choose has its cap here; over it is E_LIMIT. */
-#define GGUF_META_BYTES_MAX (256 * MIB) /* header, keys and tensor table of one part */
-#define GGUF_KEYS_MAX 4096u             /* per part */
-#define GGUF_TENSORS_MAX 65536u         /* all parts together */
+#define GGUF_META_BYTES_MAX   (256 * MIB) /* header, keys and tensor table of one part */
+#define GGUF_KEYS_MAX         4096u       /* per part */
+#define GGUF_TENSORS_MAX      65536u      /* all parts together */
 #define GGUF_STRING_BYTES_MAX (16 * MIB)
-#define GGUF_KEY_BYTES_MAX 256u
-#define GGUF_NAME_BYTES_MAX 256u /* of a tensor */
-#define GGUF_ARRAY_MAX (16u << 20) /* elements */
-#define GGUF_ALIGNMENT_MAX 65536u
-#define GGUF_DIMS_MAX 4u
-#define GGUF_ELEMENTS_MAX (1ull << 40) /* of one tensor */
-#define GGUF_REASON_MAX 200u           /* bytes that a reason sentence needs at most */
+#define GGUF_KEY_BYTES_MAX    256u
+#define GGUF_NAME_BYTES_MAX   256u        /* of a tensor */
+#define GGUF_ARRAY_MAX        (16u << 20) /* elements */
+#define GGUF_ALIGNMENT_MAX    65536u
+#define GGUF_DIMS_MAX         4u
+#define GGUF_ELEMENTS_MAX     (1ull << 40) /* of one tensor */
+#define GGUF_REASON_MAX       200u         /* bytes that a reason sentence needs at most */
 
+// clang-format off
 enum gguf_type { /* numbers of the file format */
     GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32,
     GGUF_BOOL, GGUF_STRING, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64, GGUF_TYPE_COUNT
 };
+// clang-format on
 
 struct gguf_key {
     struct str name;
     enum gguf_type type; /* of the value, or of the elements when is_array */
     bool is_array;
-    u32 count;           /* elements; 1 for a single value */
-    const u8 *bytes;     /* the value or the elements, unaligned; a string is length, text */
-    const u32 *at;       /* array of strings: where each element starts behind bytes; else NULL */
+    u32 count;       /* elements; 1 for a single value */
+    const u8 *bytes; /* the value or the elements, unaligned; a string is length, text */
+    const u32 *at;   /* array of strings: where each element starts behind bytes; else NULL */
 };
 
 struct gguf_tensor {
@@ -93,7 +95,7 @@ err gguf_read(const struct gguf *gguf, const struct gguf_tensor *tensor, u64 fro
 
 /* For every judge of the file: the sentence goes into *reason (replacing it) and once to the log,
  * but for E_NOMEM, which the caller may mend. */
-__attribute__((format(printf, 3, 4)))
-err gguf_refuse(struct text *reason, err why, const char *format, ...);
+__attribute__((format(printf, 3, 4))) err gguf_refuse(struct text *reason, err why,
+                                                      const char *format, ...);
 
 #endif

@@ -6,14 +6,14 @@
  */
 #include "ml/mathf.h"
 
-#define LN2_HIGH 0x1.62e42fee00000p-1 /* 32 bits: times an exponent it is exact */
-#define LN2_LOW 0x1.a39ef35793c76p-33
-#define LOG2_E 0x1.71547652b82fep+0
-#define PIO2_1 0x1.921fb54400000p+0 /* pi / 2 in pieces of 33 bits, and what is left */
-#define PIO2_2 0x1.0b4611a600000p-34
-#define PIO2_3 0x1.3198a2e037073p-69
-#define TWO_OVER_PI 0x1.45f306dc9c883p-1
-#define EXP_OVERFLOW 709.782712893384
+#define LN2_HIGH      0x1.62e42fee00000p-1 /* 32 bits: times an exponent it is exact */
+#define LN2_LOW       0x1.a39ef35793c76p-33
+#define LOG2_E        0x1.71547652b82fep+0
+#define PIO2_1        0x1.921fb54400000p+0 /* pi / 2 in pieces of 33 bits, and what is left */
+#define PIO2_2        0x1.0b4611a600000p-34
+#define PIO2_3        0x1.3198a2e037073p-69
+#define TWO_OVER_PI   0x1.45f306dc9c883p-1
+#define EXP_OVERFLOW  709.782712893384
 #define EXP_UNDERFLOW (-745.1332191019412)
 
 static f64 f64_of_bits(u64 bits)
@@ -56,11 +56,13 @@ f64 math_sqrt(f64 x)
 }
 
 /* 1 / n! */
+// clang-format off
 static const f64 inverse_factorial[] = {
     1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320,
     1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800,
     1.0 / 87178291200, 1.0 / 1307674368000, 1.0 / 20922789888000, 1.0 / 355687428096000,
 };
+// clang-format on
 
 /* The sum of r^n / n! from n = 1 up to the last term, for |r| < 0.35. */
 static f64 exp_less_1(f64 r, u32 last)
@@ -193,7 +195,7 @@ f64 math_cos(f64 x)
 /* ---- decimal text ---- */
 
 #define EXACT_POWER_MAX 22 /* 10^22 is the last power of ten that f64 holds exactly */
-#define DIGITS_MAX 19      /* that fit into a u64 */
+#define DIGITS_MAX      19 /* that fit into a u64 */
 
 static f64 exact_power_of_ten(u32 n)
 {

@@ -8,8 +8,8 @@
 
 #include "kernel/base.h"
 
-#define MATH_INF (__builtin_inf())
-#define MATH_NAN (__builtin_nan(""))
+#define MATH_INF      (__builtin_inf())
+#define MATH_NAN      (__builtin_nan(""))
 #define MATH_TRIG_MAX 1.6e6 /* radians; sin and cos of more are NaN, never a wrong number */
 
 /* Within 1 ulp (exp, log, sin, cos); sqrt and floor are exact. */
@@ -24,8 +24,14 @@ f64 math_pow(f64 x, f64 y);
 
 /* Within 0.51 ulp. expf is the one in the sampler's loop: fewer terms, no f64 division. */
 f32 mathf_exp(f32 x);
-static inline f32 mathf_log(f32 x) { return (f32)math_log((f64)x); }
-static inline f32 mathf_sqrt(f32 x) { return (f32)math_sqrt((f64)x); }
+static inline f32 mathf_log(f32 x)
+{
+    return (f32)math_log((f64)x);
+}
+static inline f32 mathf_sqrt(f32 x)
+{
+    return (f32)math_sqrt((f64)x);
+}
 
 /* Appends value with at most `decimals` (<= 15) digits behind the point, rounded to nearest,
  * trailing zeros dropped; from 1e15 on in the form 1.25e+20. Valid JSON. NaN and infinities

@@ -7,7 +7,7 @@
 
 #include "kernel/base.h"
 
-#define NAMES_NONE 0xffffffffu
+#define NAMES_NONE       0xffffffffu
 #define NAMES_PROBES_MAX 512u /* a table that is half full needs some dozens at worst */
 
 struct names {

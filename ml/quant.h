@@ -9,14 +9,16 @@
 
 #include "kernel/base.h"
 
+// clang-format off
 enum quant_type {
     QUANT_F32 = 0, QUANT_F16 = 1, QUANT_Q4_0 = 2, QUANT_Q4_1 = 3,
     QUANT_Q5_0 = 6, QUANT_Q5_1 = 7, QUANT_Q8_0 = 8,
     QUANT_Q4_K = 12, QUANT_Q5_K = 13, QUANT_Q6_K = 14, QUANT_BF16 = 30
 };
+// clang-format on
 
 #define QUANT_BLOCK_MAX 256u /* elements */
-#define QUANT_SUBS_MAX 16u
+#define QUANT_SUBS_MAX  16u
 
 /*
  * One block, unpacked. With s = i / sub_elements:

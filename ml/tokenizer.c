@@ -7,7 +7,7 @@
 
 #include "ml/bpe.h"
 
-#define NONE TOKEN_NONE
+#define NONE     TOKEN_NONE
 #define KIND_END 0x80u /* flag beside the kind: ends a generation */
 
 /* The texts of special tokens as a tree, siblings in a list. */
@@ -90,8 +90,7 @@ static struct str token_text(const void *table, u32 token)
 }
 
 /* One token's bytes behind those of the tokens before it, and normal ones into the index. */
-static err add_token(struct tokenizer *t, u32 token, struct str word, i64 kind,
-                     struct text *reason)
+static err add_token(struct tokenizer *t, u32 token, struct str word, i64 kind, struct text *reason)
 {
     char *to = t->text + t->start[token];
     usize len = word.len;
@@ -263,8 +262,8 @@ static err load_id(const struct gguf *gguf, const char *key, u32 vocab, u32 *tok
 static void mark_ends(struct tokenizer *t)
 {
     static const char *const texts[] = {
-        "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>",
-        "<end_of_turn>", "<EOT>", "</s>", "<｜end▁of▁sentence｜>"};
+        "<|im_end|>",      "<|eot_id|>",    "<|eom_id|>", "<|end|>", "<|endoftext|>",
+        "<|end_of_text|>", "<end_of_turn>", "<EOT>",      "</s>",    "<｜end▁of▁sentence｜>"};
 
     for (u32 i = 0; i < ARRAY_LEN(texts); i++) {
         u32 token = tokenizer_find(t, str_of(texts[i]));

@@ -8,16 +8,21 @@
 
 #include "ml/gguf.h"
 
-#define TOKEN_NONE 0xffffffffu
-#define TOKEN_VOCAB_MAX (1u << 20)
+#define TOKEN_NONE       0xffffffffu
+#define TOKEN_VOCAB_MAX  (1u << 20)
 #define TOKEN_MERGES_MAX (1u << 20)
-#define TOKEN_BYTES_MAX 1024u /* text of one token */
+#define TOKEN_BYTES_MAX  1024u /* text of one token */
 /* What tokenizer_encode needs of the scratch arena for a text of so many bytes (its worst case
  * is one single word). */
 #define TOKEN_SCRATCH_BYTES(text_bytes) (14 * (usize)(text_bytes) + 4096)
 
 enum token_kind { /* numbers of tokenizer.ggml.token_type */
-    TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_UNUSED, TOKEN_BYTE
+                  TOKEN_NORMAL = 1,
+                  TOKEN_UNKNOWN,
+                  TOKEN_CONTROL,
+                  TOKEN_USER_DEFINED,
+                  TOKEN_UNUSED,
+                  TOKEN_BYTE
 };
 
 struct tokenizer;

@@ -7,10 +7,10 @@
 #include "ml/tokenizer.h"
 
 #define MODEL_BYTES_MAX (32 * KIB)
-#define ARENA_BYTES (2 * MIB)
-#define PARTS_MAX 8u
-#define PRE_COUNT 5u
-#define TEXT_MAX (16 * KIB)
+#define ARENA_BYTES     (2 * MIB)
+#define PARTS_MAX       8u
+#define PRE_COUNT       5u
+#define TEXT_MAX        (16 * KIB)
 
 int LLVMFuzzerTestOneInput(const u8 *data, usize size);
 
@@ -47,9 +47,11 @@ static void put_array(struct model *m, const char *name, u32 type, u64 count)
 
 static void put_byte_token(struct model *m, u32 byte)
 {
-    u32 code = byte <= ' ' ? 0x100 + byte : byte < 0x7f ? byte : byte <= 0xa0 ? 0x121 + byte - 0x7f
-                                                             : byte == 0xad   ? 0x143
-                                                                              : byte;
+    u32 code = byte <= ' '    ? 0x100 + byte
+               : byte < 0x7f  ? byte
+               : byte <= 0xa0 ? 0x121 + byte - 0x7f
+               : byte == 0xad ? 0x143
+                              : byte;
     char text[5] = {};
 
     utf8_encode(code, text);
@@ -183,8 +185,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, usize size)
     for (; count < PARTS_MAX - 1 && at < size; count++, cuts /= 2) {
         usize to = min_u64(size, at + 1 + data[at] % 32);
 
-        part[count] = (struct ml_part){cuts & 1 ? ML_PART_USER : ML_PART_TEMPLATE,
-                                       str_slice(text, at, to)};
+        part[count] =
+            (struct ml_part){cuts & 1 ? ML_PART_USER : ML_PART_TEMPLATE, str_slice(text, at, to)};
         at = to;
     }
     part[count++] = (struct ml_part){ML_PART_USER, str_slice(text, at, size)};

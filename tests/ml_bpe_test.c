@@ -7,9 +7,9 @@
 #include "ml/bpe.h"
 #include "tests/test.h"
 
-#define LETTERS 3u
+#define LETTERS    3u
 #define TOKENS_MAX 40u
-#define WORD_MAX 60u
+#define WORD_MAX   60u
 
 /* A vocabulary of strings over three letters; equal strings are one token, so that one token
  * may come of several pairs, at ranks in any order. */

@@ -223,6 +223,7 @@ TEST(ml_gguf_field_faults)
     struct places at;
 
     build_small(&b, &at);
+    // clang-format off
     const struct fault faults[] = {
         {0, 4, 0x47475546, E_FORMAT}, /* big-endian magic */
         {4, 4, 0, E_UNSUPPORTED}, {4, 4, 1, E_UNSUPPORTED}, {4, 4, 4, E_UNSUPPORTED},
@@ -257,6 +258,7 @@ TEST(ml_gguf_field_faults)
         {at.offset1, 8, 96, E_FORMAT}, {at.offset1, 8, 160, E_FORMAT}, /* behind the end */
         {at.offset1, 8, 1ull << 40, E_FORMAT}, {at.offset1, 8, UINT64_MAX - 31, E_FORMAT},
     };
+    // clang-format on
     expect_faults(&b, faults, ARRAY_LEN(faults));
     build_free(&b);
 }

@@ -162,8 +162,8 @@ TEST(ml_mathf_ulps)
                                       fmax(exp((f64)small) * 0x1p-23, 0x1p-149));
     }
     if (test_data("show") != NULL)
-        printf("ulp: exp %.3f log %.3f sin %.3f cos %.3f expf %.3f\n", worst[0], worst[1],
-               worst[2], worst[3], worst[6]);
+        printf("ulp: exp %.3f log %.3f sin %.3f cos %.3f expf %.3f\n", worst[0], worst[1], worst[2],
+               worst[3], worst[6]);
     for (u32 i = 0; i < 4; i++)
         EXPECT(worst[i] < max);
     EXPECT(worst[4] <= 0.5 && worst[5] == 0 && worst[6] <= 1.0);
@@ -235,7 +235,7 @@ TEST(ml_mathf_read)
 {
     /* Guards: decimal text of any exponent reads as strtod does within 8 ulp, and nothing else
      * reads. */
-    static const char *const bad[] = {"",   "-",   ".5",  "5.",  "1e",   "1e+",  "0x10", " 1",
+    static const char *const bad[] = {"",   "-",   ".5",  "5.",  "1e",  "1e+",   "0x10", " 1",
                                       "1 ", "nan", "inf", "1,0", "--1", "1.2.3", "1e5.0"};
     f64 value = 0;
 

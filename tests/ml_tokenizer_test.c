@@ -11,8 +11,8 @@
 #include "tests/test.h"
 
 #define ARENA_BYTES (96 * MIB)
-#define TEXT_MAX (1 * MIB)
-#define START 256u /* tokens behind the 256 bytes */
+#define TEXT_MAX    (1 * MIB)
+#define START       256u /* tokens behind the 256 bytes */
 
 struct fixture {
     struct build build;
@@ -40,12 +40,12 @@ static void put_byte_token(struct build *b, u32 byte)
 }
 
 static const char *const more_tokens[] = {
-    "<|im_start|>", "<|im_end|>", "<tool>", "aa", "aaaa", "he", "hel", "lo", "hello", "<|",
-    "im_start|>", "<|>",
+    "<|im_start|>", "<|im_end|>", "<tool>", "aa", "aaaa",       "he",
+    "hel",          "lo",         "hello",  "<|", "im_start|>", "<|>",
 };
 static const i32 more_kinds[] = {3, 3, 4, 1, 1, 1, 1, 1, 1, 1, 1, 3};
-static const char *const merges[] = {"a a", "aa aa", "h e", "he l", "l o", "hel lo",
-                                     "<| im_start|>", "< |", "<| >"};
+static const char *const merges[] = {"a a",    "aa aa",         "h e", "he l", "l o",
+                                     "hel lo", "<| im_start|>", "< |", "<| >"};
 
 static void build_vocabulary(struct build *b)
 {
@@ -76,8 +76,8 @@ static struct fixture *start(void)
     build_vocabulary(&f->build);
     fake_store_start(&f->fake, f->build.bytes, f->build.len);
     f->arena = arena_on("tokenizer", malloc(ARENA_BYTES), ARENA_BYTES);
-    f->scratch = arena_on("scratch", malloc(TOKEN_SCRATCH_BYTES(TEXT_MAX)),
-                          TOKEN_SCRATCH_BYTES(TEXT_MAX));
+    f->scratch =
+        arena_on("scratch", malloc(TOKEN_SCRATCH_BYTES(TEXT_MAX)), TOKEN_SCRATCH_BYTES(TEXT_MAX));
     f->reason = TEXT_ON(f->words);
     f->token = malloc(TEXT_MAX * sizeof(u32));
     EXPECT_OK(gguf_open(&f->gguf, &f->fake.store, 1, &f->arena, &f->reason));
@@ -177,7 +177,7 @@ TEST(ml_tokenizer_parts_are_one_text)
 {
     /* Guards: cutting a text into parts of one kind changes no token; words cross the borders. */
     static const char pieces[][16] = {"<|im_start|>", "<|im_end|>", "hello", " a",
-                                     "\n",           "aaa",        "<|",    "1"};
+                                      "\n",           "aaa",        "<|",    "1"};
     struct fixture *f = start();
     struct ml_part part[8];
     char text[256];
