@@ -26,7 +26,8 @@ struct loaded {
 
 struct device {
     u32 threads;
-    struct loaded *run;
+    struct loaded *run;       /* or */
+    device_work_fn work; void *work_ctx; u32 work_items;
     u8 *scratch; usize scratch_bytes, scratch_stride;
     _Alignas(64) u64 ticket;  /* phase << 32 | next chunk */
     _Alignas(64) u32 done;    /* finished chunks of the phase */
@@ -45,6 +46,10 @@ static u64 launch_items(const struct launch *l, const u32 *sym_value)
     return items;
 }
 
+/* A piece of work is one phase of one item per chunk. */
+static u32 phases_of(const struct device *d) { return d->work ? 1 : d->run->phase_count; }
+static u32 chunks_of(const struct device *d, u32 phase) { return d->work ? d->work_items : d->run->phase_chunks[phase]; }
+
 /* Takes the next chunk of the open phase; false when all are taken. */
 static bool draw(struct device *d, u32 *phase, u32 *chunk)
 {
@@ -53,7 +58,7 @@ static bool draw(struct device *d, u32 *phase, u32 *chunk)
     for (;;) {
         *phase = (u32)(ticket >> 32);
         *chunk = (u32)ticket;
-        if (*phase == PHASE_IDLE || *chunk >= d->run->phase_chunks[*phase])
+        if (*phase == PHASE_IDLE || *chunk >= chunks_of(d, *phase))
             return false;
         if (__atomic_compare_exchange_n(&d->ticket, &ticket, ticket + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
             return true;
@@ -62,10 +67,10 @@ static bool draw(struct device *d, u32 *phase, u32 *chunk)
 
 static void open_phase(struct device *d, u32 phase)
 {
-    while (phase < d->run->phase_count && d->run->phase_chunks[phase] == 0)
+    while (phase < phases_of(d) && chunks_of(d, phase) == 0)
         phase++;
     d->done = 0;
-    if (phase == d->run->phase_count) {
+    if (phase == phases_of(d)) {
         __atomic_store_n(&d->ticket, (u64)PHASE_IDLE << 32, __ATOMIC_RELEASE);
         __atomic_store_n(&d->running, 0, __ATOMIC_RELEASE);
         return;
@@ -73,12 +78,8 @@ static void open_phase(struct device *d, u32 phase)
     __atomic_store_n(&d->ticket, (u64)phase << 32, __ATOMIC_RELEASE);
 }
 
-static bool run_chunk(struct device *d, u32 worker)
+static void run_launch_chunk(struct device *d, u32 phase, u32 chunk, u32 worker)
 {
-    u32 phase, chunk;
-
-    if (!draw(d, &phase, &chunk))
-        return false;
     struct loaded *r = d->run;
     u32 l = r->phase_launch[phase], rest = chunk;
     for (;; l++) {
@@ -91,7 +92,20 @@ static bool run_chunk(struct device *d, u32 worker)
     u64 begin = (u64)rest * r->chunk_items[l], end = min_u64(begin + r->chunk_items[l], r->items[l]);
     kernel_entry entry = (kernel_entry)(uintptr_t)(r->code + launch->code_offset);
     entry(r->args + launch->arg_first, begin, end, d->scratch + worker * d->scratch_stride);
-    if (__atomic_add_fetch(&d->done, 1, __ATOMIC_ACQ_REL) == r->phase_chunks[phase])
+}
+
+static bool run_chunk(struct device *d, u32 worker)
+{
+    u32 phase, chunk;
+
+    if (!draw(d, &phase, &chunk))
+        return false;
+    u32 chunks = chunks_of(d, phase);
+    if (d->work)
+        d->work(d->work_ctx, chunk, worker);
+    else
+        run_launch_chunk(d, phase, chunk, worker);
+    if (__atomic_add_fetch(&d->done, 1, __ATOMIC_ACQ_REL) == chunks)
         open_phase(d, phase + 1);
     return true;
 }
@@ -103,6 +117,14 @@ static bool device_work(void *ctx, u32 worker)
 }
 
 /* ---- the caller's side ---- */
+
+static void begin(struct device *d)
+{
+    d->running = 1;
+    open_phase(d, 0);
+    if (d->threads > 1)
+        workers_wake();
+}
 
 void device_start(struct device *d, struct loaded *r, const u32 *sym_value)
 {
@@ -125,10 +147,17 @@ void device_start(struct device *d, struct loaded *r, const u32 *sym_value)
         r->phase_chunks[phase] = chunks;
     }
     d->run = r;
-    d->running = 1;
-    open_phase(d, 0);
-    if (d->threads > 1)
-        workers_wake();
+    d->work = NULL;
+    begin(d);
+}
+
+void device_start_work(struct device *d, device_work_fn work, void *ctx, u32 items)
+{
+    CHECK(!__atomic_load_n(&d->running, __ATOMIC_ACQUIRE));
+    d->work = work;
+    d->work_ctx = ctx;
+    d->work_items = items;
+    begin(d);
 }
 
 bool device_advance(struct device *d, u64 deadline_ns)

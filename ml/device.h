@@ -25,6 +25,10 @@ void *device_output(const struct loaded *loaded, u32 output);
 
 /* One run at a time per device (CHECKed). sym_value: one per symbol, within its bound (CHECKed). */
 void device_start(struct device *device, struct loaded *loaded, const u32 *sym_value);
+/* Instead of a program: work(ctx, item, worker) for every item below `items`, on all cores, in any order. worker is
+ * 0..threads-1, each at one item at a time. Advanced like a run. */
+typedef void (*device_work_fn)(void *ctx, u32 item, u32 worker);
+void device_start_work(struct device *device, device_work_fn work, void *ctx, u32 items);
 /* Computes until the run has finished (true) or time_ns() passes deadline_ns (false). */
 bool device_advance(struct device *device, u64 deadline_ns);
 

@@ -6,6 +6,7 @@
 
 #define COMPILE_BYTES (48 * MIB) /* graph, schedule and code while compiling; given back afterwards */
 #define GRAPH_NODES 16384u
+#define LOAD_GROUPS 64u       /* groups of rows handed to the cores at a time */
 
 struct model {
     struct hyper hyper;
@@ -15,10 +16,12 @@ struct model {
     struct graph_io io;
     struct weight *order;      /* weights in the order of their bytes in the file */
     u32 weight_at;             /* the one being loaded */
-    u64 row_at;                /* first row of it that is still to do */
+    u32 row_at;                /* first row of it that is still to do */
+    u32 group_rows, group_count; /* rows of a group; groups in flight on the device */
+    err load_status;
     u64 weights_done, weights_all; /* bytes of the file */
     u8 *packed;                /* of the weight being loaded */
-    u8 *staging; usize staging_bytes;
+    u8 *staging; usize staging_bytes, staging_stride; /* a group of rows as the file has them, per worker */
     struct external *external; /* copies of the graph's: shapes and packings */
     void **data; usize *data_bytes; u32 external_count; /* memory of each external */
     u8 *tables; usize tables_bytes; struct arena arena;
@@ -90,9 +93,10 @@ err model_open(struct model **out, struct gguf *gguf, const struct ml_config *co
         m->weights_all += m->io.weight[i].tensor->bytes;
         const struct gguf_tensor *t = m->io.weight[i].tensor;
         u64 rows = max_u64(m->target.lanes, s->head_dim);
-        m->staging_bytes = (usize)max_u64(m->staging_bytes, t->dim_count == 1 ? t->bytes : rows * (t->bytes / t->dim[1]));
+        m->staging_stride = (usize)max_u64(m->staging_stride, t->dim_count == 1 ? t->bytes : rows * (t->bytes / t->dim[1]));
     }
-    m->staging_bytes = round_up(m->staging_bytes, 4 * KIB);
+    m->staging_stride = round_up(m->staging_stride, 4 * KIB);
+    m->staging_bytes = m->staging_stride * device_threads(m->device);
     m->staging = pages_alloc(m->staging_bytes);
     return m->staging ? model_bind_inputs(m, why) : E_NOMEM;
 }
@@ -239,29 +243,54 @@ static u32 file_row(const struct model *m, const struct weight *w, u32 row)
     return row - in + (in < half ? 2 * in : 2 * (in - half) + 1);
 }
 
-/* Packs the next group of rows: a head when rows are reordered, else a tile. */
-static err load_rows(struct model *m, const struct weight *w)
+/* Packs one group of rows: a head when rows are reordered, else a tile. Any core. */
+static void pack_group(void *ctx, u32 item, u32 worker)
 {
+    struct model *m = ctx;
+    const struct weight *w = &m->io.weight[m->weight_at];
     const struct external *x = &m->external[w->external];
     const struct gguf_tensor *t = w->tensor;
     u32 rows = (u32)t->dim[1], columns = (u32)t->dim[0], tile = x->packing.tile;
     u64 row_bytes = quant_bytes(t->format, columns), tile_bytes = packing_tile_bytes(&x->packing, columns);
-    u32 group = w->pairs_to_halves ? m->hyper.shape.head_dim : tile, first = (u32)m->row_at;
-    u32 count = min_u32(group, rows - first);
+    u32 first = m->row_at + item * m->group_rows, count = min_u32(m->group_rows, rows - first);
+    u8 *staging = m->staging + worker * m->staging_stride;
 
-    TRY(gguf_read(m->gguf, t, first * row_bytes, m->staging, count * row_bytes));
+    err e = gguf_read(m->gguf, t, first * row_bytes, staging, count * row_bytes);
+    if (e != OK) {
+        __atomic_store_n(&m->load_status, e, __ATOMIC_RELAXED);
+        return;
+    }
     for (u32 r = first; r < first + count; r += tile) {
         const u8 *row[PACK_TILE_MAX] = {};
         for (u32 lane = 0; lane < tile && r + lane < rows; lane++)
-            row[lane] = m->staging + (file_row(m, w, r + lane) - first) * row_bytes;
+            row[lane] = staging + (file_row(m, w, r + lane) - first) * row_bytes;
         pack_tile_rows(&x->packing, t->format, row, columns, m->packed + r / tile * tile_bytes);
     }
+}
+
+static void start_groups(struct model *m, const struct weight *w)
+{
+    const struct gguf_tensor *t = w->tensor;
+    u32 left = (u32)t->dim[1] - m->row_at;
+
+    m->group_rows = w->pairs_to_halves ? m->hyper.shape.head_dim : m->external[w->external].packing.tile;
+    m->group_count = min_u32(LOAD_GROUPS, (u32)div_up(left, m->group_rows));
+    device_start_work(m->device, pack_group, m, m->group_count);
+}
+
+/* The groups are packed: their bytes of the file are not needed any more. */
+static void finish_groups(struct model *m, const struct weight *w)
+{
+    const struct gguf_tensor *t = w->tensor;
+    u64 row_bytes = quant_bytes(t->format, t->dim[0]);
+    u32 rows = min_u32(m->group_count * m->group_rows, (u32)t->dim[1] - m->row_at);
     struct store *part = &m->gguf->part[t->part];
+
     if (part->release)
-        part->release(part, t->offset + first * row_bytes, count * row_bytes);
-    m->row_at += count;
-    m->weights_done += count * row_bytes;
-    return OK;
+        part->release(part, t->offset + m->row_at * row_bytes, rows * row_bytes);
+    m->row_at += rows;
+    m->weights_done += rows * row_bytes;
+    m->group_count = 0;
 }
 
 static err load_vector(struct model *m, const struct weight *w)
@@ -290,6 +319,16 @@ static err begin_weight(struct model *m, const struct weight *w, struct text *wh
     return OK;
 }
 
+static err load_matrix(struct model *m, const struct weight *w, u64 deadline_ns)
+{
+    if (m->group_count == 0)
+        start_groups(m, w);
+    if (!device_advance(m->device, deadline_ns))
+        return OK;
+    finish_groups(m, w);
+    return m->load_status;
+}
+
 err model_load(struct model *m, u64 deadline_ns, bool *done, u32 *percent, struct text *why)
 {
     *done = false;
@@ -301,7 +340,7 @@ err model_load(struct model *m, u64 deadline_ns, bool *done, u32 *percent, struc
         if (!m->packed)
             TRY(begin_weight(m, w, why));
         bool is_matrix = m->external[w->external].kind == OP_WEIGHT;
-        err e = is_matrix ? load_rows(m, w) : load_vector(m, w);
+        err e = is_matrix ? load_matrix(m, w, deadline_ns) : load_vector(m, w);
         if (e != OK)
             return gguf_refuse(why, e, "model: reading tensor %.*s: %s", (int)w->tensor->name.len, w->tensor->name.ptr, err_text(e));
         if (!is_matrix || m->row_at == w->tensor->dim[1]) {

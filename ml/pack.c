@@ -31,6 +31,7 @@ struct packing packing_for(const struct quant_format *format, const struct targe
 /* ---- one block into its lane ---- */
 
 static void put32(u8 *at, u32 value) { memcpy(at, &value, 4); }
+static void put16(u8 *at, u16 value) { memcpy(at, &value, 2); }
 static u32 get32(const u8 *at)
 {
     u32 value;
@@ -100,9 +101,9 @@ static u16 get_f16(const u8 *at)
 }
 
 /* K formats keep d (and dmin) in the file: at the front with a minimum, at the end without. */
-static void put_super(const struct packing *p, const struct quant_format *format, const u8 *in, u32 lane, u8 *out)
+static void put_super(const struct packing *p, const struct parts s, const struct quant_format *format, const u8 *in,
+                      u32 lane, u8 *out)
 {
-    struct parts s = parts_of(p);
     u16 d = get_f16(p->has_min ? in : in + format->bytes - 2);
     u16 dmin = p->has_min ? get_f16(in + 2) ^ 0x8000u : 0; /* the minimum is taken off */
     f32 scale = f16_to_f32(d), min = f16_to_f32(dmin);
@@ -122,28 +123,48 @@ static void put_super(const struct packing *p, const struct quant_format *format
     }
 }
 
-/* A plain block of 32: f16 scale, f16 minimum if any, codes. */
-static void put_block(const struct packing *p, const struct quant_format *format, const u8 *in, u32 lane, u8 *out)
+/* Plain blocks of 32: f16 scale, f16 minimum if any, codes. All blocks of a row in one loop per kind of code. */
+static void put_factors(const struct packing *p, const struct parts s, const u8 *in, u32 lane, u8 *out)
 {
-    struct parts s = parts_of(p);
-    u32 row_bytes = 4u * p->tile;
-    const u8 *codes = in + (p->has_min ? 4 : 2);
-
-    memcpy(out + s.planes + lane * 2, in, 2);
+    put16(out + s.planes + lane * 2, get_f16(in));
     if (p->has_min)
-        memcpy(out + s.planes + s.scale + lane * 2, in + 2, 2);
-    out += lane * 4;
-    if (p->code_bits == 4) {
-        low_plane_4(codes, out, row_bytes);
-    } else if (p->code_bits == 8) {
-        u32 flip = p->signed_codes ? 0 : 0x80808080u;
+        put16(out + s.planes + s.scale + lane * 2, get_f16(in + 2));
+}
+
+static void put_row_4(const struct packing *p, const struct parts s, const struct quant_format *format, const u8 *in,
+                      u32 columns, u32 lane, u8 *out)
+{
+    u32 row_bytes = 4u * p->tile, codes = p->has_min ? 4 : 2;
+
+    for (u32 k = 0; k < columns; k += 32, in += format->bytes, out += s.block) {
+        put_factors(p, s, in, lane, out);
+        low_plane_4(in + codes, out + lane * 4, row_bytes);
+    }
+}
+
+static void put_row_8(const struct packing *p, const struct parts s, const struct quant_format *format, const u8 *in,
+                      u32 columns, u32 lane, u8 *out)
+{
+    u32 row_bytes = 4u * p->tile, flip = p->signed_codes ? 0 : 0x80808080u;
+
+    for (u32 k = 0; k < columns; k += 32, in += format->bytes, out += s.block) {
+        put_factors(p, s, in, lane, out);
         for (u32 w = 0; w < 8; w++)
-            put32(out + w * row_bytes, get32(codes + 4 * w) ^ flip);
-    } else {
-        struct quant_block block;
+            put32(out + lane * 4 + w * row_bytes, get32(in + 2 + 4 * w) ^ flip);
+    }
+}
+
+static void put_row_5(const struct packing *p, const struct parts s, const struct quant_format *format, const u8 *in,
+                      u32 columns, u32 lane, u8 *out)
+{
+    u32 row_bytes = 4u * p->tile;
+    struct quant_block block;
+
+    for (u32 k = 0; k < columns; k += 32, in += format->bytes, out += s.block) {
+        put_factors(p, s, in, lane, out);
         quant_unpack(format, in, &block);
-        plane(block.code, p->block, 4, 0, out, row_bytes);
-        plane(block.code, p->block, p->code_bits - 4u, 4, out + s.low, row_bytes);
+        plane(block.code, 32, 4, 0, out + lane * 4, row_bytes);
+        plane(block.code, 32, 1, 4, out + s.low + lane * 4, row_bytes);
     }
 }
 
@@ -158,8 +179,7 @@ static void put_floats(const struct packing *p, const u8 *in, u32 columns, u32 l
 void pack_tile_rows(const struct packing *packing, const struct quant_format *format, const u8 *const row[PACK_TILE_MAX],
                     u32 columns, u8 *out)
 {
-    struct parts s = parts_of(packing);
-    u32 step = s.head + packing->super * s.block;
+    const struct parts s = parts_of(packing);
 
     for (u32 lane = 0; lane < packing->tile; lane++)
         if (!row[lane]) {
@@ -167,18 +187,19 @@ void pack_tile_rows(const struct packing *packing, const struct quant_format *fo
             break;
         }
     for (u32 lane = 0; lane < packing->tile; lane++) {
-        if (!row[lane])
+        const u8 *in = row[lane];
+        if (!in)
             continue;
-        if (packing->code_bits == 0) {
-            put_floats(packing, row[lane], columns, lane, out);
-            continue;
-        }
-        for (u32 b = 0; b < columns / format->elements; b++) {
-            const u8 *in = row[lane] + (usize)b * format->bytes;
-            if (packing->super > 1)
-                put_super(packing, format, in, lane, out + (usize)b * step);
-            else
-                put_block(packing, format, in, lane, out + (usize)b * step);
-        }
+        if (packing->code_bits == 0)
+            put_floats(packing, in, columns, lane, out);
+        else if (packing->super > 1)
+            for (u32 k = 0; k < columns; k += format->elements, in += format->bytes)
+                put_super(packing, s, format, in, lane, out + k / format->elements * (s.head + packing->super * s.block));
+        else if (packing->code_bits == 4)
+            put_row_4(packing, s, format, in, columns, lane, out);
+        else if (packing->code_bits == 8)
+            put_row_8(packing, s, format, in, columns, lane, out);
+        else
+            put_row_5(packing, s, format, in, columns, lane, out);
     }
 }
