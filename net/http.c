@@ -138,7 +138,6 @@ static enum http_step read_target(struct http_head *head, struct str target)
     bool asterisk = head->method == HTTP_OPTIONS && str_eq(path, STR("*"));
     if (!str_starts(path, STR("/")) && !asterisk)
         return bad(head, 400, "the request target is not a path");
-    head->target = target;
     head->path = str_cut(path, '?', &rest);
     return HTTP_MORE;
 }

@@ -94,7 +94,7 @@ enum http_step { HTTP_MORE, HTTP_DONE, HTTP_BAD };
 struct http_head {
     usize scanned, line_start; /* how far the bytes have been read */
     u32 lines, method, minor;
-    struct str target, path; /* path: target without query, scheme and authority */
+    struct str path; /* the target without query, scheme and authority */
     struct str field[FIELD_COUNT];
     u64 content_length;
     bool chunked, keep_alive, said_close, wants_continue;

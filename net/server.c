@@ -100,7 +100,7 @@ static void act_when_sent(struct server *server)
 
     if (!server->act)
         return;
-    bool sent = conn->phase == CONN_FREE || conn->phase == CONN_HEAD ||
+    bool sent = conn->phase == CONN_FREE || /* it left by itself */
                 (!conn->out.len && !conn->stream->ops->unsent(conn->stream));
     if (sent || time_ns() > server->act_deadline_ns) {
         void (*act)(void) = server->act;
@@ -383,6 +383,8 @@ static bool send_out(struct server *server, struct conn *conn)
 static bool after_send(struct server *server, struct conn *conn)
 {
     fifo_clear(&conn->upload, &server->in_pool);
+    if (server->act && server->act_after == conn)
+        return false; /* open until the answer has arrived */
     if (conn->close_after) {
         conn_close(server, conn);
         return true;

@@ -7,6 +7,20 @@
 #define CHAT     "/v1/chat/completions"
 #define MESSAGES "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]"
 
+/* Every event is one line of JSON, but for the last and for comments. */
+static void expect_events(struct str text)
+{
+    while (text.len) {
+        struct str empty, line = str_cut(text, '\n', &text);
+        empty = str_cut(text, '\n', &text);
+        EXPECT_EQ(empty.len, 0);
+        if (!str_eq(line, STR("data: [DONE]")) && !str_starts(line, STR(": "))) {
+            EXPECT(str_starts(line, STR("data: {")));
+            expect_json(str_slice(line, 6, line.len));
+        }
+    }
+}
+
 /* The answer's bytes with chunked framing taken off; fails when that is not exact. */
 static struct str unchunk(struct str body, char *out, usize cap)
 {
@@ -24,6 +38,7 @@ static struct str unchunk(struct str body, char *out, usize cap)
     }
     EXPECT_EQ(step, HTTP_DONE);
     EXPECT_EQ(body.len, 0);
+    expect_events(text_str(&text));
     return text_str(&text);
 }
 
@@ -51,6 +66,7 @@ TEST(net_api_chat_whole) /* one JSON body with every member that clients look fo
     fake_post(&fake, &wire, CHAT, STR("{\"model\":\"smollm2-135m-instruct\"," MESSAGES "}"));
     EXPECT_EQ(wire_status(&wire), 200);
     struct str body = wire_body(&wire);
+    expect_json(body);
     EXPECT(str_starts(body, STR("{\"id\":\"chatcmpl-")));
     expect_in(body, "\"object\":\"chat.completion\",\"created\":");
     expect_in(body,
@@ -122,6 +138,7 @@ TEST(net_api_chat_logprobs) /* token, logprob, bytes, top_logprobs; invalid byte
 
     fake_open(&fake);
     fake_post(&fake, &wire, CHAT, STR("{\"logprobs\":true,\"top_logprobs\":2," MESSAGES "}"));
+    expect_json(wire_body(&wire));
     expect_in(wire_body(&wire), item);
     expect_in(wire_body(&wire), "\"logprobs\":{\"content\":[{\"token\":\"Hel\"");
     EXPECT_EQ(count(wire_body(&wire), "\"top_logprobs\":["), 4);
@@ -148,9 +165,17 @@ TEST(net_api_completion_logprobs) /* four parallel arrays, offsets in characters
               "\"text\":\"Hello \\\"w\\\"\\n\xc3\xa9\",\"logprobs\":{\"tokens\":[\"Hel\",\"lo\",");
     expect_in(body, "],\"token_logprobs\":[-0.25,-0.5,-0.75,-1],\"top_logprobs\":[{");
     expect_in(body, "],\"text_offset\":[0,3,5,9]},\"finish_reason\":\"stop\"}]");
+    expect_in(body, "{\"\xef\xbf\xbd\xef\xbf\xbd\":-1.5},{");
     EXPECT_EQ(fake.request.sampling.top_logprobs, 1);
     EXPECT_EQ(fake.request.tokens_max, 16);
     EXPECT_STR(str_of(fake.prompt), STR("x"));
+    wire_close(&wire);
+    char plain[16384];
+    fake_post(&fake, &wire, "/v1/completions",
+              STR("{\"prompt\":\"x\",\"logprobs\":2,\"stream\":true}"));
+    struct str text = unchunk(wire_body(&wire), plain, sizeof(plain));
+    expect_in(text, "{\"tokens\":[\"lo\"],\"token_logprobs\":[-0.5],\"top_logprobs\":[{");
+    expect_in(text, "],\"text_offset\":[3]}");
     wire_close(&wire);
     fake_close(&fake);
 }

@@ -2,6 +2,7 @@
  * net_api_refuse_test.c: what is not served is refused with the right status, names its
  * parameter, and has all four members of an OpenAI error; the gate stands before everything.
  */
+#include "tests/host/platform.h"
 #include "tests/net_fake.h"
 
 #define CHAT "/v1/chat/completions"
@@ -316,10 +317,15 @@ TEST(net_api_keys) /* only the whole key, as a Bearer token */
         {"Authorization: Bearer sk-right\r\nAuthorization: Bearer sk-right\r\n", 400},
     };
     struct fake fake;
+    struct wire wire;
 
     fake_open(&fake);
     fake.config.api_key[0] = STR("sk-right");
     fake.config.api_key_count = 1;
+    fake_ask(&fake, &wire, STR("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"));
+    EXPECT(wire_has(&wire, "WWW-Authenticate: Bearer"));
+    expect_fault(&wire, 401, "", "missing_api_key");
+    wire_close(&wire);
     for (usize i = 0; i < ARRAY_LEN(rows_); i++)
         EXPECT_EQ(status_of(&fake, "GET /v1/models", rows_[i].header), rows_[i].status);
     EXPECT_EQ(status_of(&fake, "GET /v1/models?key=sk-right", ""), 401);
@@ -345,8 +351,71 @@ TEST(net_api_reset_answers_first) /* the machine is reset when its answer has le
     fake_settle(&fake);
     EXPECT(!acted && wire.out_len == 10);
     wire.send_room = WIRE_BYTES;
+    wire.unacked = 1;
     fake_settle(&fake);
-    EXPECT(acted && wire_status(&wire) == 200);
+    EXPECT(!acted && wire_status(&wire) == 200 && !wire.closed);
+    wire.unacked = 0;
+    fake_settle(&fake);
+    EXPECT(acted);
+    wire_close(&wire);
+    fake_close(&fake);
+}
+
+TEST(net_api_reset_does_not_wait_for_ever) /* for a client that reads nothing, two seconds */
+{
+    struct fake fake;
+    struct wire wire;
+
+    fake_open(&fake);
+    fake.config.api_key[0] = STR("k");
+    fake.config.api_key_count = 1;
+    fake.config.power_off = act;
+    acted = false;
+    wire_open(&fake, &wire);
+    wire.send_room = 10;
+    wire_feed(&wire, STR("POST /v1/nohost/power-off HTTP/1.1\r\nHost: x\r\n"
+                         "Authorization: Bearer k\r\n\r\n"));
+    platform_clock_fake(1001 * NS_PER_S);
+    fake_settle(&fake);
+    EXPECT(!acted);
+    platform_clock_fake(1004 * NS_PER_S);
+    fake_settle(&fake);
+    EXPECT(acted);
+    wire_close(&wire);
+    fake_close(&fake);
+}
+
+TEST(net_api_model_names) /* which names mean the model that is loaded */
+{
+    static const struct {
+        const char *name;
+        u32 status;
+    } names[] = {
+        {"", 200},
+        {"any", 200},
+        {"default", 200},
+        {"smollm2-135m-INSTRUCT", 200},
+        {"a/b/SmolLM2-135M-Instruct", 200},
+        {"a/SmolLM2-135M-Instruct/b", 404},
+        {"Any", 404},
+        {"SmolLM2-135M", 404},
+        {"aSmolLM2-135M-Instruct", 404},
+    };
+    struct fake fake;
+    struct wire wire;
+    char body[256];
+
+    fake_open(&fake);
+    for (usize i = 0; i < ARRAY_LEN(names); i++) {
+        struct text text = TEXT_ON(body);
+        text_fmt(&text, "{\"prompt\":\"x\",\"model\":\"%s\"}", names[i].name);
+        fake_post(&fake, &wire, TEXT, text_str(&text));
+        EXPECT_EQ(wire_status(&wire), names[i].status);
+        wire_close(&wire);
+    }
+    fake_ask(&fake, &wire, STR("GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"));
+    expect_json(wire_body(&wire));
+    EXPECT(wire_has(&wire, "\"id\":\"SmolLM2-135M-Instruct\",\"object\":\"model\",\"created\":"));
     wire_close(&wire);
     fake_close(&fake);
 }
@@ -387,6 +456,8 @@ TEST(net_api_metrics_text) /* every line is a comment or name{labels} value */
     EXPECT(wire_has(&wire, "# TYPE nohost_http_replies_total counter\nnohost_http_replies_total{"));
     EXPECT(wire_has(&wire, "nohost_pool_blocks{pool=\"out\",is=\"used\"} 0\n"));
     EXPECT(wire_has(&wire, "nohost_connections 1\n"));
+    EXPECT(wire_has(&wire, "nohost_connections_accepted_total 1\n"));
+    EXPECT(wire_has(&wire, "nohost_slots 4\n"));
     for (rest = wire_body(&wire); rest.len;) {
         line = str_cut(rest, '\n', &rest);
         EXPECT(line.len > 0);

@@ -50,7 +50,7 @@ static void wire_push(struct stream *stream)
 }
 static usize wire_unsent(struct stream *stream)
 {
-    return wire_of(stream)->send_room == 0;
+    return wire_of(stream)->unacked;
 }
 static enum stream_state wire_state(struct stream *stream)
 {
@@ -125,6 +125,20 @@ struct str wire_body(const struct wire *wire)
 bool wire_has(const struct wire *wire, const char *text)
 {
     return str_find(wire_out(wire), str_of(text)) < wire->out_len;
+}
+
+void expect_json(struct str text)
+{
+    static struct json nodes[65536];
+    struct json_doc doc = {.node = nodes, .node_max = ARRAY_LEN(nodes)};
+    char *copy = malloc(text.len);
+
+    memcpy(copy, text.ptr, text.len);
+    err e = json_read(&doc, copy, text.len);
+    if (e != OK)
+        test_fail(__FILE__, __LINE__, "%s at %zu of %.*s", doc.why, doc.at, (int)text.len,
+                  text.ptr);
+    free(copy);
 }
 
 /* ---- the runtime ---- */

@@ -18,6 +18,7 @@ struct wire {
     usize in_len, in_at, out_len;
     usize recv_max;  /* bytes per recv call; 0: any */
     usize send_room; /* bytes the peer still takes */
+    usize unacked;   /* what unsent() says */
     enum stream_state state;
     bool closed, aborted;
     struct server *server;
@@ -65,6 +66,8 @@ u32 wire_status(const struct wire *wire);
 /* What follows the first head. */
 struct str wire_body(const struct wire *wire);
 bool wire_has(const struct wire *wire, const char *text);
+/* Fails when the text is not one JSON document. */
+void expect_json(struct str text);
 
 /* A fresh connection, one request, the settled answer in *wire. */
 void fake_ask(struct fake *fake, struct wire *wire, struct str request);
