@@ -13,6 +13,7 @@
 static const struct target targets[] = {
     {.isa = ISA_AVX2, .lanes = 8, .vector_regs = 16, .cores = 1},
     {.isa = ISA_AVX2, .lanes = 8, .vector_regs = 16, .vnni = true, .cores = 1},
+    {.isa = ISA_AVX2_WORDS, .lanes = 8, .vector_regs = 16, .cores = 1},
     {.isa = ISA_AVX512, .lanes = 16, .vector_regs = 32, .cores = 1},
     {.isa = ISA_AVX512, .lanes = 16, .vector_regs = 32, .vnni = true, .cores = 1},
 };
@@ -41,7 +42,7 @@ static bool machine_runs(struct target target)
 {
     const struct cpu_features *cpu = cpu_features();
 
-    return target.isa == ISA_AVX2 ? cpu->avx2 && (!target.vnni || cpu->avx_vnni)
+    return target.isa != ISA_AVX512 ? cpu->avx2 && (!target.vnni || cpu->avx_vnni)
                                   : cpu->avx512 && (!target.vnni || cpu->avx512_vnni);
 }
 
@@ -235,7 +236,7 @@ TEST(compile_x86_spills)
 /* Guards the bounds of the code buffer: every size that is too small is refused, none overrun. */
 TEST(compile_x86_code_buffer_too_small)
 {
-    struct bench bench = bench_new(targets[2]);
+    struct bench bench = bench_new(targets[3]);
 
     make_program(&bench, 30);
     compile_program(&bench, NULL);
@@ -253,7 +254,7 @@ TEST(compile_x86_code_buffer_too_small)
 /* Guards against a crash when the arena runs out anywhere. */
 TEST(compile_x86_arena_too_small)
 {
-    struct bench bench = bench_new(targets[2]);
+    struct bench bench = bench_new(targets[3]);
     struct code_out out = {.bytes = bench.bytes, .cap = CODE_BYTES};
 
     make_program(&bench, 30);

@@ -10,17 +10,17 @@
 
 /* ---- the table ---- */
 
-enum { ONE = 1, WIDE = 2, VNNI = 4, SAFE = 8, CHAIN_IN = 16, CHAIN_OUT = 32, FROM_0 = 64 };
+enum { ONE = 1, WIDE = 2, VNNI = 4, SAFE = 8, CHAIN_IN = 16, CHAIN_OUT = 32, FROM_0 = 64, BY_WORDS = 128 };
 enum { IMM = 0xf0, AUX, ROUND, ORDERED };
 enum { XMM = 1, YMM = 2, MASKED = 4, SELF = 8 };
 // clang-format off
 enum arg {
     NONE, D, A, B, C, INDEX, BASE, K1, RAXR, RDXR, MEM, MEM_RAX, ARG,
     T0, T1, T2, T3, T4, T5, T6, T7,
-    C_ZERO, C_ONES, C_ONE, C_7FFF, C_40, C_FF, C_WORDS, C_LOW7, C_TOP1,
+    C_ZERO, C_ONES, C_ONE, C_7FFF, C_40, C_FF, C_WORDS, C_LOW7, C_TOP1, C_EVEN,
 };
 static const u32 constants[] = {
-    0, UINT32_MAX, 1, 0x7fff, 0x40, 0xff, 0x00010001, 0x7f7f7f7f, 0x80808080,
+    0, UINT32_MAX, 1, 0x7fff, 0x40, 0xff, 0x00010001, 0x7f7f7f7f, 0x80808080, 0x00ff00ff,
 };
 // clang-format on
 
@@ -80,7 +80,8 @@ static const struct step *find_rule(const struct select *s, const struct lir_ins
     const struct step *at = &rules[s->first_rule[in->op]];
 
     facts |= (in->lanes == 1 ? ONE : 0) | (s->wide ? WIDE : 0) | (s->target->vnni ? VNNI : 0) |
-             (in->imm < INT16_PAIRS_MAX ? SAFE : 0);
+             (in->imm < INT16_PAIRS_MAX ? SAFE : 0) |
+             (s->target->isa == ISA_AVX2_WORDS ? BY_WORDS : 0);
     while (at->op != in->op + 1u || at->when & ~facts || (at->which && !(at->which & which)))
         CHECK(++at < rules + ARRAY_LEN(rules));
     return at + 1;
