@@ -27,15 +27,21 @@ static struct str stop_of(const struct stream *stream, u32 i)
     return (struct str){stream->stop[i], stream->stop_len[i]};
 }
 
-/* Where the first stop sequence begins; held_len when there is none. */
+/* Where the stop sequence begins that is complete first, of two the longer one: how the text was
+ * cut into tokens makes no difference. held_len when there is none. */
 static u32 find_stop(const struct stream *stream)
 {
     struct str held = {stream->held, stream->held_len};
-    usize first = held.len;
+    usize begin = held.len, end = held.len + 1;
 
-    for (u32 i = 0; i < stream->stop_count; i++)
-        first = min_u64(first, str_find(held, stop_of(stream, i)));
-    return (u32)first;
+    for (u32 i = 0; i < stream->stop_count; i++) {
+        usize at = str_find(held, stop_of(stream, i)), last = at + stream->stop_len[i];
+        if (at == held.len || last > end || (last == end && at > begin))
+            continue;
+        begin = at;
+        end = last;
+    }
+    return (u32)begin;
 }
 
 /* How many bytes at the end could be the start of a stop sequence. */

@@ -1,5 +1,5 @@
 /*
- * ml_engine_fake.h: the engine with a made-up model, tokenizer and file below it, for one test file.
+ * ml_engine_fake.h: the engine on a made-up model, tokenizer and file, for ml_engine_test.c.
  *
  * The model answers from its KV pool, through the page tables it was given: a prompt "abc|" is
  * continued by "abc" and the end token. So a wrong row of the pool is a wrong answer.

@@ -242,6 +242,7 @@ static const struct stop_case {
     {{HELLO, WORLD, BAR}, {"worlds"}, "hello world", ML_FINISH_STOP}, /* held back to the end */
     {{'a', 'a', 'a', 'b', BAR}, {"aab"}, "a", ML_FINISH_STOP},
     {{'a', 'b', 'c', 'd', 'e', BAR}, {"cde", "bcd", "e"}, "a", ML_FINISH_STOP},
+    {{HELLO, WORLD, BAR}, {"hello w", "lo"}, "hel", ML_FINISH_STOP}, /* the first to be complete */
     {{HELLO, BAR}, {"h"}, "", ML_FINISH_STOP},
     {{HELLO, BAR}, {""}, "hello", ML_FINISH_STOP},
     {{'x', 0xe2, 0x82, 0xac, 'y', BAR}, {"\xe2\x82\xac"}, "x", ML_FINISH_STOP},
@@ -264,6 +265,38 @@ TEST(ml_engine_stop_sequences_and_characters_over_token_borders)
         expect_outcome(ticket, stop_cases[i].text, stop_cases[i].finish);
     }
     close_clean();
+}
+
+/* What is shown must not depend on where the text was cut. */
+TEST(ml_engine_stops_where_any_cut_stops)
+{
+    static const char *const letters[] = {"a", "b", "\xc3\xa9", "\xe2\x82\xac"};
+    static struct stream whole, cut;
+
+    for (u32 round = 0; round < 3000; round++) {
+        char text[64], stops[3][16], whole_text[64], cut_text[64];
+        struct text made = TEXT_ON(text), a = TEXT_ON(whole_text), b = TEXT_ON(cut_text);
+        struct str stop[3];
+        for (u32 i = 0; i < 12; i++)
+            text_put(&made, str_of(letters[test_random_below(4)]));
+        for (u32 i = 0; i < 3; i++) {
+            struct text one = TEXT_ON(stops[i]);
+            for (u32 n = 1 + test_random_below(4); n > 0; n--)
+                text_put(&one, str_of(letters[test_random_below(4)]));
+            stop[i] = text_str(&one);
+        }
+        EXPECT_OK(stream_start(&whole, stop, 3));
+        EXPECT_OK(stream_start(&cut, stop, 3));
+        bool found = stream_put(&whole, text_str(&made), &a), cut_found = false;
+        for (usize at = 0, end; at < made.len && !cut_found; at = end) {
+            end = min_u64(made.len, at + 1 + test_random_below(5));
+            cut_found = stream_put(&cut, str_slice(text_str(&made), at, end), &b);
+        }
+        stream_end(&whole, &a);
+        stream_end(&cut, &b);
+        EXPECT_EQ(found, cut_found);
+        EXPECT_STR(text_str(&b), text_str(&a));
+    }
 }
 
 TEST(ml_engine_ends_by_length)
