@@ -22,9 +22,9 @@ SAY     = @echo "  $@"; # make SAY= shows the commands
 export MODEL CONF
 
 .DELETE_ON_ERROR:
-.SECONDARY:
+.PRECIOUS: build/fuzz/tests/%.o
 .SUFFIXES:
-.PHONY: all run stop image model test unit fuzz fuzz-build bench tidy lint clean nohost-tools
+.PHONY: FORCE all run stop image model test unit fuzz fuzz-build bench tidy lint clean nohost-tools
 all: build/nohost.img
 
 # ---- what a user calls; sub-makes build in parallel and leave the console to QEMU ----
