@@ -128,13 +128,41 @@ static void check_loops(struct check *check, const struct lir_instr *instr)
 {
     if (instr->op == LIR_LOOP) {
         expect(check, check->depth < LIR_LOOP_DEPTH_MAX, "loops nested too deep");
-        expect(check, instr->imm > 0 && instr->imm <= INT32_MAX, "loop step not positive");
         if (!check->fault)
             check->counter[check->depth++] = instr->dst;
     } else if (instr->op == LIR_ENDLOOP) {
         expect(check, check->depth > 0, "loop end without a loop");
         check->depth -= check->depth > 0;
     }
+}
+
+static void check_immediate(struct check *check, const struct lir_instr *instr)
+{
+    i64 low = INT64_MIN, high = INT64_MAX;
+
+    switch (instr->op) {
+    case LIR_ISHLI:
+    case LIR_ISHRI:
+    case LIR_ISARI:
+        low = 0;
+        high = 31;
+        break;
+    case LIR_S_SHLI:
+    case LIR_S_SHRI:
+        low = 0;
+        high = 63;
+        break;
+    case LIR_LOOP:
+        low = 1;
+        high = INT32_MAX;
+        break;
+    case LIR_S_ADDI:
+    case LIR_S_MULI:
+    case LIR_S_ANDI:
+        low = INT32_MIN;
+        high = INT32_MAX;
+    }
+    expect(check, instr->imm >= low && instr->imm <= high, "immediate out of range");
 }
 
 static bool lanes_good(const struct lir_instr *instr)
@@ -157,10 +185,7 @@ static void check_instr(struct check *check, const struct lir_instr *instr)
     check_loops(check, instr);
     if (operands[DST] == 'V' || operands[SRC_A] == 'V')
         expect(check, lanes_good(instr), "lanes are 1, 8 or 16");
-    if (instr->op == LIR_ISHLI || instr->op == LIR_ISHRI || instr->op == LIR_ISARI)
-        expect(check, instr->imm >= 0 && instr->imm < 32, "shift out of range");
-    if (instr->op == LIR_S_SHLI || instr->op == LIR_S_SHRI)
-        expect(check, instr->imm >= 0 && instr->imm < 64, "shift out of range");
+    check_immediate(check, instr);
 }
 
 err lir_check(const struct lir *lir, struct text *why)

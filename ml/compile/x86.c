@@ -7,7 +7,7 @@
 
 #define LOOP_ALIGN      16u
 #define ENTRY_ALIGN     64u
-#define FRAME_BYTES_MAX (16 * KIB) /* a worker's stack is small and has a guard page below */
+#define FRAME_BYTES_MAX (32 * KIB) /* half of a worker's stack, which has a guard page below */
 
 /* ---- registers ---- */
 

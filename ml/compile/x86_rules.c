@@ -10,7 +10,8 @@
 
 /* ---- the table ---- */
 
-enum { ONE = 1, WIDE = 2, VNNI = 4, SAFE = 8, CHAIN_IN = 16, CHAIN_OUT = 32, FROM_0 = 64, BY_WORDS = 128 };
+enum { ONE = 1, WIDE = 2, VNNI = 4, SAFE = 8 }; /* what is known of an operation */
+enum { CHAIN_IN = 16, CHAIN_OUT = 32, FROM_0 = 64, BY_WORDS = 128 };
 enum { IMM = 0xf0, AUX, ROUND, ORDERED };
 enum { XMM = 1, YMM = 2, MASKED = 4, SELF = 8 };
 // clang-format off
