@@ -407,6 +407,7 @@ static struct value run_namespace(struct vm *vm, const struct args *args)
 
 /* ---- anything ---- */
 
+/* safe is this without an argument. */
 static struct value run_default(struct vm *vm, const struct args *args)
 {
     struct value v = jinja_arg(args, 0, STR("default_value"));
@@ -416,12 +417,6 @@ static struct value run_default(struct vm *vm, const struct args *args)
     if (args->self.kind != UNDEFINED && !(falsy_too && !jinja_truthy(args->self)))
         return args->self;
     return v.kind == UNDEFINED ? value_literal(STR("")) : v;
-}
-
-static struct value run_safe(struct vm *vm, const struct args *args)
-{
-    (void)vm;
-    return args->self;
 }
 
 static struct value run_range(struct vm *vm, const struct args *args)
@@ -460,20 +455,15 @@ static struct value is_bool(struct vm *vm, const struct args *args)
     return value_bool(args->self.kind == BOOL && args->self.number == args->variant);
 }
 
-static struct value is_parity(struct vm *vm, const struct args *args)
-{
-    if (args->self.kind != INT)
-        jinja_fail(vm, E_FORMAT, "odd and even want an integer");
-    return value_bool((args->self.number & 1) == args->variant);
-}
+enum divisibility { EVEN, ODD, DIVISIBLE };
 
 static struct value is_divisible(struct vm *vm, const struct args *args)
 {
-    i64 by = int_arg(args, 0, STR("num"), 0);
+    i64 by = args->variant == DIVISIBLE ? int_arg(args, 0, STR("num"), 0) : 2;
 
     if (args->self.kind != INT || by <= 0)
-        jinja_fail(vm, E_FORMAT, "divisibleby wants two integers, the second above 0");
-    return value_bool(!vm->error && args->self.number % by == 0);
+        jinja_fail(vm, E_FORMAT, "odd, even and divisibleby want integers");
+    return value_bool(!vm->error && (args->self.number % by == 0) != (args->variant == ODD));
 }
 
 static struct value is_in(struct vm *vm, const struct args *args)
@@ -519,7 +509,7 @@ static const struct function function_table[] = {
     {"rejectattr", FILTER, BY_ATTRIBUTE, run_pick},  {"items", FILTER | METHOD, PAIRS, run_dict},
     {"keys", METHOD, KEYS, run_dict},                {"values", METHOD, VALUES, run_dict},
     {"get", METHOD, 0, run_get},                     {"default", FILTER, 0, run_default},
-    {"d", FILTER, 0, run_default},                   {"safe", FILTER, 0, run_safe},
+    {"d", FILTER, 0, run_default},                   {"safe", FILTER, 0, run_default},
     {"namespace", GLOBAL, 0, run_namespace},         {"dict", GLOBAL, 0, run_namespace},
     {"range", GLOBAL, 0, run_range},                 {"raise_exception", GLOBAL, 0, run_raise},
     {"strftime_now", GLOBAL, 0, jinja_strftime},     {"undefined", TEST, 1u << UNDEFINED, is_kind},
@@ -531,9 +521,9 @@ static const struct function function_table[] = {
     {"sequence", TEST, BOX, is_kind},                {"iterable", TEST, BOX, is_kind},
     {"callable", TEST, 1u << MACRO | 1u << FUNCTION, is_kind},
     {"true", TEST, 1, is_bool},                      {"false", TEST, 0, is_bool},
-    {"odd", TEST, 1, is_parity},                     {"even", TEST, 0, is_parity},
-    {"divisibleby", TEST_1, 0, is_divisible},        {"in", TEST_1, 0, is_in},
-                        {"sameas", TEST_1, SAME, is_order},
+    {"odd", TEST, ODD, is_divisible},                {"even", TEST, EVEN, is_divisible},
+    {"divisibleby", TEST_1, DIVISIBLE, is_divisible},
+    {"in", TEST_1, 0, is_in},                        {"sameas", TEST_1, SAME, is_order},
     {"eq", TEST_1, EQUAL, is_order},                 {"equalto", TEST_1, EQUAL, is_order},
     {"==", TEST_1, EQUAL, is_order},                 {"ne", TEST_1, LESS | GREATER, is_order},
     {"!=", TEST_1, LESS | GREATER, is_order},        {"lt", TEST_1, LESS, is_order},
