@@ -61,15 +61,6 @@ void conns_flush(struct tcp_conns *conns)
     }
 }
 
-u32 conns_count(const struct tcp_conns *conns)
-{
-    u32 count = 0;
-
-    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
-        count += conns->conn[i].taken;
-    return count;
-}
-
 void conns_reopen(const u8 *ip, const u8 *tcp)
 {
     const struct tcp_hdr *syn = (const struct tcp_hdr *)tcp;

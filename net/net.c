@@ -64,8 +64,8 @@ void net_status(const struct net *net, struct net_status *status)
     const struct netif *netif = &net->stack.netif;
     u32 found = 0;
 
-    *status =
-        (struct net_status){.link_up = net->stack.link, .connections = conns_count(&net->conns)};
+    *status = (struct net_status){.link_up = net->stack.link,
+                                  .connections = server_connections(net->server)};
     if (!net->stack.nic)
         return;
     status->bound = !ip4_addr_isany(netif_ip4_addr(netif));

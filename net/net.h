@@ -42,7 +42,6 @@ struct nic_frame {
 struct nic {
     const char *name; /* "virtio-net 00:02.0" */
     u8 mac[6];
-    u32 mtu;
     bool tx_checksum; /* the device fills TCP/UDP checksums when asked */
     bool has_irq;     /* false: the loop must poll, nothing wakes it */
     bool failed;      /* set by the driver, which has logged why: netif.c starts it again */
@@ -67,7 +66,8 @@ struct nic_ops {
     void (*stop)(struct nic *nic);
 };
 
-#define NIC_FRAME_MAX 1518u /* 1500 of payload, Ethernet header, one VLAN tag */
+#define NIC_MTU       1500u
+#define NIC_FRAME_MAX (NIC_MTU + 18u) /* Ethernet header, one VLAN tag */
 
 /* The handler that drivers give to pci_vector_on. That it wakes the loop is all it does. */
 void nic_interrupted(void *nothing);

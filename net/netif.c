@@ -18,7 +18,6 @@
 #define TX_STALL_NS     (5 * NS_PER_S)
 #define FAULT_FORGET_NS (600 * NS_PER_S)
 #define FAULTS_MAX      8u
-#define MTU_MAX         1500u
 
 static err_t interface_init(struct netif *netif);
 static err_t frame_out(struct netif *netif, struct pbuf *chain);
@@ -223,7 +222,7 @@ static err_t interface_init(struct netif *netif)
     memcpy(netif->name, "en", 2);
     memcpy(netif->hwaddr, stack->nic->mac, sizeof stack->nic->mac);
     netif->hwaddr_len = sizeof stack->nic->mac;
-    netif->mtu = (u16)min_u32(stack->nic->mtu, MTU_MAX);
+    netif->mtu = NIC_MTU;
     netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET |
                    NETIF_FLAG_IGMP | NETIF_FLAG_MLD6;
     netif->output = etharp_output;

@@ -11,7 +11,6 @@
 #define REGISTERS_BYTES 0x8000u
 #define RING_SIZE       256u
 #define BUFFER_BYTES    2048u
-#define MTU             1500u
 #define RESET_WAIT_MS   100u
 #define RESET_QUIET_NS  NS_PER_MS /* no access while the reset runs */
 #define ALL_ONES        0xffffffffu
@@ -72,7 +71,7 @@ struct nic *nic_e1000e_start(struct pci_bus *bus)
 
     if (!e)
         return NULL;
-    *e = (struct e1000e){.nic = {.name = dev->name, .mtu = MTU, .ops = &e1000e_ops}, .dev = dev};
+    *e = (struct e1000e){.nic = {.name = dev->name, .ops = &e1000e_ops}, .dev = dev};
     pci_enable(dev, true);
     if (pci_map_bar(dev, 0, &e->regs) != OK || e->regs.bytes < REGISTERS_BYTES ||
         dma_alloc(dev, sizeof *e->ring, 4096, &e->dma) != OK) {

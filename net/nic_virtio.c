@@ -8,7 +8,6 @@
 
 #define QUEUE_SIZE_MAX 256u
 #define BUFFER_BYTES   2048u
-#define MTU            1500u
 #define RESET_WAIT_MS  100u
 #define NO_VECTOR      0xffffu
 
@@ -91,7 +90,7 @@ struct nic *nic_virtio_start(struct pci_bus *bus)
     struct virtio *v = dev ? pages_alloc(sizeof *v) : NULL;
     if (!v)
         return NULL;
-    *v = (struct virtio){.nic = {.name = dev->name, .mtu = MTU, .ops = &virtio_ops}, .dev = dev};
+    *v = (struct virtio){.nic = {.name = dev->name, .ops = &virtio_ops}, .dev = dev};
     v->tx.number = 1;
     pci_enable(dev, true);
     if (windows_find(v) != OK || dma_alloc(dev, sizeof *v->rx.shared, 4096, &v->rx.dma) != OK ||

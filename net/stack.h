@@ -98,10 +98,9 @@ err conns_open(struct tcp_conns *conns, u16 port);
 bool conns_accept(struct tcp_conns *conns, bool (*accept)(void *ctx, struct stream *), void *ctx);
 /* Hands to the interface whatever the windows allow. */
 void conns_flush(struct tcp_conns *conns);
-u32 conns_count(const struct tcp_conns *conns);
 /* Called with every TCP header before lwIP sees it. A SYN beyond the end of a connection in
- * TIME_WAIT ends that one (RFC 1122, 4.2.2.13): lwIP would answer for the old one, and a client that
- * got the same port again would wait for seconds. Seen with QEMU's user network. */
+ * TIME_WAIT ends that one (RFC 1122, 4.2.2.13): lwIP would answer for the old one, and a client
+ * that got the same port again would wait for seconds. Seen with QEMU's user network. */
 void conns_reopen(const u8 *ip, const u8 *tcp);
 
 #endif

@@ -105,8 +105,8 @@ struct wire *wire_plug(void)
     if (!w->open) {
         w->now_ns = 1000 * NS_PER_S;
         platform_clock_fake(w->now_ns);
-        w->nic = (struct nic){
-            .name = "wire", .mtu = 1500, .ops = &fake_ops, .tx_checksum = true, .has_irq = true};
+        w->nic =
+            (struct nic){.name = "wire", .ops = &fake_ops, .tx_checksum = true, .has_irq = true};
         memcpy(w->nic.mac, our_mac, 6);
         w->config = (struct net_config){.hostname = STR("nohost"), .port = WIRE_PORT};
         stack_open(&w->stack, &w->config, &w->nic);
@@ -411,6 +411,15 @@ bool wire_tcp_connect(struct wire_tcp *t, struct wire *w, u16 port)
     for (u32 i = 0; i < 4 && !t->open; i++)
         wire_tcp_turn(t, true);
     return t->open && w->accepted;
+}
+
+u32 wire_connections(const struct tcp_conns *conns)
+{
+    u32 count = 0;
+
+    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
+        count += conns->conn[i].taken;
+    return count;
 }
 
 struct wire_pools wire_pools(void)

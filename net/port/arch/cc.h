@@ -1,6 +1,6 @@
 /*
  * cc.h: what lwIP asks of compiler and platform. netif.c implements the port_* functions; of libc
- * it uses what string.h and stdlib.h beside it declare. Follows: lwIP 2.2.1, lwip/arch.h.
+ * it uses what string.h beside this folder declares. Follows: lwIP 2.2.1, lwip/arch.h.
  */
 #ifndef NOHOST_LWIP_CC_H
 #define NOHOST_LWIP_CC_H
