@@ -256,7 +256,7 @@ static void check_listing(struct target target, struct arena arena, u8 *bytes, s
     struct witness witness;
 
     EXPECT(maker != NULL);
-    random_program(maker, target.lanes, 400, &arena);
+    random_program(maker, target.lanes, 250, &arena);
     EXPECT_OK(x86_emit(&maker->lir, &target, &arena, &out));
     EXPECT(!listing.truncated);
     witness_open(&witness);
@@ -273,7 +273,7 @@ TEST(compile_x86_listing_against_llvm_mc)
     u8 *memory = pages_alloc(64 * MIB);
 
     EXPECT(memory != NULL);
-    for (u32 i = 0; i < 6; i++)
+    for (u32 i = 0; i < 4; i++)
         check_listing(targets[i % 2], arena_on("listing", memory, 60 * MIB), memory + 60 * MIB,
                       (struct text){.ptr = (char *)memory + 61 * MIB, .cap = 3 * MIB});
     pages_free(memory, 64 * MIB);
