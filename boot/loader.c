@@ -11,6 +11,7 @@
 
 #define CONFIG_PATH      STR("nohost.conf")
 #define KERNEL_PATH      STR("nohost.elf")
+#define UTF8_MARK        "\xef\xbb\xbf" /* some editors begin a file with it */
 #define CONFIG_BYTES_MAX (64 * KIB)
 #define STOP_SHOW_US     10000000u
 
@@ -247,7 +248,8 @@ static struct str load_config(const struct loader *loader)
         file->status = (u32)EFI_BAD_BUFFER_SIZE;
         file->bytes = 0;
     }
-    return (struct str){(const char *)(usize)file->base, file->bytes};
+    struct str text = {(const char *)(usize)file->base, file->bytes};
+    return str_starts(text, STR(UTF8_MARK)) ? str_slice(text, 3, text.len) : text;
 }
 
 static struct str load_kernel(const struct loader *loader, struct str config)

@@ -5,7 +5,7 @@
  */
 #include "boot/boot.h"
 
-#define MAP_BYTES       (64 * KIB)
+#define MAP_BYTES       (256 * KIB)
 #define LEAVE_TRIES_MAX 8u
 
 /* Types beyond the table, and those not named in it, are no RAM of ours. */

@@ -85,6 +85,8 @@ static void add_core(u64 apic_id, u64 flags)
 {
     bool usable = flags & 1; /* enabled; "online capable" alone means that it is not plugged in */
 
+    for (u32 i = 0; i < found.core_count; i++) /* some firmware lists a core in both forms */
+        usable &= found.apic_id[i] != apic_id;
     if (!usable || apic_id == UINT32_MAX)
         return;
     if (found.core_count < CORES_MAX)

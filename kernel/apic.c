@@ -8,6 +8,8 @@
 #define MSR_APIC_BASE    0x1bu
 #define MSR_X2APIC       0x800u
 #define MSR_TSC_DEADLINE 0x6e0u
+#define PIC_FIRST_MASK   0x21u /* the interrupt controllers of 1981 */
+#define PIC_SECOND_MASK  0xa1u
 #define BASE_ENABLED     (1u << 11)
 #define BASE_X2          (1u << 10)
 #define X2APIC_IDS_FROM  255u
@@ -66,6 +68,8 @@ void apic_start(void)
         x2 ? NULL : vm_map_device((paddr){base & 0x000ffffffffff000ull}, PAGE_BYTES, VM_UNCACHED);
     CHECK(x2 || apic.base);
     apic.has_deadline = cpu_id(1, 0).ecx & 1u << 24;
+    port_write8(PIC_FIRST_MASK, 0xff); /* its vectors would look like faults */
+    port_write8(PIC_SECOND_MASK, 0xff);
     apic_core_start();
     core_self()->apic_id = apic_self();
 }

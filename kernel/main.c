@@ -9,11 +9,12 @@
 #include "pci/pci.h"
 #include "version.h"
 
-#define SLICE_US      2000u    /* of computing between two looks at the network */
-#define IDLE_MAX_NS   NS_PER_S /* the watchdog is fed at least this often */
-#define FEED_EVERY_NS NS_PER_S
-#define HEAD_START_MS 100u
-#define FAREWELL_MS   100u
+#define SLICE_US       2000u    /* of computing between two looks at the network */
+#define IDLE_MAX_NS    NS_PER_S /* the watchdog is fed at least this often */
+#define FEED_EVERY_NS  NS_PER_S
+#define MODEL_ID_BYTES 65u /* conf.c's limit, and the end */
+#define HEAD_START_MS  100u
+#define FAREWELL_MS    100u
 
 struct system {
     const struct handoff *handoff;
@@ -26,6 +27,7 @@ struct system {
     struct watchdog watchdog;
     u64 fed_ns;
     bool sealed;
+    char model_id[MODEL_ID_BYTES];
 };
 
 u64 __stack_chk_guard;
@@ -141,6 +143,8 @@ static err start_model(struct system *sys)
             sys->part[ml.part_count++] = *store;
     }
     ml.part = sys->part;
+    memcpy(sys->model_id, c->model_id.ptr, min_u64(c->model_id.len, MODEL_ID_BYTES - 1));
+    ml.model_id = c->model_id.len ? sys->model_id : NULL;
     return ml_open(&sys->ml, &ml);
 }
 
