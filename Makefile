@@ -151,7 +151,7 @@ build/fuzz/rooms.a: $(call objects,build/fuzz,$(hosted) $(helpers)) $(third_part
 
 nohost-tools: build/host/nohost
 build/host/nohost: $(call objects,build/host,$(host_programs)) build/host/rooms.a
-	$(SAY)$(CC) $(HOST) -Wl,--gc-sections $^ -o $@
+	$(SAY)$(CC) $(HOST) -Wl,--gc-sections $^ -lm -o $@
 build/test/runner: $(call objects,build/test,$(tests)) build/test/rooms.a
 	$(SAY)$(CC) $(HOST) $(SANITIZE) $^ -lm -o $@
 build/fuzz/fuzz_%: build/fuzz/tests/fuzz_%.o build/fuzz/rooms.a
