@@ -68,6 +68,26 @@ static void memory(struct program_maker *m, struct lir_instr *in, u32 arg)
         in->mem.disp = (in->mem.disp & ~63);
 }
 
+/* Where stores to a computed address go too: a load must not pass one of them. */
+static void scratch_memory(struct program_maker *m, struct lir_instr *in)
+{
+    memory(m, in, ARG_OUT);
+    in->mem.base = LIR_SCRATCH;
+    if (below(2)) {
+        in->mem.index = LIR_NONE;
+        in->mem.disp = (i32)below(32) * 4;
+    }
+}
+
+static void load_scratch(struct program_maker *m, bool one)
+{
+    struct lir_instr *in = emit(m, below(3) ? LIR_V_LOAD : LIR_V_BCAST, one ? INT_1 : INTS);
+
+    in->mem_type = DT_I32;
+    scratch_memory(m, in);
+    in->dst = target_register(m, one ? INT_1 : INTS);
+}
+
 static void load(struct program_maker *m, bool one)
 {
     static const struct {
@@ -110,40 +130,49 @@ static void gather(struct program_maker *m, bool one)
     in->dst = target_register(m, floats);
 }
 
-/* a AND a byte pattern, so that a's bytes are at most the limit; b from memory that has no -128. */
-static u16 dot(struct program_maker *m, enum pool_kind ints, i64 limit, u16 c)
+static u16 bytes_of(struct program_maker *m, enum pool_kind ints, i64 byte)
 {
-    u16 bytes = lir_vreg(&m->lir, LIR_VECTOR), a = lir_vreg(&m->lir, LIR_VECTOR);
-    u16 b = lir_vreg(&m->lir, LIR_VECTOR);
     struct lir_instr *in = emit(m, LIR_V_CONST, ints);
 
-    in->imm = limit * 0x01010101;
-    in->dst = bytes;
-    in = emit(m, LIR_IAND, ints);
-    in->a = pick(m, ints);
-    in->b = bytes;
-    in->dst = a;
-    in = emit(m, below(2) ? LIR_V_LOAD : LIR_V_BCAST, ints);
-    in->mem_type = DT_I32;
-    memory(m, in, ARG_BYTES);
-    in->dst = b;
-    in = emit(m, below(4) ? LIR_DOT4_US : LIR_DOT4_SS, ints);
+    in->imm = byte * 0x01010101;
+    return in->dst = lir_vreg(&m->lir, LIR_VECTOR);
+}
+
+/* a's bytes are at most the limit. b comes from memory that has no -128, or is as large as it can
+ * be: then sums overflow first. */
+static u16 dot(struct program_maker *m, enum pool_kind ints, i64 limit, u16 sum)
+{
+    bool extreme = below(4);
+    u16 most = bytes_of(m, ints, limit), b = bytes_of(m, ints, 0x7f), a = most;
+    struct lir_instr *in;
+
+    if (!extreme) {
+        in = emit(m, LIR_IAND, ints);
+        in->a = pick(m, ints);
+        in->b = most;
+        a = in->dst = lir_vreg(&m->lir, LIR_VECTOR);
+        in = emit(m, below(2) ? LIR_V_LOAD : LIR_V_BCAST, ints);
+        in->mem_type = DT_I32;
+        memory(m, in, ARG_BYTES);
+        b = in->dst = lir_vreg(&m->lir, LIR_VECTOR);
+    }
+    in = emit(m, extreme || below(4) ? LIR_DOT4_US : LIR_DOT4_SS, ints);
     in->imm = limit;
     in->a = in->op == LIR_DOT4_US ? a : pick(m, ints);
     in->b = b;
-    in->c = c;
+    in->c = sum;
     return in->dst = lir_vreg(&m->lir, LIR_VECTOR);
 }
 
 /* Chains are where a machine without the instruction may keep narrower sums. */
 static void dots(struct program_maker *m, bool one)
 {
-    static const i64 largest[] = {1, 15, 15, 31, 63, 127, 128, 255};
+    static const i64 largest[] = {1, 15, 15, 15, 63, 127, 128, 255};
     enum pool_kind ints = one ? INT_1 : INTS;
     u16 sum = pick(m, ints);
 
-    for (u32 i = below(10) + 1, which = below(8); i; i--)
-        sum = dot(m, ints, largest[below(4) ? which : below(8)], sum);
+    for (u32 i = below(12) + 1, which = below(8); i; i--)
+        sum = dot(m, ints, largest[below(8) ? which : below(8)], sum);
     if (below(2))
         m->lir.instr[m->lir.count - 1].dst = target_register(m, ints);
     else if (m->count[ints] < POOL_MAX)
@@ -173,8 +202,7 @@ static void store_indexed(struct program_maker *m)
 
     in->a = pick(m, kind);
     in->mem_type = kind == SCALAR ? DT_I32 : (u8[]){DT_I32, DT_I8, DT_U8}[below(3)];
-    memory(m, in, ARG_OUT);
-    in->mem.base = LIR_SCRATCH;
+    scratch_memory(m, in);
 }
 
 static void scalar(struct program_maker *m)
@@ -288,7 +316,10 @@ static void any(struct program_maker *m)
         break;
     case 3:
     case 4:
-        load(m, one);
+        if (below(3))
+            load(m, one);
+        else
+            load_scratch(m, one);
         break;
     case 5:
         gather(m, one);
