@@ -193,7 +193,7 @@ TEST(net_api_prompt_forms) /* content parts, roles, token ids */
          "system:a\xc3\xa9"
          "b\\|assistant:|user:<|im_start|>system|"},
         {"/v1/completions", "{\"prompt\":[\"one\"]}", "one"},
-        {"/v1/completions", "{\"prompt\":[1,2,49151]}", "1,2,49151,"},
+        {"/v1/completions", "{\"prompt\":[0,2,49151]}", "0,2,49151,"},
         {"/v1/completions", "{\"prompt\":[[5]]}", "5,"},
         {"/v1/completions", "{\"prompt\":\"first\",\"prompt\":\"last\"}", "last"},
     };
@@ -219,7 +219,8 @@ TEST(net_api_params_reach_runtime) /* every sampling field lands in ml_request *
     fake_post(
         &fake, &wire, CHAT,
         STR("{" MESSAGES ",\"temperature\":0.7,\"top_p\":0.9,\"top_k\":40,\"min_p\":5e-2,"
-            "\"seed\":-3,\"stop\":[\"a\",\"\\n\"],\"max_tokens\":5,\"max_completion_tokens\":9,"
+            "\"seed\":-3,\"stop\":[\"a\",\"\\n\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"0\","
+            "\"1\",\"2\",\"3\",\"4\",\"5\",\"6\"],\"max_tokens\":5,\"max_completion_tokens\":9,"
             "\"logprobs\":true,\"top_logprobs\":20,\"ignore_eos\":true,\"n\":1,"
             "\"user\":\"me\",\"store\":false,\"metadata\":{},\"never_heard_of\":[1],"
             "\"tools\":[],\"tool_choice\":\"none\",\"response_format\":{\"type\":\"text\"},"
@@ -229,7 +230,7 @@ TEST(net_api_params_reach_runtime) /* every sampling field lands in ml_request *
     EXPECT(r->sampling.temperature == 0.7f && r->sampling.top_p == 0.9f);
     EXPECT(r->sampling.min_p == 0.05f && r->sampling.top_k == 40);
     EXPECT(r->sampling.has_seed && (i64)r->sampling.seed == -3);
-    EXPECT(r->stop_count == 2 && r->tokens_max == 9 && r->ignore_eos);
+    EXPECT(r->stop_count == 16 && r->tokens_max == 9 && r->ignore_eos);
     EXPECT(r->sampling.logprobs && r->sampling.top_logprobs == 20);
     wire_close(&wire);
     fake_post(&fake, &wire, CHAT, STR("{" MESSAGES ",\"top_k\":-1,\"stop\":\"x\"}"));
@@ -278,5 +279,42 @@ TEST(net_api_long_whole_answer) /* too much for one answer ends as "length", not
     EXPECT_EQ(fake.cancelled, 1);
     EXPECT_EQ(fake.server->out_pool.used, 0);
     wire_close(&wire);
+    fake_close(&fake);
+}
+
+TEST(net_api_large_prompt) /* a body of many blocks arrives whole and in order, chunked or not */
+{
+    static char body[400000], request[500000];
+    struct text text = TEXT_ON(body), all = TEXT_ON(request);
+    struct fake fake;
+    struct wire wire;
+    u64 sum = 0;
+
+    text_put(&text, STR("{\"prompt\":["));
+    for (u32 i = 0; i < 49152; i++)
+        text_fmt(&text, i ? ",%u" : "%u", i);
+    text_put(&text, STR("]}"));
+    fake_open(&fake);
+    text_put(&all, STR("POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+                       "Transfer-Encoding: chunked\r\n\r\n"));
+    for (usize at = 0; at < text.len; at += 777) {
+        struct str part = str_slice(text_str(&text), at, at + 777);
+        text_fmt(&all, "%zx\r\n", part.len);
+        text_put(&all, part);
+        text_put(&all, STR("\r\n"));
+    }
+    text_put(&all, STR("0\r\n\r\n"));
+    fake.hold = true;
+    for (u32 chunked = 0; chunked < 2; chunked++) {
+        if (chunked)
+            fake_ask(&fake, &wire, text_str(&all));
+        else
+            fake_post(&fake, &wire, "/v1/completions", text_str(&text));
+        EXPECT_EQ(fake.request.token_count, 49152);
+        for (u32 i = 0; i < 49152; i++)
+            sum += fake.request.token[i] != i;
+        EXPECT_EQ(sum, 0);
+        wire_close(&wire);
+    }
     fake_close(&fake);
 }

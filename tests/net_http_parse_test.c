@@ -83,10 +83,15 @@ static const struct vector vectors[] = {
     {"GET / HTTP/2.0\r\n" H "\r\n", 505, 0},
     {"PRI * HTTP/2.0\r\n\r\n", 505, 0},
     {"GET / HTTP/11\r\n" H "\r\n", 400, 0},
+    {"GET / HTTP/:.1\r\n" H "\r\n", 400, 0},
+    {"GET / HTTP/1.:\r\n" H "\r\n", 400, 0},
+    {"GET / HTTP/1./\r\n" H "\r\n", 400, 0},
+    {"GET / HTTP/1,1\r\n" H "\r\n", 400, 0},
     {"get / HTTP/1.1\r\n" H "\r\n", 501, 0},
     {"CONNECT x:1 HTTP/1.1\r\n" H "\r\n", 501, 0},
     {"GET x HTTP/1.1\r\n" H "\r\n", 400, 0},
     {"GET * HTTP/1.1\r\n" H "\r\n", 400, 0},
+    {"GET /\x7f HTTP/1.1\r\n" H "\r\n", 400, 0},
     {"GET /a#b HTTP/1.1\r\n" H "\r\n", 400, 0},
     {"GET /\xc3\xa9 HTTP/1.1\r\n" H "\r\n", 400, 0},
     {"\x16\x03\x01\x02\x00\x01\x00\x01", 400, 0},
@@ -250,5 +255,28 @@ TEST(net_http_connection_field) /* keep-alive by version, close wins over it */
         struct http_head head = {};
         EXPECT_EQ(http_head_read(&head, str_of(rows[i].bytes)), HTTP_DONE);
         EXPECT_EQ(head.keep_alive, rows[i].keep);
+    }
+}
+
+TEST(net_http_paths) /* origin and absolute form give the same path, without the query */
+{
+    static const struct {
+        const char *line, *path;
+    } rows[] = {
+        {"GET / HTTP/1.1\r\n", "/"},
+        {"GET /a/b?c=/d HTTP/1.1\r\n", "/a/b"},
+        {"GET http://x.y:80/a?b HTTP/1.1\r\n", "/a"},
+        {"GET http://x HTTP/1.1\r\n", "/"},
+        {"OPTIONS * HTTP/1.1\r\n", "*"},
+    };
+
+    for (usize i = 0; i < ARRAY_LEN(rows); i++) {
+        char bytes[128];
+        struct text text = TEXT_ON(bytes);
+        struct http_head head = {};
+        text_fmt(&text, "%s" H "X-Request-Id: a\r\nX-Request-Id: b\r\n\r\n", rows[i].line);
+        EXPECT_EQ(http_head_read(&head, text_str(&text)), HTTP_DONE);
+        EXPECT_STR(head.path, str_of(rows[i].path));
+        EXPECT_STR(head.field[FIELD_REQUEST_ID], STR("b"));
     }
 }

@@ -166,6 +166,17 @@ TEST(net_json_values) /* decoded text, numbers, the last of two members */
     free(copy);
 }
 
+TEST(net_json_error_place) /* the message says where */
+{
+    struct json_doc doc;
+    char *copy;
+
+    EXPECT_EQ(read_copy(STR("{\"a\": tru}"), &doc, &copy), E_FORMAT);
+    EXPECT_EQ(doc.at, 6);
+    EXPECT_STR(str_of(doc.why), STR("expected a value"));
+    free(copy);
+}
+
 TEST(net_json_limits) /* depth and number of values end in E_LIMIT, not in memory */
 {
     struct json_doc doc;
