@@ -1,36 +1,43 @@
 /*
- * device.c: the CPU cores as a device. A run is cut into phases at the program's barriers, a phase into chunks of items.
- * One atomic word says which chunk of which phase comes next; whoever finishes the last chunk of a phase opens the next.
- * Knows programs, not graphs; the platform's workers call in through device_work.
+ * device.c: the CPU cores as a device. A run is cut into phases at the program's barriers, a phase
+ * into chunks of items. One atomic word says which chunk of which phase comes next; whoever
+ * finishes the last chunk of a phase opens the next. Knows programs, not graphs; the platform's
+ * workers call in through device_work.
  */
 #include "ml/device.h"
 
 #define CHUNKS_PER_CORE 8u
 #define CHUNK_ITEMS_MAX 64u
-#define PHASE_IDLE UINT32_MAX
-#define THREADS_MAX 256u
+#define PHASE_IDLE      UINT32_MAX
+#define THREADS_MAX     256u
 
 struct loaded {
     struct program program;
-    u8 *code; usize code_bytes;
-    u8 *workspace; usize workspace_bytes;
-    u64 *table;           /* the global table: externals, buffers, symbols */
-    u64 *args;            /* per launch, as the kernels read them */
-    u64 *items;           /* per launch, of this run */
-    u32 *chunk_items;     /* per launch */
-    u32 *phase_launch;    /* first launch of each phase; one more at the end */
+    u8 *code;
+    usize code_bytes;
+    u8 *workspace;
+    usize workspace_bytes;
+    u64 *table;        /* the global table: externals, buffers, symbols */
+    u64 *args;         /* per launch, as the kernels read them */
+    u64 *items;        /* per launch, of this run */
+    u32 *chunk_items;  /* per launch */
+    u32 *phase_launch; /* first launch of each phase; one more at the end */
     u32 *phase_chunks;
     u32 phase_count;
-    void *pages; usize pages_bytes;
+    void *pages;
+    usize pages_bytes;
 };
 
 struct device {
     u32 threads;
-    struct loaded *run;       /* or */
-    device_work_fn work; void *work_ctx; u32 work_items;
-    u8 *scratch; usize scratch_bytes, scratch_stride;
-    _Alignas(64) u64 ticket;  /* phase << 32 | next chunk */
-    _Alignas(64) u32 done;    /* finished chunks of the phase */
+    struct loaded *run; /* or */
+    device_work_fn work;
+    void *work_ctx;
+    u32 work_items;
+    u8 *scratch;
+    usize scratch_bytes, scratch_stride;
+    _Alignas(64) u64 ticket; /* phase << 32 | next chunk */
+    _Alignas(64) u32 done;   /* finished chunks of the phase */
     _Alignas(64) u32 running;
 };
 
@@ -40,15 +47,22 @@ static u64 launch_items(const struct launch *l, const u32 *sym_value)
 {
     u64 items = 1;
     for (u32 a = 0; a < l->grid_rank; a++) {
-        u64 extent = dim_is_sym(l->grid[a]) ? sym_value[dim_sym_idx(l->grid[a])] : (u64)l->grid[a].v;
+        u64 extent =
+            dim_is_sym(l->grid[a]) ? sym_value[dim_sym_idx(l->grid[a])] : (u64)l->grid[a].v;
         items *= div_up(extent, l->grid_divisor[a]);
     }
     return items;
 }
 
 /* A piece of work is one phase of one item per chunk. */
-static u32 phases_of(const struct device *d) { return d->work ? 1 : d->run->phase_count; }
-static u32 chunks_of(const struct device *d, u32 phase) { return d->work ? d->work_items : d->run->phase_chunks[phase]; }
+static u32 phases_of(const struct device *d)
+{
+    return d->work ? 1 : d->run->phase_count;
+}
+static u32 chunks_of(const struct device *d, u32 phase)
+{
+    return d->work ? d->work_items : d->run->phase_chunks[phase];
+}
 
 /* Takes the next chunk of the open phase; false when all are taken. */
 static bool draw(struct device *d, u32 *phase, u32 *chunk)
@@ -60,7 +74,8 @@ static bool draw(struct device *d, u32 *phase, u32 *chunk)
         *chunk = (u32)ticket;
         if (*phase == PHASE_IDLE || *chunk >= chunks_of(d, *phase))
             return false;
-        if (__atomic_compare_exchange_n(&d->ticket, &ticket, ticket + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        if (__atomic_compare_exchange_n(&d->ticket, &ticket, ticket + 1, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE))
             return true;
     }
 }
@@ -89,7 +104,8 @@ static void run_launch_chunk(struct device *d, u32 phase, u32 chunk, u32 worker)
         rest -= chunks;
     }
     const struct launch *launch = &r->program.launch[l];
-    u64 begin = (u64)rest * r->chunk_items[l], end = min_u64(begin + r->chunk_items[l], r->items[l]);
+    u64 begin = (u64)rest * r->chunk_items[l],
+        end = min_u64(begin + r->chunk_items[l], r->items[l]);
     kernel_entry entry = (kernel_entry)(uintptr_t)(r->code + launch->code_offset);
     entry(r->args + launch->arg_first, begin, end, d->scratch + worker * d->scratch_stride);
 }
@@ -141,7 +157,8 @@ void device_start(struct device *d, struct loaded *r, const u32 *sym_value)
         u32 chunks = 0;
         for (u32 l = r->phase_launch[phase]; l < r->phase_launch[phase + 1]; l++) {
             r->items[l] = launch_items(&p->launch[l], sym_value);
-            r->chunk_items[l] = (u32)max_u64(1, min_u64(CHUNK_ITEMS_MAX, r->items[l] / (d->threads * CHUNKS_PER_CORE)));
+            r->chunk_items[l] = (u32)max_u64(
+                1, min_u64(CHUNK_ITEMS_MAX, r->items[l] / (d->threads * CHUNKS_PER_CORE)));
             chunks += (u32)div_up(r->items[l], r->chunk_items[l]);
         }
         r->phase_chunks[phase] = chunks;
@@ -191,7 +208,10 @@ err device_open(struct device **out, u32 threads)
     return OK;
 }
 
-u32 device_threads(const struct device *d) { return d->threads; }
+u32 device_threads(const struct device *d)
+{
+    return d->threads;
+}
 
 void device_close(struct device *d)
 {
@@ -218,8 +238,10 @@ static err carve(struct loaded *r)
     u32 entries = p->external_count + p->buffer_count + p->sym_count;
 
     r->phase_count = p->launch_count ? count_phases(p) : 0;
-    r->pages_bytes = round_up(entries * 8ull + p->arg_count * 12ull + p->launch_count * (sizeof(struct launch) + 12ull) +
-                              p->buffer_count * sizeof(struct program_buffer) + r->phase_count * 8ull + 1024, 4 * KIB);
+    r->pages_bytes = round_up(
+        entries * 8ull + p->arg_count * 12ull + p->launch_count * (sizeof(struct launch) + 12ull) +
+            p->buffer_count * sizeof(struct program_buffer) + r->phase_count * 8ull + 1024,
+        4 * KIB);
     r->pages = pages_alloc(r->pages_bytes);
     if (!r->pages)
         return E_NOMEM;
@@ -288,7 +310,8 @@ err device_load(struct device *d, const struct program *program, struct loaded *
         return e;
     }
     for (u32 i = 0; i < program->buffer_count; i++)
-        r->table[program->external_count + i] = (u64)(uintptr_t)(r->workspace + program->buffer[i].offset);
+        r->table[program->external_count + i] =
+            (u64)(uintptr_t)(r->workspace + program->buffer[i].offset);
     *out = r;
     return OK;
 }

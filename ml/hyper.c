@@ -1,6 +1,6 @@
 /*
- * hyper.c: hyper-parameters of a model file, checked against each other before anything is built from them.
- * Keys as documented with the GGUF format; the architectures are rows of a table.
+ * hyper.c: hyper-parameters of a model file, checked against each other before anything is built
+ * from them. Keys as documented with the GGUF format; the architectures are rows of a table.
  */
 #include "ml/model_priv.h"
 
@@ -25,10 +25,15 @@ static const char *key_of(struct str architecture, const char *name, char out[KE
     return out;
 }
 
-struct field { const char *name; u32 *value; u32 least, most; bool required; };
+struct field {
+    const char *name;
+    u32 *value;
+    u32 least, most;
+    bool required;
+};
 
-static err read_fields(const struct gguf *gguf, struct str architecture, const struct field *field, u32 count,
-                       struct text *why)
+static err read_fields(const struct gguf *gguf, struct str architecture, const struct field *field,
+                       u32 count, struct text *why)
 {
     char key[KEY_MAX];
 
@@ -37,15 +42,17 @@ static err read_fields(const struct gguf *gguf, struct str architecture, const s
         if (e == E_NOTFOUND && !field[i].required)
             continue;
         if (e != OK)
-            return gguf_refuse(why, e == E_NOTFOUND ? E_FORMAT : e, "model: key %s is missing or not a number", key);
+            return gguf_refuse(why, e == E_NOTFOUND ? E_FORMAT : e,
+                               "model: key %s is missing or not a number", key);
         if (*field[i].value < field[i].least || *field[i].value > field[i].most)
-            return gguf_refuse(why, E_RANGE, "model: %s is %u, expected %u to %u", key, *field[i].value, field[i].least,
-                               field[i].most);
+            return gguf_refuse(why, E_RANGE, "model: %s is %u, expected %u to %u", key,
+                               *field[i].value, field[i].least, field[i].most);
     }
     return OK;
 }
 
-static err read_floats(const struct gguf *gguf, struct str architecture, struct hyper *h, struct text *why)
+static err read_floats(const struct gguf *gguf, struct str architecture, struct hyper *h,
+                       struct text *why)
 {
     char key[KEY_MAX];
     struct str scaling = STR("none");
@@ -53,18 +60,22 @@ static err read_floats(const struct gguf *gguf, struct str architecture, struct 
 
     h->norm_epsilon = 1e-5f;
     h->rope_base = 10000;
-    err e = gguf_f32(gguf, key_of(architecture, "attention.layer_norm_rms_epsilon", key), &h->norm_epsilon);
+    err e = gguf_f32(gguf, key_of(architecture, "attention.layer_norm_rms_epsilon", key),
+                     &h->norm_epsilon);
     if (e == OK || e == E_NOTFOUND)
         e = gguf_f32(gguf, key_of(architecture, "rope.freq_base", key), &h->rope_base);
     if (e != OK && e != E_NOTFOUND)
         return gguf_refuse(why, e, "model: %s is not a float", key);
-    if (!(h->norm_epsilon > 0 && h->norm_epsilon < 1) || !(h->rope_base > 1 && h->rope_base < 1e12f))
+    if (!(h->norm_epsilon > 0 && h->norm_epsilon < 1) ||
+        !(h->rope_base > 1 && h->rope_base < 1e12f))
         return gguf_refuse(why, E_RANGE, "model: rms epsilon or rope base is out of range");
-    if (gguf_str(gguf, key_of(architecture, "rope.scaling.type", key), &scaling) == OK && !str_eq(scaling, STR("none")) &&
-        !str_eq(scaling, STR("linear")))
-        return gguf_refuse(why, E_UNSUPPORTED, "model: rope scaling \"%.*s\" is not supported, expected none or linear",
+    if (gguf_str(gguf, key_of(architecture, "rope.scaling.type", key), &scaling) == OK &&
+        !str_eq(scaling, STR("none")) && !str_eq(scaling, STR("linear")))
+        return gguf_refuse(why, E_UNSUPPORTED,
+                           "model: rope scaling \"%.*s\" is not supported, expected none or linear",
                            (int)min_u64(scaling.len, 32), scaling.ptr);
-    if (str_eq(scaling, STR("linear")) && gguf_f32(gguf, key_of(architecture, "rope.scaling.factor", key), &factor) != OK)
+    if (str_eq(scaling, STR("linear")) &&
+        gguf_f32(gguf, key_of(architecture, "rope.scaling.factor", key), &factor) != OK)
         factor = 1;
     if (!(factor >= 1 && factor < 1e4f))
         return gguf_refuse(why, E_RANGE, "model: rope scaling factor is out of range");
@@ -77,11 +88,14 @@ static err check_shape(struct hyper *h, struct text *why)
     const struct model_shape *s = &h->shape;
 
     if (s->heads % s->kv_heads)
-        return gguf_refuse(why, E_FORMAT, "model: %u heads cannot share %u key heads", s->heads, s->kv_heads);
+        return gguf_refuse(why, E_FORMAT, "model: %u heads cannot share %u key heads", s->heads,
+                           s->kv_heads);
     if (s->head_dim % 2 || s->head_dim == 0)
-        return gguf_refuse(why, E_FORMAT, "model: a head of %u dimensions cannot be turned in pairs", s->head_dim);
+        return gguf_refuse(why, E_FORMAT,
+                           "model: a head of %u dimensions cannot be turned in pairs", s->head_dim);
     if (h->rope_dims == 0 || h->rope_dims > s->head_dim || h->rope_dims % 2)
-        return gguf_refuse(why, E_FORMAT, "model: rope turns %u of %u dimensions", h->rope_dims, s->head_dim);
+        return gguf_refuse(why, E_FORMAT, "model: rope turns %u of %u dimensions", h->rope_dims,
+                           s->head_dim);
     return OK;
 }
 
@@ -99,7 +113,8 @@ static void choose_limits(const struct ml_config *config, u32 outputs_max, struc
     s->outputs_max = outputs_max ? min_u32(outputs_max, s->rows_max) : s->slots;
 }
 
-err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outputs_max, struct hyper *h, struct text *why)
+err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outputs_max,
+               struct hyper *h, struct text *why)
 {
     struct str name = {};
     const struct architecture *row = NULL;
@@ -112,7 +127,8 @@ err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outp
         if (str_eq(name, str_of(architectures[i].name)))
             row = &architectures[i];
     if (!row)
-        return gguf_refuse(why, E_UNSUPPORTED, "model: architecture \"%.*s\" is not supported, expected llama",
+        return gguf_refuse(why, E_UNSUPPORTED,
+                           "model: architecture \"%.*s\" is not supported, expected llama",
                            (int)min_u64(name.len, 32), name.ptr);
     h->rope_pairs = row->rope_pairs;
     const struct field fields[] = {
@@ -135,7 +151,8 @@ err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outp
     h->tied = !gguf_tensor(gguf, STR("output.weight"));
     const struct gguf_tensor *table = gguf_tensor(gguf, STR("token_embd.weight"));
     if (!table || table->dim_count != 2 || table->dim[1] > 1u << 20 || table->dim[1] < 1)
-        return gguf_refuse(why, E_FORMAT, "model: token_embd.weight is missing or not [embedding, vocabulary]");
+        return gguf_refuse(why, E_FORMAT,
+                           "model: token_embd.weight is missing or not [embedding, vocabulary]");
     s->vocab = (u32)table->dim[1];
     choose_limits(config, outputs_max, s);
     for (u32 i = 0; i < gguf->tensor_count; i++)

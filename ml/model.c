@@ -1,12 +1,14 @@
 /*
- * model.c: one model from file to logits: builds and compiles the graph, repacks weights as they stream in, binds
- * memory, runs steps. The architecture's own facts are in hyper.c and model_graph.c.
+ * model.c: one model from file to logits: builds and compiles the graph, repacks weights as they
+ * stream in, binds memory, runs steps. The architecture's own facts are in hyper.c and
+ * model_graph.c.
  */
 #include "ml/model_priv.h"
 
-#define COMPILE_BYTES (48 * MIB) /* graph, schedule and code while compiling; given back afterwards */
+#define COMPILE_BYTES                                                                              \
+    (48 * MIB) /* graph, schedule and code while compiling; given back afterwards */
 #define GRAPH_NODES 16384u
-#define LOAD_GROUPS 64u       /* groups of rows handed to the cores at a time */
+#define LOAD_GROUPS 64u /* groups of rows handed to the cores at a time */
 
 struct model {
     struct hyper hyper;
@@ -14,17 +16,22 @@ struct model {
     struct device *device;
     struct loaded *loaded;
     struct graph_io io;
-    struct weight *order;      /* weights in the order of their bytes in the file */
-    u32 weight_at;             /* the one being loaded */
-    u32 row_at;                /* first row of it that is still to do */
+    struct weight *order;        /* weights in the order of their bytes in the file */
+    u32 weight_at;               /* the one being loaded */
+    u32 row_at;                  /* first row of it that is still to do */
     u32 group_rows, group_count; /* rows of a group; groups in flight on the device */
     err load_status;
     u64 weights_done, weights_all; /* bytes of the file */
-    u8 *packed;                /* of the weight being loaded */
-    u8 *staging; usize staging_bytes, staging_stride; /* a group of rows as the file has them, per worker */
-    struct external *external; /* copies of the graph's: shapes and packings */
-    void **data; usize *data_bytes; u32 external_count; /* memory of each external */
-    u8 *tables; usize tables_bytes; struct arena arena;
+    u8 *packed;                    /* of the weight being loaded */
+    u8 *staging;
+    usize staging_bytes, staging_stride; /* a group of rows as the file has them, per worker */
+    struct external *external;           /* copies of the graph's: shapes and packings */
+    void **data;
+    usize *data_bytes;
+    u32 external_count; /* memory of each external */
+    u8 *tables;
+    usize tables_bytes;
+    struct arena arena;
     struct model_batch batch;
     struct target target;
     bool f32_activations;
@@ -62,11 +69,14 @@ static err check_memory(const struct model *m, struct text *why)
 
     if (need <= have)
         return OK;
-    return gguf_refuse(why, E_NOMEM, "model: %u tokens of KV cache need %llu MiB, %llu MiB are free: set kv_tokens or ctx lower",
-                       s->kv_tokens, (unsigned long long)(need / MIB), (unsigned long long)(have / MIB));
+    return gguf_refuse(
+        why, E_NOMEM,
+        "model: %u tokens of KV cache need %llu MiB, %llu MiB are free: set kv_tokens or ctx lower",
+        s->kv_tokens, (unsigned long long)(need / MIB), (unsigned long long)(have / MIB));
 }
 
-err model_open(struct model **out, struct gguf *gguf, const struct ml_config *config, u32 outputs_max, struct text *why)
+err model_open(struct model **out, struct gguf *gguf, const struct ml_config *config,
+               u32 outputs_max, struct text *why)
 {
     struct model *m = pages_alloc(sizeof *m);
 
@@ -75,13 +85,16 @@ err model_open(struct model **out, struct gguf *gguf, const struct ml_config *co
     *m = (struct model){.gguf = gguf, .f32_activations = config->f32_activations};
     *out = m;
     TRY(hyper_read(gguf, config, outputs_max, &m->hyper, why));
+    m->hyper.target = &m->target;
     struct model_shape *s = &m->hyper.shape;
     s->kv_bytes = (u64)s->layers * 2 * s->kv_tokens * s->kv_heads * s->head_dim * 2;
     TRY(check_memory(m, why));
     TRY(device_open(&m->device, config->threads));
     m->target = target_of(config->cpu ? config->cpu : cpu_features(), device_threads(m->device));
     m->io.weight_max = 16 * s->layers + 16;
-    m->tables_bytes = round_up(m->io.weight_max * (sizeof(struct weight) + sizeof(struct external) + 32ull) + 64 * KIB, 4 * KIB);
+    m->tables_bytes = round_up(
+        m->io.weight_max * (sizeof(struct weight) + sizeof(struct external) + 32ull) + 64 * KIB,
+        4 * KIB);
     m->tables = pages_alloc(m->tables_bytes);
     if (!m->tables)
         return E_NOMEM;
@@ -93,7 +106,8 @@ err model_open(struct model **out, struct gguf *gguf, const struct ml_config *co
         m->weights_all += m->io.weight[i].tensor->bytes;
         const struct gguf_tensor *t = m->io.weight[i].tensor;
         u64 rows = max_u64(m->target.lanes, s->head_dim);
-        m->staging_stride = (usize)max_u64(m->staging_stride, t->dim_count == 1 ? t->bytes : rows * (t->bytes / t->dim[1]));
+        m->staging_stride = (usize)max_u64(
+            m->staging_stride, t->dim_count == 1 ? t->bytes : rows * (t->bytes / t->dim[1]));
     }
     m->staging_stride = round_up(m->staging_stride, 4 * KIB);
     m->staging_bytes = m->staging_stride * device_threads(m->device);
@@ -119,7 +133,10 @@ void model_close(struct model *m)
     pages_free(m, sizeof *m);
 }
 
-const struct model_shape *model_shape(const struct model *m) { return &m->hyper.shape; }
+const struct model_shape *model_shape(const struct model *m)
+{
+    return &m->hyper.shape;
+}
 
 /* Keeps what outlives the graph: shapes and packings of the externals. */
 static err keep_externals(struct model *m, const struct graph *graph)
@@ -139,22 +156,25 @@ static err model_compile(struct model *m, const char *passes, struct text *dump,
     void *pages = pages_alloc(COMPILE_BYTES);
     struct arena arena = arena_on("compile", pages, COMPILE_BYTES);
     struct graph *graph = pages ? arena_new(&arena, struct graph, 1) : NULL;
-    const struct compile_options options = {.int8_activations = !m->f32_activations, .dump = dump, .dump_passes = passes};
+    const struct compile_options options = {
+        .target = &m->target, .why = why, .int8_activations = !m->f32_activations,
+        .dump = dump, .dump_passes = passes};
     struct program program;
     u64 start_ns = time_ns();
     err e = graph ? graph_init(graph, &arena, GRAPH_NODES) : E_NOMEM;
 
     if (e == OK)
-        e = model_graph(m->gguf, &m->hyper, &m->target, graph, &m->io, why);
+        e = model_graph(m->gguf, &m->hyper, graph, &m->io, why);
     if (e == OK)
-        e = compile(graph, &m->target, &options, &arena, &program, why);
+        e = compile(graph, &options, &arena, &program);
     if (e == OK && !dump)
         e = keep_externals(m, graph);
     if (e == OK && !dump)
         e = device_load(m->device, &program, &m->loaded);
     if (e == OK && !dump) {
         m->hyper.shape.program_bytes = program.code_bytes;
-        log_info("model", "compiled %u launches, %u kernels, %zu KiB of code, %llu KiB workspace in %llu ms",
+        log_info("model",
+                 "compiled %u launches, %u kernels, %zu KiB of code, %llu KiB workspace in %llu ms",
                  program.launch_count, program.kernel_count, program.code_bytes / KIB,
                  (unsigned long long)(program.workspace_bytes / KIB),
                  (unsigned long long)((time_ns() - start_ns) / NS_PER_MS));
@@ -181,7 +201,8 @@ err model_dump(struct model *m, const char *passes, struct text *out)
 
 static err external_alloc(struct model *m, u32 external, u64 bytes)
 {
-    bytes = round_up(bytes + 64, 4 * KIB); /* vector loads may read a little beyond the last element */
+    bytes =
+        round_up(bytes + 64, 4 * KIB); /* vector loads may read a little beyond the last element */
     m->data[external] = pages_alloc(bytes);
     m->data_bytes[external] = bytes;
     if (!m->data[external])
@@ -219,7 +240,10 @@ static err model_bind_inputs(struct model *m, struct text *why)
     return rope_tables(m->gguf, &m->hyper, m->data[io->rope_cos], m->data[io->rope_sin], why);
 }
 
-struct model_batch *model_batch(struct model *m) { return &m->batch; }
+struct model_batch *model_batch(struct model *m)
+{
+    return &m->batch;
+}
 
 static err alloc_kv(struct model *m, struct text *why)
 {
@@ -227,7 +251,10 @@ static err alloc_kv(struct model *m, struct text *why)
 
     for (u32 i = 0; i < 2 * s->layers; i++)
         if (external_alloc(m, m->io.kv[i], s->kv_bytes / (2 * s->layers)) != OK)
-            return gguf_refuse(why, E_NOMEM, "model: no memory for %u tokens of KV cache: set kv_tokens or ctx lower", s->kv_tokens);
+            return gguf_refuse(
+                why, E_NOMEM,
+                "model: no memory for %u tokens of KV cache: set kv_tokens or ctx lower",
+                s->kv_tokens);
     return OK;
 }
 
@@ -251,7 +278,8 @@ static void pack_group(void *ctx, u32 item, u32 worker)
     const struct external *x = &m->external[w->external];
     const struct gguf_tensor *t = w->tensor;
     u32 rows = (u32)t->dim[1], columns = (u32)t->dim[0], tile = x->packing.tile;
-    u64 row_bytes = quant_bytes(t->format, columns), tile_bytes = packing_tile_bytes(&x->packing, columns);
+    u64 row_bytes = quant_bytes(t->format, columns),
+        tile_bytes = packing_tile_bytes(&x->packing, columns);
     u32 first = m->row_at + item * m->group_rows, count = min_u32(m->group_rows, rows - first);
     u8 *staging = m->staging + worker * m->staging_stride;
 
@@ -273,7 +301,8 @@ static void start_groups(struct model *m, const struct weight *w)
     const struct gguf_tensor *t = w->tensor;
     u32 left = (u32)t->dim[1] - m->row_at;
 
-    m->group_rows = w->pairs_to_halves ? m->hyper.shape.head_dim : m->external[w->external].packing.tile;
+    m->group_rows =
+        w->pairs_to_halves ? m->hyper.shape.head_dim : m->external[w->external].packing.tile;
     m->group_count = min_u32(LOAD_GROUPS, (u32)div_up(left, m->group_rows));
     device_start_work(m->device, pack_group, m, m->group_count);
 }
@@ -313,8 +342,10 @@ static err begin_weight(struct model *m, const struct weight *w, struct text *wh
     m->row_at = 0;
     m->hyper.shape.weights_bytes += bytes;
     if (external_alloc(m, w->external, bytes) != OK)
-        return gguf_refuse(why, E_NOMEM, "model: no memory for tensor %.*s (%llu MiB, %llu MiB are free)", (int)w->tensor->name.len,
-                           w->tensor->name.ptr, (unsigned long long)(bytes / MIB), (unsigned long long)(pages_available() / MIB));
+        return gguf_refuse(
+            why, E_NOMEM, "model: no memory for tensor %.*s (%llu MiB, %llu MiB are free)",
+            (int)w->tensor->name.len, w->tensor->name.ptr, (unsigned long long)(bytes / MIB),
+            (unsigned long long)(pages_available() / MIB));
     m->packed = m->data[w->external];
     return OK;
 }
@@ -342,7 +373,8 @@ err model_load(struct model *m, u64 deadline_ns, bool *done, u32 *percent, struc
         bool is_matrix = m->external[w->external].kind == OP_WEIGHT;
         err e = is_matrix ? load_matrix(m, w, deadline_ns) : load_vector(m, w);
         if (e != OK)
-            return gguf_refuse(why, e, "model: reading tensor %.*s: %s", (int)w->tensor->name.len, w->tensor->name.ptr, err_text(e));
+            return gguf_refuse(why, e, "model: reading tensor %.*s: %s", (int)w->tensor->name.len,
+                               w->tensor->name.ptr, err_text(e));
         if (!is_matrix || m->row_at == w->tensor->dim[1]) {
             m->packed = NULL;
             m->weight_at++;
@@ -363,7 +395,10 @@ void model_start(struct model *m, u32 rows, u32 outputs)
     device_start(m->device, m->loaded, sym_value);
 }
 
-bool model_advance(struct model *m, u64 deadline_ns) { return device_advance(m->device, deadline_ns); }
+bool model_advance(struct model *m, u64 deadline_ns)
+{
+    return device_advance(m->device, deadline_ns);
+}
 
 const f32 *model_logits(const struct model *m, u32 output)
 {

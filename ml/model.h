@@ -1,6 +1,7 @@
 /*
- * model.h: one model: architecture -> graph of one step -> program, its weights repacked, its KV pool. The engine fills a
- * batch, starts it, advances it, and reads logits. Knows nothing of requests, text or slots' owners.
+ * model.h: one model: architecture -> graph of one step -> program, its weights repacked, its KV
+ * pool. The engine fills a batch, starts it, advances it, and reads logits. Knows nothing of
+ * requests, text or slots' owners.
  */
 #ifndef NOHOST_MODEL_H
 #define NOHOST_MODEL_H
@@ -11,42 +12,46 @@
 #include "ml/ml.h"
 
 #define MODEL_KV_PAGE_TOKENS 16u
-#define MODEL_ROWS_MAX 256u /* tokens of one step: decode rows and prefill chunks together */
+#define MODEL_ROWS_MAX       256u /* tokens of one step: decode rows and prefill chunks together */
 
 struct model;
 
 struct model_shape {
     u32 layers, embed, heads, kv_heads, head_dim, ffn, vocab;
     u32 ctx_train;
-    u32 ctx_max;     /* tokens per sequence that this model instance serves */
-    u32 slots;       /* rows of kv_index */
-    u32 kv_tokens;   /* rows of the KV pool, a multiple of MODEL_KV_PAGE_TOKENS */
+    u32 ctx_max;   /* tokens per sequence that this model instance serves */
+    u32 slots;     /* rows of kv_index */
+    u32 kv_tokens; /* rows of the KV pool, a multiple of MODEL_KV_PAGE_TOKENS */
     u32 rows_max, outputs_max;
     u64 parameters, weights_bytes, kv_bytes, program_bytes;
 };
 
-/* Reads hyper-parameters, builds and compiles the graph, allocates weights and KV. config decides ctx, slots, kv_tokens (0:
- * from the memory there is), threads, f32_activations. outputs_max 0: config slots. The gguf must outlive loading. */
-err model_open(struct model **model, struct gguf *gguf, const struct ml_config *config, u32 outputs_max, struct text *why);
+/* Reads hyper-parameters, builds and compiles the graph, allocates weights and KV. config decides
+ * ctx, slots, kv_tokens (0: from the memory there is), threads, f32_activations. outputs_max 0:
+ * config slots. The gguf must outlive loading. */
+err model_open(struct model **model, struct gguf *gguf, const struct ml_config *config,
+               u32 outputs_max, struct text *why);
 void model_close(struct model *model);
 const struct model_shape *model_shape(const struct model *model);
 
-/* Repacks weights tile by tile until done or the deadline; the parts' bytes are released as they are used.
- * *done tells; *percent of all weights. */
+/* Repacks weights tile by tile until done or the deadline; the parts' bytes are released as they
+ * are used. *done tells; *percent of all weights. */
 err model_load(struct model *model, u64 deadline_ns, bool *done, u32 *percent, struct text *why);
 
 /* The inputs of the next step; the engine writes them between runs. */
 struct model_batch {
-    i32 *token;     /* [rows_max] */
-    i32 *position;  /* [rows_max] position in its sequence, < ctx_max */
-    i32 *slot;      /* [rows_max] row of kv_index that holds its sequence's pages */
-    i32 *kv_write;  /* [rows_max] row of the KV pool that takes this token's keys and values */
-    i32 *kv_index;  /* [slots][ctx_max] position -> row of the KV pool; kept across steps, must cover 0..position */
-    i32 *out_row;   /* [outputs_max] rows whose logits are wanted */
+    i32 *token;    /* [rows_max] */
+    i32 *position; /* [rows_max] position in its sequence, < ctx_max */
+    i32 *slot;     /* [rows_max] row of kv_index that holds its sequence's pages */
+    i32 *kv_write; /* [rows_max] row of the KV pool that takes this token's keys and values */
+    i32 *kv_index; /* [slots][ctx_max] position -> row of the KV pool; kept across steps, must cover
+                      0..position */
+    i32 *out_row;  /* [outputs_max] rows whose logits are wanted */
 };
 struct model_batch *model_batch(struct model *model);
 
-/* rows >= 1, outputs <= outputs_max (0: a pure prefill step). Tokens of one sequence stand in order of position. */
+/* rows >= 1, outputs <= outputs_max (0: a pure prefill step). Tokens of one sequence stand in order
+ * of position. */
 void model_start(struct model *model, u32 rows, u32 outputs);
 bool model_advance(struct model *model, u64 deadline_ns);
 /* [vocab] logits of output i; valid until the next start. */

@@ -1,24 +1,27 @@
 /*
- * model_graph.c: the graph of one step of a llama-like model: rows of tokens, each at its own position of its own
- * sequence, through all layers to the logits of the wanted rows. Reads like the forward pass; shapes stand beside it.
+ * model_graph.c: the graph of one step of a llama-like model: rows of tokens, each at its own
+ * position of its own sequence, through all layers to the logits of the wanted rows. Reads like the
+ * forward pass; shapes stand beside it.
  */
 #include "ml/model_priv.h"
 
 struct build {
     const struct gguf *gguf;
     const struct hyper *hyper;
-    const struct target *target;
     struct graph *graph;
     struct graph_io *io;
     struct text *why;
     err status;
-    dim rows; /* T */
+    dim rows;                    /* T */
     u32 position, index, length; /* nodes shared by all layers: [T], [T, ctx], [T,1,1,1,1] */
     u32 cosine, sine, sign;      /* [T,1,1,half] twice, [2,1] */
     u32 layer;
 };
 
-static dim d(u32 extent) { return dim_of(extent); }
+static dim d(u32 extent)
+{
+    return dim_of(extent);
+}
 
 /* ---- weights ---- */
 
@@ -33,11 +36,13 @@ static const struct gguf_tensor *tensor_of(struct build *b, const char *part, bo
     text_fmt(&text, "%s.weight", part);
     tensor = gguf_tensor(b->gguf, text_str(&text));
     if (!tensor && b->status == OK)
-        b->status = gguf_refuse(b->why, E_FORMAT, "model: tensor %.*s is missing", (int)text.len, text.ptr);
+        b->status =
+            gguf_refuse(b->why, E_FORMAT, "model: tensor %.*s is missing", (int)text.len, text.ptr);
     return tensor;
 }
 
-static void note_weight(struct build *b, const struct gguf_tensor *tensor, u32 node, bool pairs_to_halves)
+static void note_weight(struct build *b, const struct gguf_tensor *tensor, u32 node,
+                        bool pairs_to_halves)
 {
     struct graph_io *io = b->io;
 
@@ -53,21 +58,25 @@ static void note_weight(struct build *b, const struct gguf_tensor *tensor, u32 n
 static u32 matrix(struct build *b, const char *part, bool in_layer, u32 rows, u32 columns)
 {
     const struct gguf_tensor *t = tensor_of(b, part, in_layer);
-    bool turned = b->hyper->rope_pairs && in_layer && (str_eq(str_of(part), STR("attn_q")) || str_eq(str_of(part), STR("attn_k")));
+    bool turned = b->hyper->rope_pairs && in_layer &&
+                  (str_eq(str_of(part), STR("attn_q")) || str_eq(str_of(part), STR("attn_k")));
 
     if (b->status != OK)
         return 0;
     if (t->dim_count != 2 || t->dim[0] != columns || t->dim[1] != rows) {
-        b->status = gguf_refuse(b->why, E_FORMAT, "model: tensor %.*s is [%llu, %llu], expected [%u, %u]",
-                                (int)t->name.len, t->name.ptr, (unsigned long long)t->dim[0],
-                                (unsigned long long)t->dim[1], columns, rows);
+        b->status =
+            gguf_refuse(b->why, E_FORMAT, "model: tensor %.*s is [%llu, %llu], expected [%u, %u]",
+                        (int)t->name.len, t->name.ptr, (unsigned long long)t->dim[0],
+                        (unsigned long long)t->dim[1], columns, rows);
         return 0;
     }
     if (columns % t->format->elements) {
-        b->status = gguf_refuse(b->why, E_FORMAT, "model: rows of %.*s are not whole blocks", (int)t->name.len, t->name.ptr);
+        b->status = gguf_refuse(b->why, E_FORMAT, "model: rows of %.*s are not whole blocks",
+                                (int)t->name.len, t->name.ptr);
         return 0;
     }
-    u32 node = graph_weight(b->graph, t->name, rows, columns, packing_for(t->format, b->target));
+    u32 node =
+        graph_weight(b->graph, t->name, rows, columns, packing_for(t->format, b->hyper->target));
     note_weight(b, t, node, turned);
     return node;
 }
@@ -80,8 +89,9 @@ static u32 vector(struct build *b, const char *part, bool in_layer, u32 length)
     if (b->status != OK)
         return 0;
     if (t->dim_count != 1 || t->dim[0] != length) {
-        b->status = gguf_refuse(b->why, E_FORMAT, "model: tensor %.*s has %llu elements, expected %u", (int)t->name.len,
-                                t->name.ptr, (unsigned long long)t->elements, length);
+        b->status =
+            gguf_refuse(b->why, E_FORMAT, "model: tensor %.*s has %llu elements, expected %u",
+                        (int)t->name.len, t->name.ptr, (unsigned long long)t->elements, length);
         return 0;
     }
     u32 node = graph_source(b->graph, OP_CONST, t->name, DT_F32, shape, 1);
@@ -91,7 +101,10 @@ static u32 vector(struct build *b, const char *part, bool in_layer, u32 length)
 
 /* ---- the pass ---- */
 
-static u32 external_of(const struct build *b, u32 node) { return b->graph->node[node].source.external; }
+static u32 external_of(const struct build *b, u32 node)
+{
+    return b->graph->node[node].source.external;
+}
 
 static u32 input(struct build *b, const char *name, const dim *shape, u32 rank, u32 *external)
 {
@@ -100,19 +113,22 @@ static u32 input(struct build *b, const char *name, const dim *shape, u32 rank, 
     return node;
 }
 
-/* Turns pairs (i, i + half) of each head by the position's angles: x * cos + swapped(x) * (-sin, sin). */
+/* Turns pairs (i, i + half) of each head by the position's angles: x * cos + swapped(x) * (-sin,
+ * sin). */
 static u32 rope(struct build *b, u32 x, u32 heads) /* [T, heads * dim] -> [T, heads, 2, half] */
 {
     struct graph *g = b->graph;
     u32 half = b->hyper->shape.head_dim / 2;
     const dim split[] = {b->rows, d(heads), d(2), d(half)};
     u32 pairs = graph_reshape(g, x, split, 4);
-    u32 swapped = graph_binary(g, OP_MUL, graph_flip(g, pairs, 1u << 2), graph_binary(g, OP_MUL, b->sine, b->sign));
+    u32 swapped = graph_binary(g, OP_MUL, graph_flip(g, pairs, 1u << 2),
+                               graph_binary(g, OP_MUL, b->sine, b->sign));
 
     return graph_binary(g, OP_ADD, graph_binary(g, OP_MUL, pairs, b->cosine), swapped);
 }
 
-/* Writes this step's rows into the layer's cache and reads every row of each sequence: [T, kv, 1, ctx, dim]. */
+/* Writes this step's rows into the layer's cache and reads every row of each sequence: [T, kv, 1,
+ * ctx, dim]. */
 static u32 cached(struct build *b, const char *kind, u32 value, u32 kv_write, u32 number)
 {
     struct graph *g = b->graph;
@@ -125,7 +141,8 @@ static u32 cached(struct build *b, const char *kind, u32 value, u32 kv_write, u3
     text_fmt(&text, "%s.%u", kind, b->layer);
     u32 state = graph_source(g, OP_STATE, arena_str(g->arena, text_str(&text)), DT_F16, pool, 4);
     b->io->kv[2 * b->layer + number] = external_of(b, state);
-    u32 rows = graph_gather(g, graph_scatter(g, state, kv_write, value), b->index); /* [T, ctx, kv, 2, half] */
+    u32 rows = graph_gather(g, graph_scatter(g, state, kv_write, value),
+                            b->index); /* [T, ctx, kv, 2, half] */
     const dim joined[] = {b->rows, d(s->ctx_max), d(s->kv_heads), d(s->head_dim)};
     const u8 order[] = {0, 2, 1, 3};
     const dim grouped[] = {b->rows, d(s->kv_heads), d(1), d(s->ctx_max), d(s->head_dim)};
@@ -141,13 +158,15 @@ static u32 attention(struct build *b, u32 q, u32 keys, u32 values)
     f32 scale = 1.0f / mathf_sqrt((f32)s->head_dim);
     const dim query[] = {b->rows, d(s->kv_heads), d(group), d(1), d(s->head_dim)};
     const dim flat[] = {b->rows, d(s->heads * s->head_dim)};
-    u32 product = graph_binary(g, OP_MUL, graph_reshape(g, q, query, 5), keys); /* [T, kv, group, ctx, dim] */
+    u32 product =
+        graph_binary(g, OP_MUL, graph_reshape(g, q, query, 5), keys); /* [T, kv, group, ctx, dim] */
     u32 score = graph_binary(g, OP_MUL, graph_reduce(g, OP_REDUCE_SUM, product, 1u << 4, NO_NODE),
                              graph_scalar_f32(g, scale)); /* [T, kv, group, ctx, 1] */
     u32 most = graph_reduce(g, OP_REDUCE_MAX, score, 1u << 3, b->length);
     u32 weight = graph_unary(g, OP_EXP, graph_binary(g, OP_SUB, score, most));
     u32 total = graph_reduce(g, OP_REDUCE_SUM, weight, 1u << 3, b->length);
-    u32 mixed = graph_reduce(g, OP_REDUCE_SUM, graph_binary(g, OP_MUL, weight, values), 1u << 3, b->length);
+    u32 mixed =
+        graph_reduce(g, OP_REDUCE_SUM, graph_binary(g, OP_MUL, weight, values), 1u << 3, b->length);
 
     return graph_reshape(g, graph_binary(g, OP_DIV, mixed, total), flat, 2);
 }
@@ -161,15 +180,18 @@ static u32 layer(struct build *b, u32 h, u32 kv_write) /* [T, embed] -> [T, embe
     u32 x = graph_rms_norm(g, h, vector(b, "attn_norm", true, s->embed), b->hyper->norm_epsilon);
     u32 q = rope(b, graph_linear(g, x, matrix(b, "attn_q", true, q_rows, s->embed)), s->heads);
     u32 k = rope(b, graph_linear(g, x, matrix(b, "attn_k", true, kv_rows, s->embed)), s->kv_heads);
-    u32 v = graph_reshape(g, graph_linear(g, x, matrix(b, "attn_v", true, kv_rows, s->embed)), kv_split, 4);
+    u32 v = graph_reshape(g, graph_linear(g, x, matrix(b, "attn_v", true, kv_rows, s->embed)),
+                          kv_split, 4);
     u32 keys = cached(b, "keys", k, kv_write, 0), values = cached(b, "values", v, kv_write, 1);
     u32 mixed = attention(b, q, keys, values);
-    h = graph_binary(g, OP_ADD, graph_linear(g, mixed, matrix(b, "attn_output", true, s->embed, q_rows)), h);
+    h = graph_binary(g, OP_ADD,
+                     graph_linear(g, mixed, matrix(b, "attn_output", true, s->embed, q_rows)), h);
     x = graph_rms_norm(g, h, vector(b, "ffn_norm", true, s->embed), b->hyper->norm_epsilon);
     u32 up = graph_linear(g, x, matrix(b, "ffn_up", true, s->ffn, s->embed));
     u32 gate = graph_linear(g, x, matrix(b, "ffn_gate", true, s->ffn, s->embed));
     x = graph_binary(g, OP_MUL, graph_silu(g, gate), up);
-    return graph_binary(g, OP_ADD, graph_linear(g, x, matrix(b, "ffn_down", true, s->embed, s->ffn)), h);
+    return graph_binary(g, OP_ADD,
+                        graph_linear(g, x, matrix(b, "ffn_down", true, s->embed, s->ffn)), h);
 }
 
 static void shared_nodes(struct build *b)
@@ -193,14 +215,15 @@ static void shared_nodes(struct build *b)
     b->sign = graph_source(g, OP_CONST, STR("rope.sign"), DT_F32, sign, 2);
     b->io->rope_sign = external_of(b, b->sign);
     b->index = graph_gather(g, pages, slot);
-    b->length = graph_reshape(g, graph_binary(g, OP_ADD, b->position, graph_scalar_i32(g, 1)), length, 5);
+    b->length =
+        graph_reshape(g, graph_binary(g, OP_ADD, b->position, graph_scalar_i32(g, 1)), length, 5);
 }
 
-err model_graph(const struct gguf *gguf, const struct hyper *hyper, const struct target *target, struct graph *graph,
+err model_graph(const struct gguf *gguf, const struct hyper *hyper, struct graph *graph,
                 struct graph_io *io, struct text *why)
 {
     const struct model_shape *s = &hyper->shape;
-    struct build b = {.gguf = gguf, .hyper = hyper, .target = target, .graph = graph, .io = io, .why = why};
+    struct build b = {.gguf = gguf, .hyper = hyper, .graph = graph, .io = io, .why = why};
 
     CHECK(graph_sym(graph, STR("rows"), s->rows_max) == SYM_ROWS);
     CHECK(graph_sym(graph, STR("outputs"), s->outputs_max) == SYM_OUTPUTS);
@@ -214,7 +237,8 @@ err model_graph(const struct gguf *gguf, const struct hyper *hyper, const struct
     u32 h = graph_gather(graph, table, token); /* [T, embed] */
     for (b.layer = 0; b.layer < s->layers && b.status == OK; b.layer++)
         h = layer(&b, h, kv_write);
-    h = graph_rms_norm(graph, graph_gather(graph, h, out_row), vector(&b, "output_norm", false, s->embed),
+    h = graph_rms_norm(graph, graph_gather(graph, h, out_row),
+                       vector(&b, "output_norm", false, s->embed),
                        hyper->norm_epsilon); /* [O, embed] */
     u32 head = hyper->tied ? table : matrix(&b, "output", false, s->vocab, s->embed);
     graph_output(graph, STR("logits"), graph_linear(graph, h, head)); /* [O, vocab] */

@@ -1,5 +1,6 @@
 /*
- * model_priv.h: between the files of the model: what an architecture is, the graph of one step, and its weights.
+ * model_priv.h: between the files of the model: what an architecture is, the graph of one step, and
+ * its weights.
  */
 #ifndef NOHOST_MODEL_PRIV_H
 #define NOHOST_MODEL_PRIV_H
@@ -9,15 +10,17 @@
 #include "ml/pack.h"
 
 #define MODEL_LAYERS_MAX 256u
-#define MODEL_CTX_MAX 131072u
+#define MODEL_CTX_MAX    131072u
 
 /* Hyper-parameters in the file's terms. */
 struct hyper {
     struct model_shape shape;
     f32 norm_epsilon, rope_base, rope_scale; /* scale: positions are divided by it */
-    u32 rope_dims;     /* of head_dim that turn */
-    bool rope_pairs;   /* the file pairs dims (2i, 2i+1); the graph pairs (i, i + half), rows are reordered at load */
-    bool tied;         /* no output.weight: the embedding serves */
+    u32 rope_dims;                           /* of head_dim that turn */
+    bool rope_pairs; /* the file pairs dims (2i, 2i+1); the graph pairs (i, i + half), rows are
+                        reordered at load */
+    const struct target *target; /* decides the packing of the weights */
+    bool tied;                   /* no output.weight: the embedding serves */
 };
 
 /* Where an external's bytes come from. */
@@ -37,16 +40,18 @@ struct graph_io {
 };
 
 /* ---- hyper.c ---- */
-err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outputs_max, struct hyper *hyper,
-               struct text *why);
+err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outputs_max,
+               struct hyper *hyper, struct text *why);
 
 /* ---- model_graph.c ---- */
 enum { SYM_ROWS, SYM_OUTPUTS };
-err model_graph(const struct gguf *gguf, const struct hyper *hyper, const struct target *target, struct graph *graph,
+err model_graph(const struct gguf *gguf, const struct hyper *hyper, struct graph *graph,
                 struct graph_io *io, struct text *why);
 
 /* ---- rope.c ---- */
-/* Fills the tables of cosines and sines, [ctx_max][head_dim / 2] each, from the frequencies that the file asks for. */
-err rope_tables(const struct gguf *gguf, const struct hyper *hyper, f32 *cosines, f32 *sines, struct text *why);
+/* Fills the tables of cosines and sines, [ctx_max][head_dim / 2] each, from the frequencies that
+ * the file asks for. */
+err rope_tables(const struct gguf *gguf, const struct hyper *hyper, f32 *cosines, f32 *sines,
+                struct text *why);
 
 #endif

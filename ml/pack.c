@@ -1,6 +1,6 @@
 /*
- * pack.c: repacks weights. Four-bit and eight-bit formats with plain blocks, which is most of a small model's bytes, move
- * a dword at a time; the others go through quant.c's codes.
+ * pack.c: repacks weights. Four-bit and eight-bit formats with plain blocks, which is most of a
+ * small model's bytes, move a dword at a time; the others go through quant.c's codes.
  */
 #include "ml/pack.h"
 
@@ -9,7 +9,9 @@ struct packing packing_for(const struct quant_format *format, const struct targe
     struct packing p = {.tile = (u8)target->lanes, .super = 1, .block = 1};
 
     if (format->code_bits == 0) {
-        p.float_type = format->type == QUANT_F32 ? DT_F32 : format->type == QUANT_F16 ? DT_F16 : DT_BF16;
+        p.float_type = format->type == QUANT_F32   ? DT_F32
+                       : format->type == QUANT_F16 ? DT_F16
+                                                   : DT_BF16;
         return p;
     }
     p.code_bits = (u8)format->code_bits;
@@ -30,8 +32,14 @@ struct packing packing_for(const struct quant_format *format, const struct targe
 
 /* ---- one block into its lane ---- */
 
-static void put32(u8 *at, u32 value) { memcpy(at, &value, 4); }
-static void put16(u8 *at, u16 value) { memcpy(at, &value, 2); }
+static void put32(u8 *at, u32 value)
+{
+    memcpy(at, &value, 4);
+}
+static void put16(u8 *at, u16 value)
+{
+    memcpy(at, &value, 2);
+}
 static u32 get32(const u8 *at)
 {
     u32 value;
@@ -49,15 +57,20 @@ static void low_plane_4(const u8 *qs, u8 *out, u32 row_bytes)
     }
 }
 
-static void plane(const u8 *code, u32 count, u32 bits, u32 shift, u8 *out, u32 row_bytes)
-{
-    u32 per = 8 / bits, mask = (1u << bits) - 1;
+/* Codes of `count` columns as one plane of `bits`, taken from bit `shift` of each code. */
+struct plane {
+    u32 count, bits, shift;
+};
 
-    for (u32 g = 0; g < count / 4; g += per) {
+static void put_plane(const u8 *code, struct plane p, u8 *out, u32 row_bytes)
+{
+    u32 per = 8 / p.bits, mask = (1u << p.bits) - 1;
+
+    for (u32 g = 0; g < p.count / 4; g += per) {
         u32 dword = 0;
         for (u32 k = 0; k < per; k++)
             for (u32 j = 0; j < 4; j++)
-                dword |= (code[4 * (g + k) + j] >> shift & mask) << (8 * j + bits * k);
+                dword |= (code[4 * (g + k) + j] >> p.shift & mask) << (8 * j + p.bits * k);
         put32(out + g / per * row_bytes, dword);
     }
 }
@@ -84,7 +97,8 @@ u64 packing_tile_bytes(const struct packing *packing, u32 columns)
     return packing_bytes(packing, packing->tile, columns);
 }
 
-/* Small whole factors and the super scale they multiply: exact, since scale = super * factor was. */
+/* Small whole factors and the super scale they multiply: exact, since scale = super * factor was.
+ */
 static u8 factor_of(f32 value, f32 super)
 {
     if (super == 0)
@@ -100,106 +114,121 @@ static u16 get_f16(const u8 *at)
     return half;
 }
 
-/* K formats keep d (and dmin) in the file: at the front with a minimum, at the end without. */
-static void put_super(const struct packing *p, const struct parts s, const struct quant_format *format, const u8 *in,
-                      u32 lane, u8 *out)
+/* One row on its way into its lane of a tile. */
+struct lane {
+    const struct packing *packing;
+    const struct quant_format *format;
+    struct parts parts;
+    u32 columns, lane;
+};
+
+/* Low plane and, for more than four bits, the high plane of one block. */
+static void put_codes(const struct lane *l, const u8 *code, u8 *out)
 {
-    u16 d = get_f16(p->has_min ? in : in + format->bytes - 2);
+    const struct packing *p = l->packing;
+    u32 row_bytes = 4u * p->tile;
+
+    put_plane(code, (struct plane){p->block, 4, 0}, out + l->lane * 4, row_bytes);
+    if (p->code_bits > 4)
+        put_plane(code, (struct plane){p->block, p->code_bits - 4u, 4},
+                  out + l->parts.low + l->lane * 4, row_bytes);
+}
+
+/* K formats keep d (and dmin) in the file: at the front with a minimum, at the end without. */
+static void put_super(const struct lane *l, const u8 *in, u8 *out)
+{
+    const struct packing *p = l->packing;
+    u16 d = get_f16(p->has_min ? in : in + l->format->bytes - 2);
     u16 dmin = p->has_min ? get_f16(in + 2) ^ 0x8000u : 0; /* the minimum is taken off */
     f32 scale = f16_to_f32(d), min = f16_to_f32(dmin);
     struct quant_block block;
 
-    quant_unpack(format, in, &block);
-    memcpy(out + lane * 2, &d, 2);
-    memcpy(out + (p->tile + lane) * 2, &dmin, 2);
-    for (u32 b = 0; b < p->super; b++) {
-        u8 *at = out + s.head + b * s.block;
-        plane(block.code + b * p->block, p->block, 4, 0, at + lane * 4, 4u * p->tile);
-        if (p->code_bits > 4)
-            plane(block.code + b * p->block, p->block, p->code_bits - 4u, 4, at + s.low + lane * 4, 4u * p->tile);
-        at[s.planes + lane] = factor_of(block.scale[b], scale);
+    quant_unpack(l->format, in, &block);
+    put16(out + l->lane * 2, d);
+    put16(out + (p->tile + l->lane) * 2, dmin);
+    out += l->parts.head;
+    for (u32 b = 0; b < p->super; b++, out += l->parts.block) {
+        put_codes(l, block.code + b * p->block, out);
+        out[l->parts.planes + l->lane] = factor_of(block.scale[b], scale);
         if (p->has_min)
-            at[s.planes + s.scale + lane] = factor_of(block.offset[b], min);
+            out[l->parts.planes + l->parts.scale + l->lane] = factor_of(block.offset[b], min);
     }
 }
 
-/* Plain blocks of 32: f16 scale, f16 minimum if any, codes. All blocks of a row in one loop per kind of code. */
-static void put_factors(const struct packing *p, const struct parts s, const u8 *in, u32 lane, u8 *out)
+static void put_row_super(const struct lane *l, const u8 *in, u8 *out)
 {
-    put16(out + s.planes + lane * 2, get_f16(in));
-    if (p->has_min)
-        put16(out + s.planes + s.scale + lane * 2, get_f16(in + 2));
+    u32 step = l->parts.head + l->packing->super * l->parts.block;
+
+    for (u32 k = 0; k < l->columns; k += l->format->elements, in += l->format->bytes, out += step)
+        put_super(l, in, out);
 }
 
-static void put_row_4(const struct packing *p, const struct parts s, const struct quant_format *format, const u8 *in,
-                      u32 columns, u32 lane, u8 *out)
+/* Plain blocks of 32: f16 scale, f16 minimum if any, codes. A loop per kind of code: these are most
+ * bytes. */
+static const u8 *put_factors(const struct lane *l, const u8 *in, u8 *out)
 {
-    u32 row_bytes = 4u * p->tile, codes = p->has_min ? 4 : 2;
-
-    for (u32 k = 0; k < columns; k += 32, in += format->bytes, out += s.block) {
-        put_factors(p, s, in, lane, out);
-        low_plane_4(in + codes, out + lane * 4, row_bytes);
-    }
+    put16(out + l->parts.planes + l->lane * 2, get_f16(in));
+    if (!l->packing->has_min)
+        return in + 2;
+    put16(out + l->parts.planes + l->parts.scale + l->lane * 2, get_f16(in + 2));
+    return in + 4;
 }
 
-static void put_row_8(const struct packing *p, const struct parts s, const struct quant_format *format, const u8 *in,
-                      u32 columns, u32 lane, u8 *out)
+static void put_row_4(const struct lane *l, const u8 *in, u8 *out)
 {
-    u32 row_bytes = 4u * p->tile, flip = p->signed_codes ? 0 : 0x80808080u;
+    u32 row_bytes = 4u * l->packing->tile, at = l->lane * 4;
 
-    for (u32 k = 0; k < columns; k += 32, in += format->bytes, out += s.block) {
-        put_factors(p, s, in, lane, out);
+    for (u32 k = 0; k < l->columns; k += 32, in += l->format->bytes, out += l->parts.block)
+        low_plane_4(put_factors(l, in, out), out + at, row_bytes);
+}
+
+static void put_row_8(const struct lane *l, const u8 *in, u8 *out)
+{
+    u32 row_bytes = 4u * l->packing->tile, flip = l->packing->signed_codes ? 0 : 0x80808080u;
+    u32 at = l->lane * 4;
+
+    for (u32 k = 0; k < l->columns; k += 32, in += l->format->bytes, out += l->parts.block) {
+        const u8 *codes = put_factors(l, in, out);
         for (u32 w = 0; w < 8; w++)
-            put32(out + lane * 4 + w * row_bytes, get32(in + 2 + 4 * w) ^ flip);
+            put32(out + at + w * row_bytes, get32(codes + 4 * w) ^ flip);
     }
 }
 
-static void put_row_5(const struct packing *p, const struct parts s, const struct quant_format *format, const u8 *in,
-                      u32 columns, u32 lane, u8 *out)
+static void put_row_5(const struct lane *l, const u8 *in, u8 *out)
 {
-    u32 row_bytes = 4u * p->tile;
     struct quant_block block;
 
-    for (u32 k = 0; k < columns; k += 32, in += format->bytes, out += s.block) {
-        put_factors(p, s, in, lane, out);
-        quant_unpack(format, in, &block);
-        plane(block.code, 32, 4, 0, out + lane * 4, row_bytes);
-        plane(block.code, 32, 1, 4, out + s.low + lane * 4, row_bytes);
+    for (u32 k = 0; k < l->columns; k += 32, in += l->format->bytes, out += l->parts.block) {
+        put_factors(l, in, out);
+        quant_unpack(l->format, in, &block);
+        put_codes(l, block.code, out);
     }
 }
 
-static void put_floats(const struct packing *p, const u8 *in, u32 columns, u32 lane, u8 *out)
+static void put_row_float(const struct lane *l, const u8 *in, u8 *out)
 {
-    u32 bytes = dtype_bytes(p->float_type);
+    u32 bytes = dtype_bytes(l->packing->float_type);
 
-    for (u32 k = 0; k < columns; k++)
-        memcpy(out + ((usize)k * p->tile + lane) * bytes, in + (usize)k * bytes, bytes);
+    for (u32 k = 0; k < l->columns; k++)
+        memcpy(out + ((usize)k * l->packing->tile + l->lane) * bytes, in + (usize)k * bytes, bytes);
 }
 
-void pack_tile_rows(const struct packing *packing, const struct quant_format *format, const u8 *const row[PACK_TILE_MAX],
-                    u32 columns, u8 *out)
+void pack_tile_rows(const struct packing *packing, const struct quant_format *format,
+                    const u8 *const row[PACK_TILE_MAX], u32 columns, u8 *out)
 {
-    const struct parts s = parts_of(packing);
-
+    struct lane l = {packing, format, parts_of(packing), columns, 0};
+    void (*put)(const struct lane *l, const u8 *in, u8 *out) =
+        packing->code_bits == 0   ? put_row_float
+        : packing->super > 1      ? put_row_super
+        : packing->code_bits == 4 ? put_row_4
+        : packing->code_bits == 8 ? put_row_8
+                                  : put_row_5;
     for (u32 lane = 0; lane < packing->tile; lane++)
         if (!row[lane]) {
             memset(out, 0, packing_tile_bytes(packing, columns));
             break;
         }
-    for (u32 lane = 0; lane < packing->tile; lane++) {
-        const u8 *in = row[lane];
-        if (!in)
-            continue;
-        if (packing->code_bits == 0)
-            put_floats(packing, in, columns, lane, out);
-        else if (packing->super > 1)
-            for (u32 k = 0; k < columns; k += format->elements, in += format->bytes)
-                put_super(packing, s, format, in, lane, out + k / format->elements * (s.head + packing->super * s.block));
-        else if (packing->code_bits == 4)
-            put_row_4(packing, s, format, in, columns, lane, out);
-        else if (packing->code_bits == 8)
-            put_row_8(packing, s, format, in, columns, lane, out);
-        else
-            put_row_5(packing, s, format, in, columns, lane, out);
-    }
+    for (l.lane = 0; l.lane < packing->tile; l.lane++)
+        if (row[l.lane])
+            put(&l, row[l.lane], out);
 }

@@ -1,12 +1,14 @@
 /*
- * rope.c: tables of cosines and sines for rotary positions (Su et al. 2021), with the file's base, linear scaling and
- * per-frequency factors (tensor rope_freqs.weight, as llama.cpp applies it: the angle is divided by the factor).
+ * rope.c: tables of cosines and sines for rotary positions (Su et al. 2021), with the file's base,
+ * linear scaling and per-frequency factors (tensor rope_freqs.weight, as llama.cpp applies it: the
+ * angle is divided by the factor).
  */
 #include "ml/model_priv.h"
 
 #define RESTART 64u /* positions computed by rotation before the angle is computed afresh */
 
-static err frequency_factors(const struct gguf *gguf, const struct hyper *h, f32 *factor, struct text *why)
+static err frequency_factors(const struct gguf *gguf, const struct hyper *h, f32 *factor,
+                             struct text *why)
 {
     const struct gguf_tensor *t = gguf_tensor(gguf, STR("rope_freqs.weight"));
     u8 bytes[4 * 512];
@@ -16,7 +18,8 @@ static err frequency_factors(const struct gguf *gguf, const struct hyper *h, f32
     if (!t)
         return OK;
     if (t->elements != h->rope_dims / 2 || t->format->type != QUANT_F32 || t->bytes > sizeof bytes)
-        return gguf_refuse(why, E_FORMAT, "model: rope_freqs.weight has %llu elements, expected %u of F32",
+        return gguf_refuse(why, E_FORMAT,
+                           "model: rope_freqs.weight has %llu elements, expected %u of F32",
                            (unsigned long long)t->elements, h->rope_dims / 2);
     TRY(gguf_read(gguf, t, 0, bytes, t->bytes));
     memcpy(factor, bytes, t->bytes);
@@ -26,7 +29,8 @@ static err frequency_factors(const struct gguf *gguf, const struct hyper *h, f32
     return OK;
 }
 
-err rope_tables(const struct gguf *gguf, const struct hyper *h, f32 *cosines, f32 *sines, struct text *why)
+err rope_tables(const struct gguf *gguf, const struct hyper *h, f32 *cosines, f32 *sines,
+                struct text *why)
 {
     u32 half = h->shape.head_dim / 2;
     f32 factor[512];
@@ -37,7 +41,8 @@ err rope_tables(const struct gguf *gguf, const struct hyper *h, f32 *cosines, f3
         bool turns = i < h->rope_dims / 2;
         f64 step = 0, c = 1, s = 0;
         if (turns)
-            step = math_pow((f64)h->rope_base, -2.0 * i / h->rope_dims) / ((f64)factor[i] * (f64)h->rope_scale);
+            step = math_pow((f64)h->rope_base, -2.0 * i / h->rope_dims) /
+                   ((f64)factor[i] * (f64)h->rope_scale);
         f64 step_cos = math_cos(step), step_sin = math_sin(step);
         for (u32 p = 0; p < h->shape.ctx_max; p++) {
             if (p % RESTART == 0) {

@@ -1,11 +1,11 @@
 /*
- * compile.c: all passes in order, and the program they end in. Kernels with the same LIR share their code: only the
- * argument lists of their launches differ.
+ * compile.c: all passes in order, and the program they end in. Kernels with the same LIR share
+ * their code: only the argument lists of their launches differ.
  */
 #include "ml/compile/priv.h"
 
 #define CODE_BYTES_MAX (8 * MIB)
-#define ARG_SYMBOL 0x80000000u
+#define ARG_SYMBOL     0x80000000u
 
 struct target target_of(const struct cpu_features *cpu, u32 cores)
 {
@@ -14,12 +14,13 @@ struct target target_of(const struct cpu_features *cpu, u32 cores)
     return (struct target){ISA_AVX2, 8, 16, false, cores};
 }
 
-/* Code that stands for all kernels of its signature: arg[i] says which place of the signature is argument i, or names a
- * symbol's entry of the global table. */
+/* Code that stands for all kernels of its signature: arg[i] says which place of the signature is
+ * argument i, or names a symbol's entry of the global table. */
 struct kernel_code {
     u64 hash[2];
     u32 offset;
-    u32 arg[KERNEL_ARGS_MAX]; u32 arg_count;
+    u32 arg[KERNEL_ARGS_MAX];
+    u32 arg_count;
 };
 
 struct build {
@@ -30,7 +31,7 @@ struct build {
     struct arena *arena;
     struct program *program;
     struct kernel_code *known;
-    u32 *seen;
+    struct signature_notes notes;
     struct emit *emit;
 };
 
@@ -43,10 +44,12 @@ static bool dumps(const struct compile_options *options, char pass)
 }
 
 /* Lowers and emits a kernel that is new. */
-static err new_code(struct build *b, const struct kernel *k, const struct signature *sig, struct kernel_code *code)
+static err new_code(struct build *b, const struct kernel *k, const struct signature *sig,
+                    struct kernel_code *code)
 {
     struct program *p = b->program;
-    struct code_out out = {.bytes = p->code, .len = round_up(p->code_bytes, 64), .cap = CODE_BYTES_MAX};
+    struct code_out out = {
+        .bytes = p->code, .len = round_up(p->code_bytes, 64), .cap = CODE_BYTES_MAX};
     struct lowered *low = arena_take(b->arena, sizeof *low, _Alignof(struct lowered));
 
     if (!low)
@@ -86,7 +89,7 @@ static err build_launch(struct build *b, u32 index)
     usize mark = arena_mark(b->arena);
     u32 known = 0;
 
-    kernel_signature(b->graph, &b->schedule, k, b->seen, index + 1, &sig);
+    kernel_signature(b->graph, &b->schedule, k, &b->notes, &sig);
     if (!sig.complete)
         return E_LIMIT;
     while (known < p->kernel_count &&
@@ -108,7 +111,8 @@ static err build_launch(struct build *b, u32 index)
     l->arg_first = p->arg_count;
     l->arg_count = code->arg_count;
     for (u32 i = 0; i < code->arg_count; i++)
-        p->arg[p->arg_count++] = code->arg[i] & ARG_SYMBOL ? code->arg[i] & ~ARG_SYMBOL : sig.place[code->arg[i]];
+        p->arg[p->arg_count++] =
+            code->arg[i] & ARG_SYMBOL ? code->arg[i] & ~ARG_SYMBOL : sig.place[code->arg[i]];
     p->scratch_bytes = max_u32(p->scratch_bytes, k->scratch_bytes);
     arena_reset(b->arena, mark);
     return OK;
@@ -123,7 +127,7 @@ static void build_outputs(struct build *b)
         p->output_arg[i] = node_place(b->graph, &b->schedule, b->graph->output[i]);
 }
 
-static err build_program(struct build *b, struct text *why)
+static err build_program(struct build *b)
 {
     struct program *p = b->program;
     u32 kernels = b->schedule.kernel_count;
@@ -131,17 +135,20 @@ static err build_program(struct build *b, struct text *why)
     p->launch = arena_new(b->arena, struct launch, kernels + 1);
     p->arg = arena_new(b->arena, u32, (usize)kernels * KERNEL_ARGS_MAX + 1);
     b->known = arena_new(b->arena, struct kernel_code, kernels + 1);
-    b->seen = arena_new(b->arena, u32, b->graph->node_count);
+    b->notes.seen = arena_new(b->arena, u32, b->graph->node_count);
     p->code = arena_take(b->arena, CODE_BYTES_MAX, 64);
-    if (!p->launch || !p->arg || !b->known || !b->seen || !p->code)
+    if (!p->launch || !p->arg || !b->known || !b->notes.seen || !p->code)
         return E_NOMEM;
     TRY(lower_open(b->graph, &b->schedule, b->target, b->arena, &b->emit));
     for (u32 i = 0; i < kernels; i++) {
         err e = build_launch(b, i);
         if (e != OK) {
-            text_fmt(why, "kernel %u (node %u, %s): %s", i, b->schedule.stage[b->schedule.kernel[i].stage_first].node,
-                     op_row[b->graph->node[b->schedule.stage[b->schedule.kernel[i].stage_first].node].op].name,
-                     err_text(e));
+            text_fmt(
+                b->options->why, "kernel %u (node %u, %s): %s", i,
+                b->schedule.stage[b->schedule.kernel[i].stage_first].node,
+                op_row[b->graph->node[b->schedule.stage[b->schedule.kernel[i].stage_first].node].op]
+                    .name,
+                err_text(e));
             return e;
         }
         p->launch_count++;
@@ -156,10 +163,16 @@ static err build_program(struct build *b, struct text *why)
     return OK;
 }
 
-err compile(struct graph *graph, const struct target *target, const struct compile_options *options, struct arena *arena,
-            struct program *program, struct text *why)
+err compile(struct graph *graph, const struct compile_options *options, struct arena *arena,
+            struct program *program)
 {
-    struct build b = {.graph = graph, .target = target, .options = options, .arena = arena, .program = program};
+    struct build b = {
+
+        .graph = graph,
+        .target = options->target,
+        .options = options,
+        .arena = arena,
+        .program = program};
 
     *program = (struct program){};
     if (dumps(options, 'G'))
@@ -168,17 +181,17 @@ err compile(struct graph *graph, const struct target *target, const struct compi
     if (e == OK)
         e = graph_check(graph);
     if (e != OK) {
-        text_fmt(why, "graph: %s", graph->why[0] ? graph->why : err_text(e));
+        text_fmt(options->why, "graph: %s", graph->why[0] ? graph->why : err_text(e));
         return e;
     }
     if (dumps(options, 'R'))
         graph_print(graph, options->dump);
-    e = schedule_build(graph, target, arena, &b.schedule);
+    e = schedule_build(graph, b.target, arena, &b.schedule);
     if (e != OK) {
-        text_fmt(why, "schedule: %s", err_text(e));
+        text_fmt(options->why, "schedule: %s", err_text(e));
         return e;
     }
     if (dumps(options, 'S'))
         schedule_print(graph, &b.schedule, options->dump);
-    return build_program(&b, why);
+    return build_program(&b);
 }

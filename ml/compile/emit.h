@@ -1,27 +1,32 @@
 /*
- * emit.h: the state of lowering one kernel, shared by lower*.c: open axes, value numbers, the LIR being written.
+ * emit.h: the state of lowering one kernel, shared by lower*.c: open axes, value numbers, the LIR
+ * being written.
  *
- * Every value is emitted for one *instance*: the axes' loop counters plus a constant bias per axis. Unrolling emits the
- * same expression under several biases; value numbering then shares the loads that do not depend on the bias. That is
- * all of register tiling.
+ * Every value is emitted for one *instance*: the axes' loop counters plus a constant bias per axis.
+ * Unrolling emits the same expression under several biases; value numbering then shares the loads
+ * that do not depend on the bias. That is all of register tiling.
  */
 #ifndef NOHOST_EMIT_H
 #define NOHOST_EMIT_H
 
 #include "ml/compile/priv.h"
 
-#define NO_AXIS 0xffu
+#define NO_AXIS           0xffu
 #define VALUE_NUMBERS_MAX 16384u
-#define VALUE_HEADS 1024u /* power of two */
-#define UNROLL_MAX 8u
-#define VECTORS_MAX 4u
+#define VALUE_HEADS       1024u /* power of two */
+#define UNROLL_MAX        8u
+#define VECTORS_MAX       4u
 #define QUANT_VECTORS_MAX 8u
 
-struct value_number { u64 key; u16 vreg; u16 next; };
+struct value_number {
+    u64 key;
+    u16 vreg;
+    u16 next;
+};
 
 struct axis {
-    u16 counter;  /* SCALAR vreg, LIR_NONE while closed */
-    i32 bias;     /* added to the counter for the instance being emitted */
+    u16 counter; /* SCALAR vreg, LIR_NONE while closed */
+    i32 bias;    /* added to the counter for the instance being emitted */
 };
 
 struct emit {
@@ -32,51 +37,95 @@ struct emit {
     const struct stage *stage;
     struct lowered *out;
     struct lir *lir;
-    struct arena notes;                  /* indexes and lists of the stage being lowered, apart from where the LIR grows */
-    struct arena *arena;                 /* = &notes */
+    struct arena
+        notes; /* indexes and lists of the stage being lowered, apart from where the LIR grows */
+    struct arena *arena; /* = &notes */
     struct axis axis[AXES_MAX];
-    u8 order[AXES_MAX]; u32 open_count;  /* axes, outermost first */
-    u8 lane_axis;                        /* axis that the lanes run along, NO_AXIS: every lane is the same element */
-    u8 lanes;                            /* 1 or the target's */
-    u32 depth;                           /* of expression recursion, bounded by the scheduler */
-    struct value_number *number; u32 number_count;
+    u8 order[AXES_MAX];
+    u32 open_count; /* axes, outermost first */
+    u8 lane_axis;   /* axis that the lanes run along, NO_AXIS: every lane is the same element */
+    u8 lanes;       /* 1 or the target's */
+    u32 depth;      /* of expression recursion, bounded by the scheduler */
+    struct value_number *number;
+    u32 number_count;
     u16 head[VALUE_HEADS];
-    u32 scope[LIR_LOOP_DEPTH_MAX]; u32 scope_depth;
+    u32 scope[LIR_LOOP_DEPTH_MAX];
+    u32 scope_depth;
     err status;
 };
 
-static inline const struct node *emit_node(const struct emit *e, u32 n) { return &e->graph->node[n]; }
+static inline const struct node *emit_node(const struct emit *e, u32 n)
+{
+    return &e->graph->node[n];
+}
 
-/* ---- lower_value.c ---- */
+/* An instruction without operands; fill what it has. */
+static inline struct lir_instr emit_blank(const struct emit *e, enum lir_op op)
+{
+    struct lir_instr i = {.op = (u8)op, .lanes = e->lanes, .dst = LIR_NONE, .a = LIR_NONE};
+    i.b = i.c = i.mem.base = i.mem.index = LIR_NONE;
+    return i;
+}
 
-/* Emits a pure instruction, or finds the register that already holds its value in the open scopes. */
+/* ---- emit.c ---- */
+
+u64 number_mix(u64 hash, u64 value);
+u16 *number_find(struct emit *e, u64 key);
+void number_add(struct emit *e, u64 key, u16 vreg);
+
+/* Emits a pure instruction, or finds the register that already holds its value in the open scopes.
+ */
 u16 emit_pure(struct emit *e, struct lir_instr instr);
 u16 emit_s(struct emit *e, enum lir_op op, u16 a, u16 b, i64 imm);
 u16 emit_s_const(struct emit *e, i64 value);
-u16 emit_s_add(struct emit *e, u16 a, u16 b);       /* LIR_NONE stands for 0 */
+u16 emit_s_add(struct emit *e, u16 a, u16 b); /* LIR_NONE stands for 0 */
 u16 emit_s_addi(struct emit *e, u16 a, i64 value);
 u16 emit_s_muli(struct emit *e, u16 a, i64 factor);
-u16 emit_arg(struct emit *e, u32 place);            /* pointer or value of a global table entry */
-u16 emit_extent(struct emit *e, dim d);             /* as SCALAR */
+u16 emit_arg(struct emit *e, u32 place); /* pointer or value of a global table entry */
+u16 emit_extent(struct emit *e, dim d);  /* as SCALAR */
 u16 emit_v(struct emit *e, enum lir_op op, u16 a, u16 b, u16 c);
+u16 emit_two(struct emit *e, enum lir_op op, u16 a, u16 b);
 u16 emit_vi(struct emit *e, enum lir_op op, u16 a, i64 imm, u8 aux);
+/* FCMP or ICMP: all ones where a predicate b. */
+u16 emit_compare(struct emit *e, enum lir_op op, u8 predicate, u16 a, u16 b);
 u16 emit_const_i32(struct emit *e, u32 bits);
 u16 emit_const_f32(struct emit *e, f32 value);
 /* Mutable registers (accumulators): written by their own instructions, never value-numbered. */
 u16 emit_var(struct emit *e, enum lir_class class);
-void emit_into(struct emit *e, u16 dst, enum lir_op op, u16 a, u16 b, u16 c);
+/* acc = a * b + acc; acc = acc op value; dst = a. */
+void emit_fma(struct emit *e, u16 acc, u16 a, u16 b);
+void emit_combine(struct emit *e, u16 acc, enum lir_op op, u16 value);
+void emit_move(struct emit *e, u16 dst, u16 a);
 void emit_set_const(struct emit *e, u16 dst, u32 bits);
 u16 emit_loop(struct emit *e, u16 start, u16 end, i64 step); /* returns the counter */
 void emit_end(struct emit *e);
 void axis_open(struct emit *e, u32 axis, u16 counter);
 void axis_close(struct emit *e, u32 axis);
 
-/* Bytes of one element, and the address of element idx of a source or realised node. *lane_stride: elements per lane. */
-struct lir_mem emit_address(struct emit *e, u32 node, const struct affine *idx, i64 *lane_stride, u16 *lane_index);
+u16 emit_sym(struct emit *e, u32 sym);
+
+/* ---- address.c ---- */
+
+/* Bytes of one element, and the address of element idx of a source or realised node. *lane_stride:
+ * elements per lane. */
+struct lir_mem emit_address(struct emit *e, u32 node, const struct affine *idx, i64 *lane_stride,
+                            u16 *lane_index);
 enum dtype node_storage(const struct emit *e, u32 node);
-/* Stride in elements of dimension d; *sym_count symbols multiply it. False: memory is not laid out by strides (QUANT, WEIGHT). */
-struct stride { i64 elements; u8 syms[SYMS_MAX]; bool symbolic; };
+/* Stride in elements of dimension d; *sym_count symbols multiply it. False: memory is not laid out
+ * by strides (QUANT, WEIGHT). */
+struct stride {
+    i64 elements;
+    u8 syms[SYMS_MAX];
+    bool symbolic;
+};
 struct stride node_stride(const struct emit *e, u32 node, u32 d);
+
+/* The index as SCALAR, without its lanes; LIR_NONE for 0. */
+u16 emit_index(struct emit *e, const struct affine *idx);
+u16 emit_load(struct emit *e, u32 node, const struct affine *idx);
+void emit_store(struct emit *e, u16 value, u32 node, const struct affine *idx);
+
+/* ---- lower_value.c ---- */
 
 /* The value of element idx of a node, in e->lanes lanes along e->lane_axis. */
 u16 emit_value(struct emit *e, u32 node, const struct affine *idx);
@@ -84,9 +133,9 @@ u16 emit_value(struct emit *e, u32 node, const struct affine *idx);
 u16 emit_scalar(struct emit *e, u32 node, const struct affine *idx);
 /* Gives the heavy node's result, so that emit_value finds it. */
 void emit_remember(struct emit *e, u32 node, const struct affine *idx, u16 vreg);
-/* Index of the heavy node in terms of the stage's axes. False: not reachable by moves and elementwise nodes. */
+/* Index of the heavy node in terms of the stage's axes. False: not reachable by moves and
+ * elementwise nodes. */
 bool find_index(struct emit *e, u32 from, const struct affine *idx, u32 target, struct affine *out);
-void emit_store(struct emit *e, u16 value, u32 node, const struct affine *idx);
 
 /* ---- lower_math.c ---- */
 u16 emit_exp(struct emit *e, u16 x);
@@ -94,14 +143,46 @@ u16 emit_log(struct emit *e, u16 x);
 u16 emit_sin_cos(struct emit *e, u16 x, bool cosine);
 
 /* ---- lower_linear.c ---- */
-/* Computes rows u of the product for the row tile at the lane axis; res[u]. */
-void emit_linear(struct emit *e, u32 linear, const struct affine *idx, u32 unroll, u8 unroll_axis, u16 *res);
+/* Computes rows u of the stage's product for the row tile at the lane axis; res[u]. */
+void emit_linear(struct emit *e, const struct affine *idx, u32 unroll, u8 unroll_axis, u16 *res);
 void emit_quant_stage(struct emit *e);
 void emit_unpack_stage(struct emit *e);
 
+/* A stage's nest: output axes outermost first, each with its role. */
+struct nest {
+    struct emit *e;
+    const struct node *space;
+    u8 axis[RANK_MAX];
+    u32 count;
+    u8 unroll_axis, lane_axis; /* output axes, or NO_AXIS */
+    u8 reduce_lane; /* axis of the heavy node's source that the lanes run along instead, or NO_AXIS
+                     */
+    u32 unroll_max, vectors_max;
+    u32 unroll, vectors; /* of the variant being emitted */
+    bool zero;           /* PAD: fill instead of copy */
+};
+
 /* ---- lower.c ---- */
 /* Start and end of an output axis for the current item. */
-struct range { u16 start, end; i64 count; /* known number of elements, -1: not known */ bool fixed; /* one element: the counter is open */ };
+struct range {
+    u16 start, end;
+    i64 count;  /* known number of elements, -1: not known */
+    bool fixed; /* one element: the counter is open */
+};
 struct range axis_range(struct emit *e, u32 axis);
+bool is_grid_fixed(const struct emit *e, u32 axis);
+/* Emits for instance (u, v) of the unrolled axes from here on. */
+void set_bias(struct nest *n, u32 u, u32 v);
+
+/* ---- roles.c ---- */
+void choose_roles(struct nest *n);
+/* The last axis that is longer than 1, or NO_AXIS: stores along it are contiguous when
+ * store_contiguous says so. */
+u8 store_axis(const struct node *space);
+bool store_contiguous(const struct emit *e, u32 axis);
+
+/* ---- lower_reduce.c ---- */
+/* Computes the stage's reduction for all instances of the nest and remembers the results. */
+bool hold_reduction(struct nest *n, const struct affine *idx);
 
 #endif

@@ -1,13 +1,25 @@
 /*
- * index.c: index arithmetic of the compiler: how a move changes an index, what memory a stage reads and with which
- * strides. Knows graphs and schedules; emits nothing.
+ * index.c: index arithmetic of the compiler: how a move changes an index, what memory a stage reads
+ * and with which strides. Knows graphs and schedules; emits nothing.
  */
 #include "ml/compile/priv.h"
 
-bool op_is_move(enum op op) { return op_row[op].class == CLASS_MOVE; }
-bool op_is_element(enum op op) { return op_row[op].class == CLASS_ELEMENT; }
-bool op_is_reduce(enum op op) { return op_row[op].class == CLASS_REDUCE; }
-u32 op_cost(enum op op) { return op_row[op].cost; }
+bool op_is_move(enum op op)
+{
+    return op_row[op].class == CLASS_MOVE;
+}
+bool op_is_element(enum op op)
+{
+    return op_row[op].class == CLASS_ELEMENT;
+}
+bool op_is_reduce(enum op op)
+{
+    return op_row[op].class == CLASS_REDUCE;
+}
+u32 op_cost(enum op op)
+{
+    return op_row[op].cost;
+}
 
 /* Sources that are memory; SCALAR and IOTA are computed. */
 bool op_is_source(enum op op)
@@ -39,8 +51,11 @@ struct quant_row quant_row(u32 columns, u32 block)
 {
     u32 blocks = columns / block;
     u32 scale_at = (u32)round_up(columns, 64);
-    return (struct quant_row){.columns = columns, .block = block, .scale_at = scale_at,
-                              .nsum_at = scale_at + 4 * blocks, .ssum_at = scale_at + 8 * blocks,
+    return (struct quant_row){.columns = columns,
+                              .block = block,
+                              .scale_at = scale_at,
+                              .nsum_at = scale_at + 4 * blocks,
+                              .ssum_at = scale_at + 8 * blocks,
                               .bytes = (u32)round_up(scale_at + 12 * blocks, 64)};
 }
 
@@ -81,7 +96,10 @@ struct affine affine_axis(u32 axis)
     return a;
 }
 
-static bool extent_is_one(dim d) { return d.v == 1; }
+static bool extent_is_one(dim d)
+{
+    return d.v == 1;
+}
 
 /* a + factor * b. Both may not carry run-time parts when factor != 1. */
 static struct affine affine_sum(struct affine a, const struct affine *b, i64 factor)
@@ -94,12 +112,13 @@ static struct affine affine_sum(struct affine a, const struct affine *b, i64 fac
 }
 
 /*
- * Reshape: result extents and source extents are cut into groups of equal product. A group with one source extent gets
- * the flat index of its result extents. A group with several source extents puts the flat index on the last of them: the
- * source is then contiguous memory (schedule.c sees to it), where only the sum of index * stride matters.
+ * Reshape: result extents and source extents are cut into groups of equal product. A group with one
+ * source extent gets the flat index of its result extents. A group with several source extents puts
+ * the flat index on the last of them: the source is then contiguous memory (schedule.c sees to it),
+ * where only the sum of index * stride matters.
  */
-static bool index_reshape(const struct graph *graph, const struct node *src, const struct node *node,
-                          const struct affine *in, struct affine *out)
+static bool index_reshape(const struct graph *graph, const struct node *src,
+                          const struct node *node, const struct affine *in, struct affine *out)
 {
     u32 s = 0, d = 0;
     bool affine = true;
@@ -113,8 +132,9 @@ static bool index_reshape(const struct graph *graph, const struct node *src, con
             continue;
         }
         do {
-            bool take_src = s < src->rank && !dim_is_sym(src->shape[s]) &&
-                            (s_product <= d_product || d >= node->rank || dim_is_sym(node->shape[d]));
+            bool take_src =
+                s < src->rank && !dim_is_sym(src->shape[s]) &&
+                (s_product <= d_product || d >= node->rank || dim_is_sym(node->shape[d]));
             if (take_src)
                 s_product *= dim_bound(graph, src->shape[s++]);
             else if (d < node->rank && !dim_is_sym(node->shape[d]))
@@ -156,7 +176,8 @@ static bool index_reshape(const struct graph *graph, const struct node *src, con
     return affine;
 }
 
-bool index_through(const struct graph *graph, const struct node *node, const struct affine *in, struct affine *out)
+bool index_through(const struct graph *graph, const struct node *node, const struct affine *in,
+                   struct affine *out)
 {
     const struct node *src = &graph->node[node->src[0]];
 
@@ -227,8 +248,10 @@ struct leaves {
     const struct schedule *schedule;
     const struct stage *stage;
     struct arena *scratch;
-    struct walk stack[WALK_MAX]; u32 depth;
-    struct leaf leaf[LEAVES_MAX]; u32 count;
+    struct walk stack[WALK_MAX];
+    u32 depth;
+    struct leaf leaf[LEAVES_MAX];
+    u32 count;
     err status;
 };
 
@@ -252,7 +275,8 @@ static struct affine *new_index(struct leaves *l)
 static void walk_indexed(struct leaves *l, const struct walk *at, struct affine *idx)
 {
     const struct node *n = &l->graph->node[at->node];
-    u32 index_rank = l->graph->node[n->src[1]].rank, table = n->op == OP_GATHER ? n->src[0] : n->src[2];
+    u32 index_rank = l->graph->node[n->src[1]].rank,
+        table = n->op == OP_GATHER ? n->src[0] : n->src[2];
 
     push(l, n->src[1], at->in_heavy, at->idx);
     memcpy(idx, at->idx, RANK_MAX * sizeof *idx);
@@ -312,8 +336,8 @@ static void walk_all(struct leaves *l, u32 first)
     }
 }
 
-err stage_leaves(const struct graph *graph, const struct schedule *schedule, struct stage *stage, struct arena *arena,
-                 struct arena *scratch)
+err stage_leaves(const struct graph *graph, const struct schedule *schedule, struct stage *stage,
+                 struct arena *arena, struct arena *scratch)
 {
     usize mark = arena_mark(scratch);
     struct leaves *l = arena_take(scratch, sizeof *l, _Alignof(struct leaves));

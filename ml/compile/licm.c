@@ -1,23 +1,24 @@
 /*
- * licm.c: moves loop-invariant arithmetic in front of loops, then drops what is computed twice. Lowering emits addresses
- * and constants where they are used; this pass puts them where they belong. Loads leave only loops without a store.
+ * licm.c: moves loop-invariant arithmetic in front of loops, then drops what is computed twice.
+ * Lowering emits addresses and constants where they are used; this pass puts them where they
+ * belong. Loads leave only loops without a store.
  */
 #include "ml/compile/priv.h"
 
 struct hoist {
     struct lir *lir;
-    u32 *defs;          /* per vreg: instructions that write it */
-    u32 *depth_of;      /* per vreg: deepest loop that writes it, after moving; 0 outside */
+    u32 *defs;     /* per vreg: instructions that write it */
+    u32 *depth_of; /* per vreg: deepest loop that writes it, after moving; 0 outside */
     u16 *rename;
-    bool *stores;       /* per instruction: a loop's head with a store inside */
+    bool *stores; /* per instruction: a loop's head with a store inside */
     struct lir_instr *out;
 };
 
 /* Writes its dst from its operands alone. */
 static bool is_arithmetic(const struct lir_instr *i)
 {
-    if (i->op == LIR_LOOP || i->op == LIR_ENDLOOP || i->op == LIR_S_MOV || i->op == LIR_V_MOV || i->op == LIR_S_DIV ||
-        i->op == LIR_S_MOD)
+    if (i->op == LIR_LOOP || i->op == LIR_ENDLOOP || i->op == LIR_S_MOV || i->op == LIR_V_MOV ||
+        i->op == LIR_S_DIV || i->op == LIR_S_MOD)
         return false;
     return i->mem.base == LIR_NONE && i->dst != LIR_NONE;
 }
@@ -42,8 +43,10 @@ static void find_stores(const struct lir *lir, bool *stores)
     }
 }
 
-/* The loop depth at which the instruction can stand: that of its operands, for a load also of the stores around it. */
-static u32 needed_depth(const struct hoist *h, const struct lir_instr *i, u32 depth, const u32 *head)
+/* The loop depth at which the instruction can stand: that of its operands, for a load also of the
+ * stores around it. */
+static u32 needed_depth(const struct hoist *h, const struct lir_instr *i, u32 depth,
+                        const u32 *head)
 {
     const u16 use[] = {i->a, i->b, i->c, i->mem.base, i->mem.index};
     u32 need = 0;
@@ -60,8 +63,9 @@ static u32 needed_depth(const struct hoist *h, const struct lir_instr *i, u32 de
 }
 
 /*
- * One forward sweep: an instruction whose operands are all defined at a smaller loop depth, and whose own register has
- * this one definition, goes in front of the outermost loop for which that holds. The target position is kept per depth.
+ * One forward sweep: an instruction whose operands are all defined at a smaller loop depth, and
+ * whose own register has this one definition, goes in front of the outermost loop for which that
+ * holds. The target position is kept per depth.
  */
 static err sweep(struct hoist *h, struct arena *arena)
 {
@@ -111,17 +115,21 @@ static u64 key_of(const struct lir_instr *i)
 
 static bool same(const struct lir_instr *a, const struct lir_instr *b)
 {
-    return a->op == b->op && a->lanes == b->lanes && a->aux == b->aux && a->a == b->a && a->b == b->b && a->c == b->c &&
-           a->imm == b->imm;
+    return a->op == b->op && a->lanes == b->lanes && a->aux == b->aux && a->a == b->a &&
+           a->b == b->b && a->c == b->c && a->imm == b->imm;
 }
 
-/* Scoped common subexpressions: what stands in an open scope and has one definition serves again. */
+/* Scoped common subexpressions: what stands in an open scope and has one definition serves again.
+ */
 static err merge(struct hoist *h, struct arena *arena)
 {
     enum { HEADS = 4096 };
     struct lir *lir = h->lir;
-    struct seen { u32 instr, next; } *seen = arena_new(arena, struct seen, lir->count + 1);
-    u32 *head = arena_new(arena, u32, HEADS), count = 0, scope[LIR_LOOP_DEPTH_MAX + 1], depth = 0, kept = 0;
+    struct seen {
+        u32 instr, next;
+    } *seen = arena_new(arena, struct seen, lir->count + 1);
+    u32 *head = arena_new(arena, u32, HEADS), count = 0, scope[LIR_LOOP_DEPTH_MAX + 1], depth = 0,
+        kept = 0;
 
     if (!seen || !head)
         return E_NOMEM;
@@ -137,7 +145,8 @@ static err merge(struct hoist *h, struct arena *arena)
         for (u32 k = 0; k < 3; k++)
             stable &= operand[k] == LIR_NONE || h->defs[operand[k]] <= 1;
         u32 bucket = (u32)(key_of(&i) % HEADS), found = UINT32_MAX;
-        for (u32 s = stable ? head[bucket] : UINT32_MAX; s != UINT32_MAX && found == UINT32_MAX; s = seen[s].next)
+        for (u32 s = stable ? head[bucket] : UINT32_MAX; s != UINT32_MAX && found == UINT32_MAX;
+             s = seen[s].next)
             if (same(&lir->instr[seen[s].instr], &i))
                 found = seen[s].instr;
         if (found != UINT32_MAX) {

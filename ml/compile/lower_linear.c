@@ -1,44 +1,53 @@
 /*
- * lower_linear.c: products with packed weights, the quantisation of their activations, and rows of packed tables. All are
- * driven by `struct packing` (compile.h): a new weight format is new numbers there, not new code here.
+ * lower_linear.c: products with packed weights, the quantisation of their activations, and rows of
+ * packed tables. All are driven by `struct packing` (compile.h): a new weight format is new numbers
+ * there, not new code here.
  *
- * Lanes are rows of the weight. Per block of columns the inner loop is integers only: code planes are unpacked once and
- * multiplied with four broadcast activation bytes at a time for each of the unrolled activation rows.
+ * Lanes are rows of the weight. Per block of columns the inner loop is integers only: code planes
+ * are unpacked once and multiplied with four broadcast activation bytes at a time for each of the
+ * unrolled activation rows.
  */
 #include "ml/compile/emit.h"
 
-static u16 load(struct emit *e, enum lir_op op, enum dtype type, u16 base, i64 disp)
+static struct lir_mem at(u16 base, i64 disp)
 {
-    struct lir_instr i = {.op = (u8)op, .lanes = e->lanes, .mem_type = (u8)type,
-                          .dst = LIR_NONE, .a = LIR_NONE, .b = LIR_NONE, .c = LIR_NONE,
-                          .mem = {.base = base, .index = LIR_NONE, .scale = 1, .disp = (i32)disp}};
     CHECK(disp == (i32)disp);
+    return (struct lir_mem){.base = base, .index = LIR_NONE, .scale = 1, .disp = (i32)disp};
+}
+
+static u16 load(struct emit *e, enum lir_op op, enum dtype type, struct lir_mem mem)
+{
+    struct lir_instr i = emit_blank(e, op);
+
+    i.mem_type = (u8)type;
+    i.mem = mem;
     return emit_pure(e, i);
 }
 
-static void store(struct emit *e, u16 value, enum dtype type, u16 base, i64 disp)
+static void store(struct emit *e, u16 value, enum dtype type, struct lir_mem mem)
 {
-    struct lir_instr i = {.op = LIR_V_STORE, .lanes = e->lanes, .mem_type = (u8)type, .a = value,
-                          .dst = LIR_NONE, .b = LIR_NONE, .c = LIR_NONE,
-                          .mem = {.base = base, .index = LIR_NONE, .scale = 1, .disp = (i32)disp}};
-    CHECK(disp == (i32)disp);
+    struct lir_instr i = emit_blank(e, LIR_V_STORE);
+
+    i.a = value;
+    i.mem_type = (u8)type;
+    i.mem = mem;
     *lir_emit(e->lir, LIR_V_STORE) = i;
 }
-
-static u16 two(struct emit *e, enum lir_op op, u16 a, u16 b) { return emit_v(e, op, a, b, LIR_NONE); }
 
 /* A pointer that the loop advances: its own register, written twice. */
 static u16 pointer(struct emit *e, u16 start)
 {
     u16 p = emit_var(e, LIR_SCALAR);
-    emit_into(e, p, LIR_S_MOV, start, LIR_NONE, LIR_NONE);
+    emit_move(e, p, start);
     return p;
 }
 
 static void advance(struct emit *e, u16 p, i64 bytes)
 {
-    struct lir_instr i = {.op = LIR_S_ADDI, .dst = p, .a = p, .b = LIR_NONE, .c = LIR_NONE, .imm = bytes,
-                          .mem = {.base = LIR_NONE, .index = LIR_NONE}};
+    struct lir_instr i = emit_blank(e, LIR_S_ADDI);
+
+    i.dst = i.a = p;
+    i.imm = bytes;
     *lir_emit(e->lir, LIR_S_ADDI) = i;
 }
 
@@ -47,7 +56,8 @@ static u16 quant_address(struct emit *e, u32 node, const struct affine *idx, u8 
 {
     const struct node *n = emit_node(e, node);
     const struct stage *s = &e->schedule->stage[e->schedule->stage_of[node]];
-    u32 columns = dim_bound(e->graph, n->shape[n->rank - 1]), grid = s->local ? e->kernel->grid_rank : 0;
+    u32 columns = dim_bound(e->graph, n->shape[n->rank - 1]),
+        grid = s->local ? e->kernel->grid_rank : 0;
     i64 stride = quant_row(columns, n->quant.block).bytes;
     u16 base = s->local ? emit_s_addi(e, LIR_SCRATCH, s->place) : emit_arg(e, s->place);
 
@@ -56,7 +66,8 @@ static u16 quant_address(struct emit *e, u32 node, const struct affine *idx, u8 
         for (u32 o = 0; o < e->open_count; o++) {
             u32 a = e->order[o];
             if (idx[d].coef[a])
-                base = emit_s_add(e, base, emit_s_muli(e, e->axis[a].counter, idx[d].coef[a] * stride));
+                base = emit_s_add(e, base,
+                                  emit_s_muli(e, e->axis[a].counter, idx[d].coef[a] * stride));
             if (a == axis)
                 *step += idx[d].coef[a] * stride;
         }
@@ -71,7 +82,8 @@ static u16 quant_address(struct emit *e, u32 node, const struct affine *idx, u8 
 struct tile {
     const struct packing *packing;
     struct pack_tile size;
-    u16 planes, scales, head; /* pointers to this lane's place in the block's planes, its scales, the super block's head */
+    u16 planes, scales, head; /* pointers to this lane's place in the block's planes, its scales,
+                                 the super block's head */
 };
 
 /* row: SCALAR, the first row of the lanes. With one lane the row may stand anywhere in its tile. */
@@ -79,10 +91,12 @@ static struct tile open_tile(struct emit *e, u32 weight, u16 row, bool whole)
 {
     const struct node *w = emit_node(e, weight);
     const struct external *x = &e->graph->external[w->source.external];
-    struct tile t = {.packing = &x->packing, .size = pack_tile(&x->packing, dim_bound(e->graph, w->shape[1]))};
+    struct tile t = {.packing = &x->packing,
+                     .size = pack_tile(&x->packing, dim_bound(e->graph, w->shape[1]))};
     u32 tile = t.packing->tile;
     u16 number = emit_s(e, LIR_S_SHRI, row, LIR_NONE, __builtin_ctz(tile));
-    u16 base = emit_s_add(e, emit_arg(e, w->source.external), emit_s_muli(e, number, t.size.tile_bytes));
+    u16 base =
+        emit_s_add(e, emit_arg(e, w->source.external), emit_s_muli(e, number, t.size.tile_bytes));
 
     t.planes = t.scales = t.head = base;
     if (whole)
@@ -90,7 +104,8 @@ static struct tile open_tile(struct emit *e, u32 weight, u16 row, bool whole)
     u16 lane = emit_s(e, LIR_S_ANDI, row, LIR_NONE, tile - 1);
     u32 element = t.packing->code_bits ? 4 : dtype_bytes(t.packing->float_type);
     t.planes = emit_s_add(e, base, emit_s_muli(e, lane, element));
-    t.scales = emit_s_add(e, base, emit_s_muli(e, lane, dtype_bytes((enum dtype)t.packing->scale_type)));
+    t.scales =
+        emit_s_add(e, base, emit_s_muli(e, lane, dtype_bytes((enum dtype)t.packing->scale_type)));
     t.head = emit_s_add(e, base, emit_s_muli(e, lane, 2));
     return t;
 }
@@ -116,25 +131,27 @@ static void advance_tile(struct emit *e, const struct tile *t, i64 bytes)
 /* Scale or minimum (which = 1) of the block, as floats. */
 static u16 block_factor(struct emit *e, const struct tile *t, u32 which, u16 super_factor)
 {
-    i64 at = t->size.low_bytes + t->size.high_bytes + which * t->size.scale_bytes;
+    i64 offset = t->size.low_bytes + t->size.high_bytes + which * t->size.scale_bytes;
     enum dtype type = (enum dtype)t->packing->scale_type;
-    u16 f = load(e, LIR_V_LOAD, type, t->scales, at);
+    u16 f = load(e, LIR_V_LOAD, type, at(t->scales, offset));
 
     if (type == DT_U8 || type == DT_I8)
         f = emit_v(e, LIR_CVT_I2F, f, LIR_NONE, LIR_NONE);
-    return super_factor == LIR_NONE ? f : two(e, LIR_FMUL, f, super_factor);
+    return super_factor == LIR_NONE ? f : emit_two(e, LIR_FMUL, f, super_factor);
 }
 
-struct super { u16 scale, min; };
+struct super {
+    u16 scale, min;
+};
 
 static struct super super_factors(struct emit *e, const struct tile *t)
 {
     struct super s = {LIR_NONE, LIR_NONE};
 
     if (t->packing->super > 1) {
-        s.scale = load(e, LIR_V_LOAD, DT_F16, t->head, 0);
+        s.scale = load(e, LIR_V_LOAD, DT_F16, at(t->head, 0));
         if (t->packing->has_min)
-            s.min = load(e, LIR_V_LOAD, DT_F16, t->head, 2 * t->packing->tile);
+            s.min = load(e, LIR_V_LOAD, DT_F16, at(t->head, 2 * t->packing->tile));
     }
     return s;
 }
@@ -144,20 +161,23 @@ static u16 group_codes(struct emit *e, const struct tile *t, u32 group)
 {
     u32 low = t->size.low_bits, high = t->size.high_bits, row_bytes = 4u * t->packing->tile;
     u32 per = 8 / low;
-    u16 codes = load(e, LIR_V_LOAD, DT_I32, t->planes, (i64)(group / per) * row_bytes);
+    u16 codes = load(e, LIR_V_LOAD, DT_I32, at(t->planes, (i64)(group / per) * row_bytes));
 
     if (low == 4) {
         codes = group % per ? emit_vi(e, LIR_ISHRI, codes, 4, 0) : codes;
-        codes = two(e, LIR_IAND, codes, emit_const_i32(e, 0x0f0f0f0fu));
+        codes = emit_two(e, LIR_IAND, codes, emit_const_i32(e, 0x0f0f0f0fu));
     }
     if (high == 0)
         return codes;
     per = 8 / high;
-    u16 top = load(e, LIR_V_LOAD, DT_I32, t->planes, t->size.low_bytes + (i64)(group / per) * row_bytes);
+    u16 top = load(e, LIR_V_LOAD, DT_I32,
+                   at(t->planes, t->size.low_bytes + (i64)(group / per) * row_bytes));
     i32 up = 4 - (i32)(high * (group % per));
-    top = up > 0 ? emit_vi(e, LIR_ISHLI, top, up, 0) : up < 0 ? emit_vi(e, LIR_ISHRI, top, -up, 0) : top;
-    top = two(e, LIR_IAND, top, emit_const_i32(e, high == 1 ? 0x10101010u : 0x30303030u));
-    return two(e, LIR_IOR, codes, top);
+    top = up > 0   ? emit_vi(e, LIR_ISHLI, top, up, 0)
+          : up < 0 ? emit_vi(e, LIR_ISHRI, top, -up, 0)
+                   : top;
+    top = emit_two(e, LIR_IAND, top, emit_const_i32(e, high == 1 ? 0x10101010u : 0x30303030u));
+    return emit_two(e, LIR_IOR, codes, top);
 }
 
 /* Loops over super blocks and blocks; body emits one block. Closed by end_blocks. */
@@ -196,10 +216,14 @@ struct product {
     u16 *acc;        /* float results, one per activation row */
     u16 codes, rest; /* QUANT: pointers to the first row's codes and its scale */
     struct quant_row row;
-    i64 step;        /* bytes between activation rows */
+    i64 step;                   /* bytes between activation rows */
+    u32 x;                      /* the activations' node */
+    const struct affine *x_idx; /* of the first row and the open column axis RANK_MAX */
+    u8 unroll_axis;
 };
 
-/* sum over the block of code * activation, with the zero point taken off by the sum of the activations. */
+/* sum over the block of code * activation, with the zero point taken off by the sum of the
+ * activations. */
 static void block_dot(struct emit *e, const struct product *p, u16 *dot)
 {
     const struct packing *packing = p->tile.packing;
@@ -209,7 +233,8 @@ static void block_dot(struct emit *e, const struct product *p, u16 *dot)
     for (u32 u = 0; u < p->unroll; u++) {
         u16 start = emit_const_i32(e, 0);
         if (packing->zero) {
-            start = load(e, LIR_V_BCAST, DT_I32, p->rest, p->row.nsum_at - p->row.scale_at + u * p->step);
+            start = load(e, LIR_V_BCAST, DT_I32,
+                         at(p->rest, p->row.nsum_at - p->row.scale_at + u * p->step));
             start = emit_vi(e, LIR_ISHLI, start, __builtin_ctz(packing->zero), 0);
         }
         chain[u * 2] = start;
@@ -219,24 +244,26 @@ static void block_dot(struct emit *e, const struct product *p, u16 *dot)
         u16 codes = group_codes(e, &p->tile, g);
         for (u32 u = 0; u < p->unroll; u++) {
             u32 c = u * 2 + g % chains;
-            struct lir_instr i = {.op = packing->signed_codes ? LIR_DOT4_SS : LIR_DOT4_US, .lanes = e->lanes,
-                                  .a = codes, .b = load(e, LIR_V_BCAST, DT_I32, p->codes, 4 * g + u * p->step),
-                                  .c = chain[c], .dst = LIR_NONE, .imm = (1 << packing->code_bits) - 1,
-                                  .mem = {.base = LIR_NONE, .index = LIR_NONE}};
+            u16 x = load(e, LIR_V_BCAST, DT_I32, at(p->codes, 4 * g + u * p->step));
+            struct lir_instr i = emit_blank(e, packing->signed_codes ? LIR_DOT4_SS : LIR_DOT4_US);
+            i.a = codes;
+            i.b = x;
+            i.c = chain[c];
+            i.imm = (1 << packing->code_bits) - 1;
             chain[c] = emit_pure(e, i);
         }
     }
     for (u32 u = 0; u < p->unroll; u++)
-        dot[u] = chains == 2 ? two(e, LIR_IADD, chain[u * 2], chain[u * 2 + 1]) : chain[u * 2];
+        dot[u] = chains == 2 ? emit_two(e, LIR_IADD, chain[u * 2], chain[u * 2 + 1]) : chain[u * 2];
 }
 
-static void product_quant(struct emit *e, struct product *p, u32 source, const struct affine *idx, u8 unroll_axis)
+static void product_quant(struct emit *e, struct product *p)
 {
-    const struct node *n = emit_node(e, source);
+    const struct node *n = emit_node(e, p->x);
     u16 dot[UNROLL_MAX];
 
     p->row = quant_row(dim_bound(e->graph, n->shape[n->rank - 1]), n->quant.block);
-    u16 base = quant_address(e, source, idx, unroll_axis, &p->step);
+    u16 base = quant_address(e, p->x, p->x_idx, p->unroll_axis, &p->step);
     p->codes = pointer(e, base);
     p->rest = pointer(e, emit_s_addi(e, base, p->row.scale_at));
     struct super super = begin_blocks(e, &p->tile);
@@ -244,36 +271,39 @@ static void product_quant(struct emit *e, struct product *p, u32 source, const s
     u16 scale = block_factor(e, &p->tile, 0, super.scale);
     u16 min = p->tile.packing->has_min ? block_factor(e, &p->tile, 1, super.min) : LIR_NONE;
     for (u32 u = 0; u < p->unroll; u++) {
-        u16 d = load(e, LIR_V_BCAST, DT_F32, p->rest, u * p->step);
-        emit_into(e, p->acc[u], LIR_FMA, emit_v(e, LIR_CVT_I2F, dot[u], LIR_NONE, LIR_NONE),
-                  two(e, LIR_FMUL, scale, d), p->acc[u]);
+        u16 d = load(e, LIR_V_BCAST, DT_F32, at(p->rest, u * p->step));
+        emit_fma(e, p->acc[u], emit_v(e, LIR_CVT_I2F, dot[u], LIR_NONE, LIR_NONE),
+                 emit_two(e, LIR_FMUL, scale, d));
         if (min == LIR_NONE)
             continue;
-        u16 sum = load(e, LIR_V_BCAST, DT_F32, p->rest, p->row.ssum_at - p->row.scale_at + u * p->step);
-        emit_into(e, p->acc[u], LIR_FMA, min, sum, p->acc[u]);
+        u16 sum = load(e, LIR_V_BCAST, DT_F32,
+                       at(p->rest, p->row.ssum_at - p->row.scale_at + u * p->step));
+        emit_fma(e, p->acc[u], min, sum);
     }
     advance(e, p->codes, p->row.block);
     advance(e, p->rest, 4);
     end_blocks(e, &p->tile);
 }
 
-/* acc[u] += weight * x[u][column], the column being the open axis RANK_MAX plus its bias. */
-static void add_column(struct emit *e, const struct product *p, u32 x, const struct affine *x_idx, u8 unroll_axis, u16 w)
+/* acc[u] += weight * x[u][column]. */
+static void add_column(struct emit *e, const struct product *p, u32 column, u16 w)
 {
+    e->axis[RANK_MAX].bias = (i32)column;
     for (u32 u = 0; u < p->unroll; u++) {
-        if (unroll_axis != NO_AXIS)
-            e->axis[unroll_axis].bias = (i32)u;
-        emit_into(e, p->acc[u], LIR_FMA, w, emit_value(e, x, x_idx), p->acc[u]);
+        if (p->unroll_axis != NO_AXIS)
+            e->axis[p->unroll_axis].bias = (i32)u;
+        emit_fma(e, p->acc[u], w, emit_value(e, p->x, p->x_idx));
     }
-    if (unroll_axis != NO_AXIS)
-        e->axis[unroll_axis].bias = 0;
+    if (p->unroll_axis != NO_AXIS)
+        e->axis[p->unroll_axis].bias = 0;
 }
 
 /* Float weights: one load per column. */
-static void product_float(struct emit *e, struct product *p, u32 x, const struct affine *x_idx, u8 unroll_axis)
+static void product_float(struct emit *e, struct product *p)
 {
     const struct packing *packing = p->tile.packing;
-    u32 columns = dim_bound(e->graph, emit_node(e, x)->shape[emit_node(e, x)->rank - 1]);
+    const struct node *x = emit_node(e, p->x);
+    u32 columns = dim_bound(e->graph, x->shape[x->rank - 1]);
     u32 stride = packing->tile * dtype_bytes(packing->float_type), start = 0;
 
     walk_tile(e, &p->tile);
@@ -282,11 +312,10 @@ static void product_float(struct emit *e, struct product *p, u32 x, const struct
         if (end <= start)
             continue;
         axis_open(e, RANK_MAX, emit_loop(e, emit_s_const(e, start), emit_s_const(e, end), step));
-        for (u32 k = 0; k < step; k++) {
-            e->axis[RANK_MAX].bias = (i32)k;
-            u16 w = load(e, LIR_V_LOAD, packing->float_type, p->tile.planes, (i64)k * stride);
-            add_column(e, p, x, x_idx, unroll_axis, w);
-        }
+        for (u32 k = 0; k < step; k++)
+            add_column(
+                e, p, k,
+                load(e, LIR_V_LOAD, packing->float_type, at(p->tile.planes, (i64)k * stride)));
         advance_tile(e, &p->tile, (i64)step * stride);
         axis_close(e, RANK_MAX);
         emit_end(e);
@@ -294,15 +323,16 @@ static void product_float(struct emit *e, struct product *p, u32 x, const struct
     }
 }
 
-/* Value of one code byte j of a group: scale * code + offset. */
-static u16 code_value(struct emit *e, const struct packing *packing, u16 codes, u32 j, u16 scale, u16 offset)
+/* Code byte j of a group as float. */
+static u16 code_value(struct emit *e, const struct packing *packing, u16 codes, u32 j)
 {
     u16 code;
     if (packing->signed_codes)
         code = emit_vi(e, LIR_ISARI, emit_vi(e, LIR_ISHLI, codes, 24 - 8 * (i64)j, 0), 24, 0);
     else
-        code = two(e, LIR_IAND, emit_vi(e, LIR_ISHRI, codes, 8 * (i64)j, 0), emit_const_i32(e, 0xff));
-    return emit_v(e, LIR_FMA, emit_v(e, LIR_CVT_I2F, code, LIR_NONE, LIR_NONE), scale, offset);
+        code = emit_two(e, LIR_IAND, emit_vi(e, LIR_ISHRI, codes, 8 * (i64)j, 0),
+                        emit_const_i32(e, 0xff));
+    return emit_v(e, LIR_CVT_I2F, code, LIR_NONE, LIR_NONE);
 }
 
 /* What is added to scale * code: the block's minimum, or minus the zero point times the scale. */
@@ -310,36 +340,37 @@ static u16 code_offset(struct emit *e, const struct tile *t, u16 scale, struct s
 {
     if (t->packing->has_min)
         return block_factor(e, t, 1, super.min);
-    return two(e, LIR_FMUL, scale, emit_const_f32(e, -(f32)t->packing->zero));
+    return emit_two(e, LIR_FMUL, scale, emit_const_f32(e, -(f32)t->packing->zero));
 }
 
-/* Quantised weights with float activations: the witness for what quantising the activations costs. */
-static void product_decode(struct emit *e, struct product *p, u32 x, const struct affine *x_idx, u8 unroll_axis)
+/* Quantised weights with float activations: the witness for what quantising the activations costs.
+ */
+static void product_decode(struct emit *e, struct product *p)
 {
     const struct packing *packing = p->tile.packing;
     u16 column = pointer(e, emit_s_const(e, 0));
     struct super super = begin_blocks(e, &p->tile);
-    u16 scale = block_factor(e, &p->tile, 0, super.scale), offset = code_offset(e, &p->tile, scale, super);
+    u16 scale = block_factor(e, &p->tile, 0, super.scale),
+        offset = code_offset(e, &p->tile, scale, super);
 
     axis_open(e, RANK_MAX, column);
     for (u32 g = 0; g < packing->block / 4u; g++) {
         u16 codes = group_codes(e, &p->tile, g);
-        for (u32 j = 0; j < 4; j++) {
-            e->axis[RANK_MAX].bias = (i32)(4 * g + j);
-            add_column(e, p, x, x_idx, unroll_axis, code_value(e, packing, codes, j, scale, offset));
-        }
+        for (u32 j = 0; j < 4; j++)
+            add_column(e, p, 4 * g + j,
+                       emit_v(e, LIR_FMA, code_value(e, packing, codes, j), scale, offset));
     }
     axis_close(e, RANK_MAX);
     advance(e, column, packing->block);
     end_blocks(e, &p->tile);
 }
 
-void emit_linear(struct emit *e, u32 linear, const struct affine *idx, u32 unroll, u8 unroll_axis, u16 *res)
+void emit_linear(struct emit *e, const struct affine *idx, u32 unroll, u8 unroll_axis, u16 *res)
 {
-    const struct node *n = emit_node(e, linear);
-    struct product p = {.unroll = unroll, .acc = res};
+    const struct node *n = emit_node(e, e->stage->heavy);
     struct affine *x_idx = arena_new(e->arena, struct affine, RANK_MAX);
-    bool whole = e->lanes > 1;
+    struct product p = {
+        .unroll = unroll, .acc = res, .x = n->src[0], .x_idx = x_idx, .unroll_axis = unroll_axis};
 
     if (!x_idx) {
         e->status = E_NOMEM;
@@ -351,45 +382,49 @@ void emit_linear(struct emit *e, u32 linear, const struct affine *idx, u32 unrol
         res[u] = emit_var(e, LIR_VECTOR);
         emit_set_const(e, res[u], 0);
     }
-    p.tile = open_tile(e, n->src[1], e->axis[n->rank - 1].counter, whole);
+    p.tile = open_tile(e, n->src[1], e->axis[n->rank - 1].counter, e->lanes > 1);
     if (p.tile.packing->code_bits == 0)
-        product_float(e, &p, n->src[0], x_idx, unroll_axis);
-    else if (emit_node(e, n->src[0])->op == OP_QUANT)
-        product_quant(e, &p, n->src[0], x_idx, unroll_axis);
+        product_float(e, &p);
+    else if (emit_node(e, p.x)->op == OP_QUANT)
+        product_quant(e, &p);
     else
-        product_decode(e, &p, n->src[0], x_idx, unroll_axis);
+        product_decode(e, &p);
 }
 
 /* ---- QUANT: a row of activations, block by block ---- */
 
-static void quant_block_vectors(struct emit *e, const u16 *x, u32 count, u16 codes, u16 rest, struct quant_row row)
+struct quant_out {
+    u16 codes, rest;
+    struct quant_row row;
+};
+
+static void quant_block(struct emit *e, const u16 *x, const struct quant_out *out)
 {
-    struct lir_instr tiny = {.op = LIR_FCMP, .lanes = e->lanes, .aux = LIR_LT, .c = LIR_NONE, .dst = LIR_NONE,
-                             .mem = {.base = LIR_NONE, .index = LIR_NONE}};
+    u32 count = out->row.block / e->lanes;
     u16 amax = LIR_NONE, sum = LIR_NONE;
 
     for (u32 v = 0; v < count; v++) {
-        u16 a = two(e, LIR_IAND, x[v], emit_const_i32(e, 0x7fffffffu));
-        amax = amax == LIR_NONE ? a : two(e, LIR_FMAX, amax, a);
+        u16 a = emit_two(e, LIR_IAND, x[v], emit_const_i32(e, 0x7fffffffu));
+        amax = v == 0 ? a : emit_two(e, LIR_FMAX, amax, a);
     }
     amax = emit_v(e, LIR_HMAX_F, amax, LIR_NONE, LIR_NONE);
-    tiny.a = amax;
-    tiny.b = emit_const_f32(e, 1e-35f); /* 127 / amax would overflow: such a block is all zero */
-    u16 inverse = emit_v(e, LIR_SELECT, emit_pure(e, tiny), emit_const_i32(e, 0),
-                         two(e, LIR_FDIV, emit_const_f32(e, 127), amax));
+    /* 127 / amax would overflow: such a block is all zero */
+    u16 tiny = emit_compare(e, LIR_FCMP, LIR_LT, amax, emit_const_f32(e, 1e-35f));
+    u16 inverse = emit_v(e, LIR_SELECT, tiny, emit_const_i32(e, 0),
+                         emit_two(e, LIR_FDIV, emit_const_f32(e, 127), amax));
     for (u32 v = 0; v < count; v++) {
-        u16 c = emit_vi(e, LIR_CVT_F2I, two(e, LIR_FMUL, x[v], inverse), 0, LIR_NEAREST);
-        store(e, c, DT_I8, codes, (i64)v * e->lanes);
-        sum = sum == LIR_NONE ? c : two(e, LIR_IADD, sum, c);
+        u16 c = emit_vi(e, LIR_CVT_F2I, emit_two(e, LIR_FMUL, x[v], inverse), 0, LIR_NEAREST);
+        store(e, c, DT_I8, at(out->codes, (i64)v * e->lanes));
+        sum = v == 0 ? c : emit_two(e, LIR_IADD, sum, c);
     }
     sum = emit_v(e, LIR_HSUM_I, sum, LIR_NONE, LIR_NONE);
-    u16 scale = two(e, LIR_FDIV, amax, emit_const_f32(e, 127));
-    u16 negative = two(e, LIR_ISUB, emit_const_i32(e, 0), sum);
-    u16 scaled = two(e, LIR_FMUL, scale, emit_v(e, LIR_CVT_I2F, sum, LIR_NONE, LIR_NONE));
+    u16 scale = emit_two(e, LIR_FDIV, amax, emit_const_f32(e, 127));
+    u16 negative = emit_two(e, LIR_ISUB, emit_const_i32(e, 0), sum);
+    u16 scaled = emit_two(e, LIR_FMUL, scale, emit_v(e, LIR_CVT_I2F, sum, LIR_NONE, LIR_NONE));
     e->lanes = 1;
-    store(e, scale, DT_F32, rest, 0);
-    store(e, negative, DT_I32, rest, row.nsum_at - row.scale_at);
-    store(e, scaled, DT_F32, rest, row.ssum_at - row.scale_at);
+    store(e, scale, DT_F32, at(out->rest, 0));
+    store(e, negative, DT_I32, at(out->rest, out->row.nsum_at - out->row.scale_at));
+    store(e, scaled, DT_F32, at(out->rest, out->row.ssum_at - out->row.scale_at));
 }
 
 /* Opens loops over the leading axes of the stage's space that the grid has not fixed. */
@@ -441,8 +476,9 @@ void emit_quant_stage(struct emit *e)
         x[v] = emit_value(e, n->src[0], idx);
     }
     e->axis[last].bias = 0;
-    u16 rest = emit_s_add(e, base, emit_s_muli(e, emit_s(e, LIR_S_SHRI, column, LIR_NONE, __builtin_ctz(row.block)), 4));
-    quant_block_vectors(e, x, count, emit_s_add(e, base, column), emit_s_addi(e, rest, row.scale_at), row);
+    u16 block = emit_s(e, LIR_S_SHRI, column, LIR_NONE, __builtin_ctz(row.block));
+    u16 rest = emit_s_addi(e, emit_s_add(e, base, emit_s_muli(e, block, 4)), row.scale_at);
+    quant_block(e, x, &(struct quant_out){emit_s_add(e, base, column), rest, row});
     e->lanes = 1;
     e->lane_axis = NO_AXIS;
     axis_close(e, last);
@@ -461,15 +497,16 @@ static void store_column(struct emit *e, u16 value, const struct affine *to, u32
 /* One code by byte loads, as float. */
 static u16 single_code(struct emit *e, const struct tile *t, u32 column)
 {
-    u32 g = column / 4, low = t->size.low_bits, high = t->size.high_bits, row_bytes = 4u * t->packing->tile;
-    struct lir_instr i = {.op = LIR_S_LOAD, .mem_type = t->packing->signed_codes ? DT_I8 : DT_U8,
-                          .dst = LIR_NONE, .a = LIR_NONE, .b = LIR_NONE, .c = LIR_NONE,
-                          .mem = {.base = t->planes, .index = LIR_NONE, .scale = 1,
-                                  .disp = (i32)(g / (8 / low) * row_bytes + column % 4)}};
+    u32 g = column / 4, low = t->size.low_bits, high = t->size.high_bits,
+        row_bytes = 4u * t->packing->tile;
+    struct lir_instr i = emit_blank(e, LIR_S_LOAD);
+    i.mem_type = t->packing->signed_codes ? DT_I8 : DT_U8;
+    i.mem = at(t->planes, g / (8 / low) * row_bytes + column % 4);
     u16 code = emit_pure(e, i);
 
     if (low == 4)
-        code = emit_s(e, LIR_S_ANDI, emit_s(e, LIR_S_SHRI, code, LIR_NONE, 4 * (g % 2)), LIR_NONE, 15);
+        code =
+            emit_s(e, LIR_S_ANDI, emit_s(e, LIR_S_SHRI, code, LIR_NONE, 4 * (g % 2)), LIR_NONE, 15);
     if (high) {
         u32 per = 8 / high;
         i.mem.disp = (i32)(t->size.low_bytes + g / per * row_bytes + column % 4);
@@ -485,7 +522,8 @@ void emit_unpack_stage(struct emit *e)
     const struct node *n = emit_node(e, e->stage->node), *index = emit_node(e, n->src[1]);
     const struct node *table = emit_node(e, n->src[0]);
     u32 opened = open_rows(e, n->rank - 1u);
-    struct affine *idx = arena_new(e->arena, struct affine, RANK_MAX), *to = arena_new(e->arena, struct affine, RANK_MAX);
+    struct affine *idx = arena_new(e->arena, struct affine, RANK_MAX),
+                  *to = arena_new(e->arena, struct affine, RANK_MAX);
 
     if (!idx || !to) {
         e->status = E_NOMEM;
@@ -494,12 +532,15 @@ void emit_unpack_stage(struct emit *e)
     for (u32 i = 0; i < RANK_MAX; i++)
         idx[i] = to[i] = i < index->rank ? affine_axis(i) : affine_zero();
     to[n->rank - 1] = affine_axis(RANK_MAX);
-    u16 row = emit_s(e, LIR_S_MIN, emit_scalar(e, n->src[1], idx), emit_s_const(e, table->shape[0].v - 1), 0);
-    struct tile t = open_tile(e, n->src[0], emit_s(e, LIR_S_MAX, row, emit_s_const(e, 0), 0), false);
+    u16 row = emit_s(e, LIR_S_MIN, emit_scalar(e, n->src[1], idx),
+                     emit_s_const(e, table->shape[0].v - 1), 0);
+    struct tile t =
+        open_tile(e, n->src[0], emit_s(e, LIR_S_MAX, row, emit_s_const(e, 0), 0), false);
     if (t.packing->code_bits == 0) {
         walk_tile(e, &t);
-        axis_open(e, RANK_MAX, emit_loop(e, emit_s_const(e, 0), emit_s_const(e, table->shape[1].v), 1));
-        store_column(e, load(e, LIR_V_LOAD, t.packing->float_type, t.planes, 0), to, 0);
+        axis_open(e, RANK_MAX,
+                  emit_loop(e, emit_s_const(e, 0), emit_s_const(e, table->shape[1].v), 1));
+        store_column(e, load(e, LIR_V_LOAD, t.packing->float_type, at(t.planes, 0)), to, 0);
         advance_tile(e, &t, t.packing->tile * (i64)dtype_bytes(t.packing->float_type));
         axis_close(e, RANK_MAX);
         emit_end(e);

@@ -1,6 +1,6 @@
 /*
- * place.c: where results live and what must wait. Barriers split the kernels into phases; kernels of one phase run side
- * by side. Two buffers share workspace bytes only when no phase needs both.
+ * place.c: where results live and what must wait. Barriers split the kernels into phases; kernels
+ * of one phase run side by side. Two buffers share workspace bytes only when no phase needs both.
  */
 #include "ml/compile/priv.h"
 
@@ -31,7 +31,8 @@ static void assign_places(const struct graph *g, struct schedule *s)
             continue;
         }
         stage->place = g->external_count + s->buffer_count;
-        s->buffer[s->buffer_count++] = (struct program_buffer){.bytes = round_up(max_u64(stage->bytes, 64), 64)};
+        s->buffer[s->buffer_count++] =
+            (struct program_buffer){.bytes = round_up(max_u64(stage->bytes, 64), 64)};
     }
 }
 
@@ -40,10 +41,18 @@ struct access {
     u32 first, last;             /* phases in which a buffer is alive */
 };
 
-/* One stage's accesses in `phase`; returns whether they would collide with another kernel of the same phase. */
-static bool touch(const struct graph *g, const struct schedule *s, const struct stage *stage, struct access *access,
-                  u32 phase, bool commit)
+struct phases {
+    struct access *access; /* by place */
+    u32 phase;
+};
+
+/* One stage's accesses in the phase; returns whether they would collide with another kernel of the
+ * same phase. */
+static bool touch(const struct graph *g, const struct schedule *s, const struct stage *stage,
+                  struct phases *phases, bool commit)
 {
+    struct access *access = phases->access;
+    u32 phase = phases->phase;
     const struct leaf *leaf = stage->leaf;
     bool collides = false;
 
@@ -76,20 +85,21 @@ static bool touch(const struct graph *g, const struct schedule *s, const struct 
 
 static void find_phases(const struct graph *g, struct schedule *s, struct access *access)
 {
-    u32 phase = 0;
+    struct phases phases = {.access = access};
 
     for (u32 i = 0; i < s->kernel_count; i++) {
         struct kernel *k = &s->kernel[i];
         for (u32 j = 0; j < k->stage_count; j++)
-            k->barrier |= touch(g, s, &s->stage[k->stage_first + j], access, phase, false);
-        phase += k->barrier;
+            k->barrier |= touch(g, s, &s->stage[k->stage_first + j], &phases, false);
+        phases.phase += k->barrier;
         for (u32 j = 0; j < k->stage_count; j++)
-            touch(g, s, &s->stage[k->stage_first + j], access, phase, true);
+            touch(g, s, &s->stage[k->stage_first + j], &phases, true);
     }
 }
 
 /* First fit: the lowest offset that no buffer alive at the same time covers. */
-static u64 fit(const struct schedule *s, const struct access *life, const u32 *alive, u32 alive_count, u32 b)
+static u64 fit(const struct schedule *s, const struct access *life, const u32 *alive,
+               u32 alive_count, u32 b)
 {
     u64 offset = 0;
     bool moved = true;
@@ -100,7 +110,8 @@ static u64 fit(const struct schedule *s, const struct access *life, const u32 *a
             const struct program_buffer *other = &s->buffer[alive[i]];
             if (life[alive[i]].last < life[b].first || life[alive[i]].first > life[b].last)
                 continue;
-            if (offset < other->offset + other->bytes && other->offset < offset + s->buffer[b].bytes) {
+            if (offset < other->offset + other->bytes &&
+                other->offset < offset + s->buffer[b].bytes) {
                 offset = other->offset + other->bytes;
                 moved = true;
             }
@@ -113,7 +124,8 @@ err schedule_place(const struct graph *graph, struct arena *arena, struct schedu
 {
     assign_places(graph, s);
     usize mark = arena_mark(arena);
-    struct access *access = arena_new(arena, struct access, graph->external_count + s->buffer_count + 1);
+    struct access *access =
+        arena_new(arena, struct access, graph->external_count + s->buffer_count + 1);
     u32 *alive = arena_new(arena, u32, s->buffer_count + 1);
     u32 alive_count = 0;
 
@@ -130,13 +142,15 @@ err schedule_place(const struct graph *graph, struct arena *arena, struct schedu
             if (stage->local || stage->kind == STAGE_SCATTER)
                 continue;
             u32 b = stage->place - graph->external_count, kept = 0;
-            for (u32 k = 0; k < alive_count; k++) /* kernels stand in order of phases: what has ended is forgotten */
+            for (u32 k = 0; k < alive_count;
+                 k++) /* kernels stand in order of phases: what has ended is forgotten */
                 if (life[alive[k]].last >= life[b].first)
                     alive[kept++] = alive[k];
             alive_count = kept;
             s->buffer[b].offset = fit(s, life, alive, alive_count, b);
             alive[alive_count++] = b;
-            s->workspace_bytes = max_u64(s->workspace_bytes, s->buffer[b].offset + s->buffer[b].bytes);
+            s->workspace_bytes =
+                max_u64(s->workspace_bytes, s->buffer[b].offset + s->buffer[b].bytes);
         }
     arena_reset(arena, mark);
     return OK;
@@ -150,7 +164,8 @@ void schedule_print(const struct graph *graph, const struct schedule *s, struct 
         for (u32 a = 0; a < k->grid_rank; a++) {
             dim d = stage_space(graph, &s->stage[k->stage_first])->shape[a];
             if (dim_is_sym(d))
-                text_fmt(out, " %.*s", (int)graph->sym[dim_sym_idx(d)].name.len, graph->sym[dim_sym_idx(d)].name.ptr);
+                text_fmt(out, " %.*s", (int)graph->sym[dim_sym_idx(d)].name.len,
+                         graph->sym[dim_sym_idx(d)].name.ptr);
             else
                 text_fmt(out, " %d", d.v);
             text_fmt(out, "/%u", k->divisor[a]);
@@ -158,14 +173,17 @@ void schedule_print(const struct graph *graph, const struct schedule *s, struct 
         text_fmt(out, "\n");
         for (u32 j = k->stage_first; j < k->stage_first + k->stage_count; j++) {
             const struct stage *stage = &s->stage[j];
-            text_fmt(out, "   node %u %s -> %s %u", stage->node, op_row[graph->node[stage->node].op].name,
-                     stage->local ? "scratch" : "place", stage->place);
+            text_fmt(out, "   node %u %s -> %s %u", stage->node,
+                     op_row[graph->node[stage->node].op].name, stage->local ? "scratch" : "place",
+                     stage->place);
             if (stage->heavy != NO_NODE)
-                text_fmt(out, " holding node %u %s", stage->heavy, op_row[graph->node[stage->heavy].op].name);
+                text_fmt(out, " holding node %u %s", stage->heavy,
+                         op_row[graph->node[stage->heavy].op].name);
             if (stage->len_node != NO_NODE)
                 text_fmt(out, " axis %u up to node %u", stage->len_axis, stage->len_node);
             text_fmt(out, "\n");
         }
     }
-    text_fmt(out, "workspace %llu bytes, %u buffers\n", (unsigned long long)s->workspace_bytes, s->buffer_count);
+    text_fmt(out, "workspace %llu bytes, %u buffers\n", (unsigned long long)s->workspace_bytes,
+             s->buffer_count);
 }

@@ -1,8 +1,9 @@
 /*
  * priv.h: what schedule.c and the lowering files share.
  *
- * A *stage* computes all elements of one realised node: a loop nest over its axes around an expression, maybe with one
- * reduction or linear product held in registers. A *kernel* is a list of stages that run for one item of a common grid.
+ * A *stage* computes all elements of one realised node: a loop nest over its axes around an
+ * expression, maybe with one reduction or linear product held in registers. A *kernel* is a list of
+ * stages that run for one item of a common grid.
  */
 #ifndef NOHOST_COMPILE_PRIV_H
 #define NOHOST_COMPILE_PRIV_H
@@ -10,44 +11,48 @@
 #include "ml/compile/compile.h"
 #include "ml/compile/lir.h"
 
-#define EXPR_DEPTH_MAX 48u  /* deeper expressions are cut by realising a node */
+#define EXPR_DEPTH_MAX    48u /* deeper expressions are cut by realising a node */
 #define KERNEL_STAGES_MAX 16u
-#define LOCAL_BYTES_MAX (256 * KIB) /* a stage result larger than this lives in the workspace, not in scratch */
+#define LOCAL_BYTES_MAX                                                                            \
+    (256 * KIB) /* a stage result larger than this lives in the workspace, not in scratch */
 
-/* What an axis is for; x86 maps GRID to items, LANE to vector lanes; a GPU maps them to workgroups and lanes. */
+/* What an axis is for; x86 maps GRID to items, LANE to vector lanes; a GPU maps them to workgroups
+ * and lanes. */
 enum axis_kind { AXIS_GRID, AXIS_LOOP, AXIS_UNROLL, AXIS_LANE, AXIS_REDUCE };
 
 enum stage_kind { STAGE_MAP, STAGE_QUANT, STAGE_SCATTER, STAGE_UNPACK, STAGE_PAD };
 
-/* The affine index of one dimension of a node: constant + sum of coef * axis (+ a run-time scalar or per-lane part).
- * Axes 0..5 are the stage's output axes, 6..11 the axes of the heavy node's source. */
+/* The affine index of one dimension of a node: constant + sum of coef * axis (+ a run-time scalar
+ * or per-lane part). Axes 0..5 are the stage's output axes, 6..11 the axes of the heavy node's
+ * source. */
 #define AXES_MAX (2 * RANK_MAX)
 struct affine {
     i32 coef[AXES_MAX];
     i64 constant;
-    u16 dynamic;        /* SCALAR vreg to add, or LIR_NONE */
-    u16 dynamic_lanes;  /* VECTOR vreg of I32 to add, or LIR_NONE */
-    u16 dynamic_axes;   /* analysis only: axes that the dynamic part depends on */
+    u16 dynamic;       /* SCALAR vreg to add, or LIR_NONE */
+    u16 dynamic_lanes; /* VECTOR vreg of I32 to add, or LIR_NONE */
+    u16 dynamic_axes;  /* analysis only: axes that the dynamic part depends on */
 };
 
 /* One memory operand that a stage reads: a source or a realised node. */
 struct leaf {
     u32 node;
     struct affine idx[RANK_MAX];
-    bool in_heavy;      /* read inside the heavy node's loops */
+    bool in_heavy; /* read inside the heavy node's loops */
 };
 #define LEAVES_MAX 64u
 
 struct stage {
     u32 node;
     enum stage_kind kind;
-    u32 heavy;          /* the one REDUCE or LINEAR held in registers, or NO_NODE */
-    bool local;         /* result in the kernel's scratch, its grid axes dropped */
-    bool output;        /* compact layout: strides by the symbols' values, not their bounds */
-    u32 place;          /* local: byte offset in scratch; else global table index (external or buffer) */
+    u32 heavy;   /* the one REDUCE or LINEAR held in registers, or NO_NODE */
+    bool local;  /* result in the kernel's scratch, its grid axes dropped */
+    bool output; /* compact layout: strides by the symbols' values, not their bounds */
+    u32 place;   /* local: byte offset in scratch; else global table index (external or buffer) */
     u64 bytes;
-    struct leaf *leaf; u32 leaf_count; /* what it reads */
-    u32 len_node;       /* only elements below this length along len_axis are ever read, or NO_NODE */
+    struct leaf *leaf;
+    u32 leaf_count; /* what it reads */
+    u32 len_node;   /* only elements below this length along len_axis are ever read, or NO_NODE */
     u8 len_axis;
     u32 kernel;
 };
@@ -57,7 +62,7 @@ struct kernel {
     u8 grid_rank;
     u32 divisor[RANK_MAX]; /* of the leading grid_rank axes of the stages' shape */
     u32 scratch_bytes;
-    u32 level;          /* length of the longest chain of kernels that it waits for */
+    u32 level; /* length of the longest chain of kernels that it waits for */
     bool barrier;
 };
 
@@ -66,15 +71,40 @@ struct schedule {
     u32 stage_count;
     struct kernel *kernel;
     u32 kernel_count;
-    u32 *stage_of;      /* node -> stage, or NO_NODE when it is not realised */
+    u32 *stage_of; /* node -> stage, or NO_NODE when it is not realised */
     bool *live;
     struct program_buffer *buffer;
     u32 buffer_count;
     u64 workspace_bytes;
 };
 
+/* ---- plan.c ---- */
+
+/* A node whose every reader stops at the same length along the same axis is computed only so far.
+ */
+struct length {
+    u32 node;
+    u8 axis, state; /* state: 0 no reader seen, 1 bounded, 2 full */
+};
+
+struct plan {
+    const struct graph *graph;
+    bool *live, *real;
+    u8 *evaluations; /* how often each element is computed when not realised: 0, 1, 2 = many */
+    bool *
+        in_heavy; /* reached through a reduction, product or special stage without memory between */
+    bool *direct; /* only ELEMENT nodes between this node and its stage's root */
+    u32 *root;    /* the stage that would hold it */
+    u32 *heavy;   /* per root: the reduction or product it holds */
+    u16 *cost, *depth;
+    struct length *length;
+};
+
+err plan_build(struct plan *plan, const struct graph *graph, struct arena *arena);
+
 /* ---- schedule.c ---- */
-err schedule_build(const struct graph *graph, const struct target *target, struct arena *arena, struct schedule *out);
+err schedule_build(const struct graph *graph, const struct target *target, struct arena *arena,
+                   struct schedule *out);
 void schedule_print(const struct graph *graph, const struct schedule *schedule, struct text *out);
 /* ---- place.c ---- */
 /* Global table index of a source or a realised node that is not local. */
@@ -84,17 +114,20 @@ err schedule_place(const struct graph *graph, struct arena *arena, struct schedu
 
 /* ---- index.c: how moves change indexes; the walk over what a stage reads ---- */
 
-/* Index of the source of a MOVE node from the index of its result. `extent_of_sym` parts are left to dynamic. */
-bool index_through(const struct graph *graph, const struct node *node, const struct affine *in, struct affine *out);
+/* Index of the source of a MOVE node from the index of its result. `extent_of_sym` parts are left
+ * to dynamic. */
+bool index_through(const struct graph *graph, const struct node *node, const struct affine *in,
+                   struct affine *out);
 struct affine affine_zero(void);
 struct affine affine_axis(u32 axis);
 
-/* The node whose shape a stage loops over: SCATTER its value, PAD its source, all others their own. */
+/* The node whose shape a stage loops over: SCATTER its value, PAD its source, all others their own.
+ */
 const struct node *stage_space(const struct graph *graph, const struct stage *stage);
 
 /* Finds all leaves of a stage. E_LIMIT when there are more than LEAVES_MAX. */
-err stage_leaves(const struct graph *graph, const struct schedule *schedule, struct stage *stage, struct arena *arena,
-                 struct arena *scratch);
+err stage_leaves(const struct graph *graph, const struct schedule *schedule, struct stage *stage,
+                 struct arena *arena, struct arena *scratch);
 /* The node before it was broadcast: lengths broadcast to different shapes are the same lengths. */
 u32 expanded_from(const struct graph *g, u32 n);
 /* Largest value of an extent. */
@@ -106,18 +139,21 @@ bool op_is_reduce(enum op op);
 bool op_is_source(enum op op);
 u32 op_cost(enum op op);
 
-/* QUANT result, per row of K elements: codes i8[K], scale f32[K/block], -sum of codes i32[K/block], scale*sum f32[K/block]. */
-struct quant_row { u32 columns, block, scale_at, nsum_at, ssum_at, bytes; };
+/* QUANT result, per row of K elements: codes i8[K], scale f32[K/block], -sum of codes i32[K/block],
+ * scale*sum f32[K/block]. */
+struct quant_row {
+    u32 columns, block, scale_at, nsum_at, ssum_at, bytes;
+};
 struct quant_row quant_row(u32 columns, u32 block);
 /* Bytes of one row tile of a packed weight, and of its parts. */
 struct pack_tile {
-    u32 low_bits, high_bits;      /* planes */
-    u32 low_bytes, high_bytes;    /* per block */
-    u32 scale_bytes;              /* per block, also of the minima */
-    u32 block_bytes;              /* planes, scales, minima */
-    u32 super_head_bytes;         /* per super block, before its blocks */
+    u32 low_bits, high_bits;   /* planes */
+    u32 low_bytes, high_bytes; /* per block */
+    u32 scale_bytes;           /* per block, also of the minima */
+    u32 block_bytes;           /* planes, scales, minima */
+    u32 super_head_bytes;      /* per super block, before its blocks */
     u32 super_bytes, tile_bytes;
-    u32 blocks;                   /* per row */
+    u32 blocks; /* per row */
 };
 struct pack_tile pack_tile(const struct packing *packing, u32 columns);
 
@@ -130,21 +166,29 @@ struct lowered {
     u32 arg_count;
 };
 struct emit; /* the state of lowering, made once for all kernels of a schedule */
-err lower_open(const struct graph *graph, const struct schedule *schedule, const struct target *target,
-               struct arena *arena, struct emit **out);
-err lower_kernel(struct emit *emit, const struct kernel *kernel, struct arena *arena, struct lowered *out);
+err lower_open(const struct graph *graph, const struct schedule *schedule,
+               const struct target *target, struct arena *arena, struct emit **out);
+err lower_kernel(struct emit *emit, const struct kernel *kernel, struct arena *arena,
+                 struct lowered *out);
 
 /* ---- signature.c ---- */
 
-/* Kernels with equal hashes have equal code; place[i] of one stands where place[i] of the other does. */
+/* Kernels with equal hashes have equal code; place[i] of one stands where place[i] of the other
+ * does. */
 struct signature {
     u64 hash[2];
-    u32 place[KERNEL_ARGS_MAX]; u32 place_count;
+    u32 place[KERNEL_ARGS_MAX];
+    u32 place_count;
     bool complete; /* false: too large to tell */
 };
-/* seen: one u32 per node, zeroed once; stamp: 1, 2, ... below 2^22, another for each kernel. */
-void kernel_signature(const struct graph *graph, const struct schedule *schedule, const struct kernel *kernel,
-                      u32 *seen, u32 stamp, struct signature *out);
+/* One u32 per node, zeroed once, and how many kernels were looked at: at most 2^22. */
+struct signature_notes {
+    u32 *seen;
+    u32 stamp;
+};
+void kernel_signature(const struct graph *graph, const struct schedule *schedule,
+                      const struct kernel *kernel, struct signature_notes *notes,
+                      struct signature *out);
 
 /* ---- licm.c: moves loop-invariant arithmetic out of loops ---- */
 err lir_hoist(struct lir *lir, struct arena *scratch);

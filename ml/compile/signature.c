@@ -1,7 +1,7 @@
 /*
- * signature.c: what a kernel's code depends on, as a hash: the shape of its stages' expressions, with memory places
- * replaced by the order in which they are met. Layers of a model then lower once: equal signatures, equal code, and the
- * places in that order are the launch's arguments.
+ * signature.c: what a kernel's code depends on, as a hash: the shape of its stages' expressions,
+ * with memory places replaced by the order in which they are met. Layers of a model then lower
+ * once: equal signatures, equal code, and the places in that order are the launch's arguments.
  */
 #include "ml/compile/priv.h"
 
@@ -10,10 +10,11 @@
 struct walk {
     const struct graph *graph;
     const struct schedule *schedule;
-    u32 *seen;      /* per node: stamp << 10 | number in this kernel */
+    u32 *seen; /* per node: stamp << 10 | number in this kernel */
     u32 stamp, number;
     struct signature *out;
-    u32 stack[SIGNATURE_STACK_MAX]; u32 depth;
+    u32 stack[SIGNATURE_STACK_MAX];
+    u32 depth;
 };
 
 static void mix(struct walk *w, u64 value)
@@ -64,8 +65,9 @@ static void mix_memory(struct walk *w, u32 node)
         const struct external *x = &w->graph->external[n->source.external];
         const struct packing *p = &x->packing;
         mix(w, (u64)x->storage << 8 | x->kind);
-        mix(w, (u64)p->float_type << 48 | (u64)p->code_bits << 40 | (u64)p->zero << 32 | (u64)p->signed_codes << 31 |
-                   (u64)p->has_min << 30 | (u64)p->scale_type << 24 | (u64)p->block << 16 | (u64)p->super << 8 | p->tile);
+        mix(w, (u64)p->float_type << 48 | (u64)p->code_bits << 40 | (u64)p->zero << 32 |
+                   (u64)p->signed_codes << 31 | (u64)p->has_min << 30 | (u64)p->scale_type << 24 |
+                   (u64)p->block << 16 | (u64)p->super << 8 | p->tile);
     }
     mix_place(w, node_place(w->graph, w->schedule, node));
 }
@@ -80,7 +82,8 @@ static void visit(struct walk *w, u32 node, bool root)
     }
     w->seen[node] = w->stamp << 10 | (w->number++ & 1023);
     w->out->complete &= w->number < 1024;
-    if (op_is_source(n->op) || (!root && w->schedule->stage_of[node] != NO_NODE && n->op != OP_SCALAR && n->op != OP_IOTA)) {
+    if (op_is_source(n->op) || (!root && w->schedule->stage_of[node] != NO_NODE &&
+                                n->op != OP_SCALAR && n->op != OP_IOTA)) {
         mix_memory(w, node);
         return;
     }
@@ -100,10 +103,13 @@ static void walk_from(struct walk *w, u32 node)
         visit(w, w->stack[--w->depth], false);
 }
 
-void kernel_signature(const struct graph *graph, const struct schedule *schedule, const struct kernel *kernel,
-                      u32 *seen, u32 stamp, struct signature *out)
+void kernel_signature(const struct graph *graph, const struct schedule *schedule,
+                      const struct kernel *kernel, struct signature_notes *notes,
+                      struct signature *out)
 {
-    struct walk w = {.graph = graph, .schedule = schedule, .seen = seen, .stamp = stamp, .out = out};
+    u32 *seen = notes->seen;
+    struct walk w = {
+        .graph = graph, .schedule = schedule, .seen = seen, .stamp = ++notes->stamp, .out = out};
 
     out->hash[0] = out->hash[1] = out->place_count = 0;
     out->complete = true;

@@ -278,7 +278,9 @@ static void run_cpu(struct eval *eval)
 
     if (eval->options.dump_passes)
         eval->options.dump = &dump;
-    err e = compile(&eval->graph, &eval->target, &eval->options, &eval->arena, &program, &why);
+    eval->options.target = &eval->target;
+    eval->options.why = &why;
+    err e = compile(&eval->graph, &eval->options, &eval->arena, &program);
     fwrite(dump.ptr, 1, dump.len, stderr);
     if (e != OK)
         tool_fail("eval: %.*s", (int)why.len, why.ptr);

@@ -1,0 +1,179 @@
+/*
+ * address.c: from an affine index to an address: strides, symbols, lanes; loads and stores of
+ * elements.
+ */
+#include "ml/compile/emit.h"
+
+enum dtype node_storage(const struct emit *e, u32 node)
+{
+    const struct node *n = emit_node(e, node);
+    return op_is_source(n->op) ? n->source.storage
+           : n->op == OP_SCATTER
+               ? e->graph->external[node_place(e->graph, e->schedule, node)].storage
+               : n->dtype;
+}
+
+/* Internal buffers are strided by the bounds of symbols; what comes from or goes to outside is
+ * compact. */
+struct stride node_stride(const struct emit *e, u32 node, u32 d)
+{
+    const struct node *n = emit_node(e, node);
+    u32 stage = e->schedule->stage_of[node];
+    bool source = op_is_source(n->op) || n->op == OP_SCATTER;
+    const struct stage *s = source ? NULL : &e->schedule->stage[stage];
+    struct stride stride = {.elements = 1};
+
+    if (s && s->local && d < e->schedule->kernel[s->kernel].grid_rank)
+        return (struct stride){.elements = 0};
+    for (u32 i = d + 1; i < n->rank; i++) {
+        if (dim_is_sym(n->shape[i]) && (source || s->output)) {
+            stride.syms[dim_sym_idx(n->shape[i])]++;
+            stride.symbolic = true;
+        } else {
+            stride.elements *= dim_bound(e->graph, n->shape[i]);
+        }
+    }
+    return stride;
+}
+
+static u16 emit_stride(struct emit *e, const struct stride *stride, i64 scale)
+{
+    u16 s = emit_s_const(e, stride->elements * scale);
+
+    for (u32 i = 0; i < SYMS_MAX; i++)
+        for (u32 k = 0; k < stride->syms[i]; k++)
+            s = emit_s(e, LIR_S_MUL, s, emit_sym(e, i), 0);
+    return s;
+}
+
+u16 emit_index(struct emit *e, const struct affine *idx)
+{
+    u16 s = LIR_NONE;
+    i64 constant = idx->constant;
+
+    for (u32 o = 0; o < e->open_count; o++) {
+        u32 a = e->order[o];
+        if (idx->coef[a] == 0)
+            continue;
+        constant += (i64)idx->coef[a] * e->axis[a].bias;
+        s = emit_s_add(e, s, emit_s_muli(e, e->axis[a].counter, idx->coef[a]));
+    }
+    s = emit_s_add(e, s, idx->dynamic);
+    if (s == LIR_NONE)
+        return constant ? emit_s_const(e, constant) : LIR_NONE;
+    return emit_s_addi(e, s, constant);
+}
+
+static u16 node_base(struct emit *e, u32 node)
+{
+    u32 stage = e->schedule->stage_of[node];
+
+    if (!op_is_source(emit_node(e, node)->op) && e->schedule->stage[stage].local)
+        return emit_s_addi(e, LIR_SCRATCH, e->schedule->stage[stage].place);
+    return emit_arg(e, node_place(e->graph, e->schedule, node));
+}
+
+struct lir_mem emit_address(struct emit *e, u32 node, const struct affine *idx, i64 *lane_stride,
+                            u16 *lane_index)
+{
+    const struct node *n = emit_node(e, node);
+    i64 bytes = dtype_bytes(node_storage(e, node));
+    i64 coef[AXES_MAX] = {}, disp = 0;
+    u16 base = node_base(e, node);
+
+    *lane_stride = 0;
+    *lane_index = LIR_NONE;
+    for (u32 d = 0; d < n->rank; d++) {
+        struct stride stride = node_stride(e, node, d);
+        if (stride.symbolic) {
+            struct affine part = idx[d];
+            CHECK(part.dynamic_lanes == LIR_NONE &&
+                  (e->lanes == 1 || e->lane_axis == NO_AXIS || !part.coef[e->lane_axis]));
+            u16 s = emit_index(e, &part);
+            if (s != LIR_NONE)
+                base =
+                    emit_s_add(e, base, emit_s(e, LIR_S_MUL, s, emit_stride(e, &stride, bytes), 0));
+            continue;
+        }
+        for (u32 a = 0; a < AXES_MAX; a++)
+            coef[a] += idx[d].coef[a] * stride.elements;
+        disp += idx[d].constant * stride.elements * bytes;
+    }
+    u16 index =
+        LIR_NONE; /* the innermost counter goes into the addressing mode when its factor allows */
+    u8 scale = 1;
+    for (u32 o = 0; o < e->open_count; o++) {
+        u32 a = e->order[o];
+        i64 factor = coef[a] * bytes;
+        if (factor == 0)
+            continue;
+        disp += factor * e->axis[a].bias;
+        if (index != LIR_NONE)
+            base = emit_s_add(e, base, emit_s_muli(e, index, scale));
+        index = e->axis[a].counter;
+        scale = factor == 1 || factor == 2 || factor == 4 || factor == 8 ? (u8)factor : 1;
+        if (factor != scale)
+            index = emit_s_muli(e, index, factor);
+    }
+    for (u32 d = 0; d < n->rank; d++) {
+        struct stride stride = node_stride(e, node, d);
+        if (stride.symbolic)
+            continue;
+        if (idx[d].dynamic != LIR_NONE)
+            base = emit_s_add(e, base, emit_s_muli(e, idx[d].dynamic, stride.elements * bytes));
+        if (idx[d].dynamic_lanes != LIR_NONE)
+            *lane_index = emit_two(e, LIR_IMUL, idx[d].dynamic_lanes,
+                                   emit_const_i32(e, (u32)stride.elements));
+    }
+    if (e->lanes > 1 && e->lane_axis != NO_AXIS)
+        *lane_stride = coef[e->lane_axis];
+    if (disp != (i32)disp) {
+        base = emit_s_addi(e, base, disp);
+        disp = 0;
+    }
+    if (*lane_index != LIR_NONE ||
+        (*lane_stride != 0 && *lane_stride != 1)) { /* a gather's index is the lanes' */
+        if (index != LIR_NONE)
+            base = emit_s_add(e, base, emit_s_muli(e, index, scale));
+        index = LIR_NONE;
+        scale = 1;
+    }
+    return (struct lir_mem){.base = base, .index = index, .scale = scale, .disp = (i32)disp};
+}
+
+u16 emit_load(struct emit *e, u32 node, const struct affine *idx)
+{
+    struct lir_instr i = emit_blank(e, LIR_V_LOAD);
+    i64 lane_stride;
+    u16 lane_index;
+
+    i.mem_type = (u8)node_storage(e, node);
+    i.mem = emit_address(e, node, idx, &lane_stride, &lane_index);
+    if (lane_index != LIR_NONE || (lane_stride != 0 && lane_stride != 1)) {
+        CHECK(dtype_bytes((enum dtype)i.mem_type) == 4);
+        if (lane_stride != 0) {
+            u16 iota = emit_v(e, LIR_V_IOTA, LIR_NONE, LIR_NONE, LIR_NONE);
+            iota = emit_two(e, LIR_IMUL, iota, emit_const_i32(e, (u32)lane_stride));
+            lane_index = lane_index == LIR_NONE ? iota : emit_two(e, LIR_IADD, lane_index, iota);
+        }
+        i.op = LIR_V_GATHER;
+        i.mem.index = lane_index;
+        i.mem.scale = 4;
+    } else if (e->lanes > 1 && lane_stride == 0) {
+        i.op = LIR_V_BCAST;
+    }
+    return emit_pure(e, i);
+}
+
+void emit_store(struct emit *e, u16 value, u32 node, const struct affine *idx)
+{
+    struct lir_instr i = emit_blank(e, LIR_V_STORE);
+    i64 lane_stride;
+    u16 lane_index;
+
+    i.mem_type = (u8)node_storage(e, node);
+    i.a = value;
+    i.mem = emit_address(e, node, idx, &lane_stride, &lane_index);
+    CHECK(lane_index == LIR_NONE && (e->lanes == 1 || lane_stride == 1));
+    *lir_emit(e->lir, LIR_V_STORE) = i;
+}

@@ -1,0 +1,247 @@
+/*
+ * emit.c: writing LIR: value numbers, loops and their scopes.
+ */
+#include "ml/compile/emit.h"
+
+u64 number_mix(u64 h, u64 v)
+{
+    h ^= v + 0x9e3779b97f4a7c15ull + (h << 6) + (h >> 2);
+    h *= 0xff51afd7ed558ccdull;
+    return h ^ (h >> 33);
+}
+
+/* 64 bits of hash stand for the key: with at most 2^14 live entries an accidental match has odds
+ * below 2^-36. */
+u16 *number_find(struct emit *e, u64 key)
+{
+    for (u16 i = e->head[key % VALUE_HEADS]; i != LIR_NONE; i = e->number[i].next)
+        if (e->number[i].key == key)
+            return &e->number[i].vreg;
+    return NULL;
+}
+
+void number_add(struct emit *e, u64 key, u16 vreg)
+{
+    if (e->number_count == VALUE_NUMBERS_MAX) {
+        e->status = E_LIMIT;
+        return;
+    }
+    e->number[e->number_count] = (struct value_number){key, vreg, e->head[key % VALUE_HEADS]};
+    e->head[key % VALUE_HEADS] = (u16)e->number_count++;
+}
+
+static u64 instr_key(const struct lir_instr *i)
+{
+    u64 h = number_mix(i->op, (u64)i->lanes << 24 | (u64)i->mem_type << 16 | i->aux);
+    h = number_mix(h, (u64)i->a << 32 | (u64)i->b << 16 | i->c);
+    h = number_mix(h, (u64)i->imm);
+    h = number_mix(h, (u64)i->mem.base << 32 | (u64)i->mem.index << 16 | i->mem.scale);
+    return number_mix(h, (u64)(u32)i->mem.disp);
+}
+
+u16 emit_pure(struct emit *e, struct lir_instr instr)
+{
+    u64 key = instr_key(&instr);
+    u16 *known = number_find(e, key);
+
+    if (known)
+        return *known;
+    enum lir_class class = instr.op < LIR_V_CONST ? LIR_SCALAR : LIR_VECTOR;
+    instr.dst = lir_vreg(e->lir, class);
+    *lir_emit(e->lir, (enum lir_op)instr.op) = instr;
+    number_add(e, key, instr.dst);
+    return instr.dst;
+}
+
+u16 emit_s(struct emit *e, enum lir_op op, u16 a, u16 b, i64 imm)
+{
+    struct lir_instr i = emit_blank(e, op);
+    i.a = a;
+    i.b = b;
+    i.imm = imm;
+    return emit_pure(e, i);
+}
+
+u16 emit_s_const(struct emit *e, i64 value)
+{
+    return emit_s(e, LIR_S_CONST, LIR_NONE, LIR_NONE, value);
+}
+
+u16 emit_s_add(struct emit *e, u16 a, u16 b)
+{
+    if (a == LIR_NONE || b == LIR_NONE)
+        return a == LIR_NONE ? b : a;
+    return emit_s(e, LIR_S_ADD, a, b, 0);
+}
+
+u16 emit_s_addi(struct emit *e, u16 a, i64 value)
+{
+    if (value == 0)
+        return a;
+    if (value != (i32)value)
+        return emit_s_add(e, a, emit_s_const(e, value));
+    return emit_s(e, LIR_S_ADDI, a, LIR_NONE, value);
+}
+
+u16 emit_s_muli(struct emit *e, u16 a, i64 factor)
+{
+    if (factor == 1)
+        return a;
+    if (factor > 0 && (factor & (factor - 1)) == 0)
+        return emit_s(e, LIR_S_SHLI, a, LIR_NONE, __builtin_ctzll((u64)factor));
+    if (factor != (i32)factor)
+        return emit_s(e, LIR_S_MUL, a, emit_s_const(e, factor), 0);
+    return emit_s(e, LIR_S_MULI, a, LIR_NONE, factor);
+}
+
+u16 emit_arg(struct emit *e, u32 place)
+{
+    u32 i = 0;
+
+    while (i < e->out->arg_count && e->out->arg[i] != place)
+        i++;
+    if (i == KERNEL_ARGS_MAX) {
+        e->status = E_LIMIT;
+        return LIR_ARGS;
+    }
+    if (i == e->out->arg_count)
+        e->out->arg[e->out->arg_count++] = place;
+    return emit_s(e, LIR_S_ARG, LIR_NONE, LIR_NONE, i);
+}
+
+u16 emit_sym(struct emit *e, u32 sym)
+{
+    return emit_arg(e, e->graph->external_count + e->schedule->buffer_count + sym);
+}
+
+u16 emit_extent(struct emit *e, dim d)
+{
+    return dim_is_sym(d) ? emit_sym(e, dim_sym_idx(d)) : emit_s_const(e, d.v);
+}
+
+u16 emit_v(struct emit *e, enum lir_op op, u16 a, u16 b, u16 c)
+{
+    struct lir_instr i = emit_blank(e, op);
+    i.a = a;
+    i.b = b;
+    i.c = c;
+    return emit_pure(e, i);
+}
+
+u16 emit_vi(struct emit *e, enum lir_op op, u16 a, i64 imm, u8 aux)
+{
+    struct lir_instr i = emit_blank(e, op);
+    i.a = a;
+    i.imm = imm;
+    i.aux = aux;
+    return emit_pure(e, i);
+}
+
+u16 emit_two(struct emit *e, enum lir_op op, u16 a, u16 b)
+{
+    return emit_v(e, op, a, b, LIR_NONE);
+}
+
+u16 emit_compare(struct emit *e, enum lir_op op, u8 predicate, u16 a, u16 b)
+{
+    struct lir_instr i = emit_blank(e, op);
+    i.a = a;
+    i.b = b;
+    i.aux = predicate;
+    return emit_pure(e, i);
+}
+
+u16 emit_const_i32(struct emit *e, u32 bits)
+{
+    return emit_vi(e, LIR_V_CONST, LIR_NONE, (i64)bits, 0);
+}
+
+u16 emit_const_f32(struct emit *e, f32 value)
+{
+    u32 bits;
+    memcpy(&bits, &value, sizeof bits);
+    return emit_const_i32(e, bits);
+}
+
+u16 emit_var(struct emit *e, enum lir_class class)
+{
+    return lir_vreg(e->lir, class);
+}
+
+static struct lir_instr *emit_into(struct emit *e, u16 dst, enum lir_op op)
+{
+    struct lir_instr *i = lir_emit(e->lir, op);
+
+    i->lanes = e->lanes;
+    i->dst = dst;
+    return i;
+}
+
+void emit_fma(struct emit *e, u16 acc, u16 a, u16 b)
+{
+    struct lir_instr *i = emit_into(e, acc, LIR_FMA);
+
+    i->a = a;
+    i->b = b;
+    i->c = acc;
+}
+
+void emit_combine(struct emit *e, u16 acc, enum lir_op op, u16 value)
+{
+    struct lir_instr *i = emit_into(e, acc, op);
+
+    i->a = acc;
+    i->b = value;
+}
+
+void emit_move(struct emit *e, u16 dst, u16 a)
+{
+    emit_into(e, dst, LIR_S_MOV)->a = a;
+}
+
+void emit_set_const(struct emit *e, u16 dst, u32 bits)
+{
+    emit_into(e, dst, LIR_V_CONST)->imm = (i64)bits;
+}
+
+/* ---- scopes ---- */
+
+u16 emit_loop(struct emit *e, u16 start, u16 end, i64 step)
+{
+    struct lir_instr i = emit_blank(e, LIR_LOOP);
+    i.dst = lir_vreg(e->lir, LIR_SCALAR);
+    i.a = start;
+    i.b = end;
+    i.imm = step;
+    *lir_emit(e->lir, LIR_LOOP) = i;
+    if (e->scope_depth == LIR_LOOP_DEPTH_MAX)
+        e->status = E_LIMIT;
+    else
+        e->scope[e->scope_depth++] = e->number_count;
+    return i.dst;
+}
+
+void emit_end(struct emit *e)
+{
+    *lir_emit(e->lir, LIR_ENDLOOP) = emit_blank(e, LIR_ENDLOOP);
+    if (e->status != OK || e->scope_depth == 0)
+        return;
+    u32 keep = e->scope[--e->scope_depth];
+    while (e->number_count > keep) {
+        struct value_number *n = &e->number[--e->number_count];
+        e->head[n->key % VALUE_HEADS] = n->next;
+    }
+}
+
+void axis_open(struct emit *e, u32 axis, u16 counter)
+{
+    e->axis[axis] = (struct axis){.counter = counter};
+    e->order[e->open_count++] = (u8)axis;
+}
+
+void axis_close(struct emit *e, u32 axis)
+{
+    CHECK(e->open_count > 0 && e->order[e->open_count - 1] == axis);
+    e->open_count--;
+    e->axis[axis] = (struct axis){.counter = LIR_NONE};
+}
