@@ -187,7 +187,7 @@ def loses_no_memory_to_nonsense(machine):
             try:
                 s.sendall(bad[i % len(bad)])
                 reply = s.recv(4096)
-                assert not reply or re.match(rb"HTTP/1.1 4\d\d ", reply), reply
+                assert not reply or re.match(rb"HTTP/1.1 (4\d\d|505) ", reply), reply
             except ConnectionError:
                 pass
     assert list(stream)[-1].choices[0].finish_reason in ("stop", "length")
