@@ -48,72 +48,6 @@ struct cpuid cpu_id(u32 leaf, u32 subleaf)
     return id;
 }
 
-u64 msr_read(u32 msr)
-{
-    u32 low, high;
-    __asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr));
-    return (u64)high << 32 | low;
-}
-
-void msr_write(u32 msr, u64 value)
-{
-    __asm__ volatile("wrmsr" : : "c"(msr), "a"((u32)value), "d"((u32)(value >> 32)) : "memory");
-}
-
-u64 cr_read(u32 number)
-{
-    u64 value;
-    switch (number) {
-    case 0:
-        __asm__ volatile("mov %%cr0, %0" : "=r"(value));
-        return value;
-    case 2:
-        __asm__ volatile("mov %%cr2, %0" : "=r"(value));
-        return value;
-    case 3:
-        __asm__ volatile("mov %%cr3, %0" : "=r"(value));
-        return value;
-    default:
-        __asm__ volatile("mov %%cr4, %0" : "=r"(value));
-        return value;
-    }
-}
-
-void cr_write(u32 number, u64 value)
-{
-    switch (number) {
-    case 0:
-        __asm__ volatile("mov %0, %%cr0" : : "r"(value) : "memory");
-        return;
-    case 3:
-        __asm__ volatile("mov %0, %%cr3" : : "r"(value) : "memory");
-        return;
-    default:
-        __asm__ volatile("mov %0, %%cr4" : : "r"(value) : "memory");
-        return;
-    }
-}
-
-#define PORT_ACCESS(bits)                                                                          \
-    u##bits port_read##bits(u16 port)                                                              \
-    {                                                                                              \
-        u##bits value;                                                                             \
-        __asm__ volatile("in %1, %0" : "=a"(value) : "Nd"(port));                                  \
-        return value;                                                                              \
-    }
-PORT_ACCESS(8)
-PORT_ACCESS(16)
-PORT_ACCESS(32)
-
-void port_write8(u16 port, u8 value)
-{
-    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
-}
-void port_write16(u16 port, u16 value)
-{
-    __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port));
-}
-
 /* ---- features ---- */
 
 static bool has(u32 word, u32 bits)
@@ -207,8 +141,8 @@ void cpu_core_start(struct core *core)
     load_segments(core);
     msr_write(MSR_GS_BASE, (usize)core);
     trap_core_start();
-    cr_write(0, (cr_read(0) | CR0_SET) & ~(u64)CR0_CLEAR);
-    cr_write(4, cr_read(4) | cpu.cr4);
+    cr0_write((cr0_read() | CR0_SET) & ~(u64)CR0_CLEAR);
+    cr4_write(cr4_read() | cpu.cr4);
     msr_write(MSR_PAT, PAT_VALUE);
     load_vector_state();
 }

@@ -31,51 +31,24 @@ trap_stubs:
     .endr
 
 trap_common:                    /* struct trap_frame of trap.c, last field first */
-    push %rax
-    push %rcx
-    push %rdx
-    push %rbx
-    push %rbp
-    push %rsi
-    push %rdi
-    push %r8
-    push %r9
-    push %r10
-    push %r11
-    push %r12
-    push %r13
-    push %r14
-    push %r15
+    .irp register, rax, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15
+    push %\register
+    .endr
     cld
     mov %rsp, %rdi
     call trap_handle
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %r11
-    pop %r10
-    pop %r9
-    pop %r8
-    pop %rdi
-    pop %rsi
-    pop %rbp
-    pop %rbx
-    pop %rdx
-    pop %rcx
-    pop %rax
+    .irp register, r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax
+    pop %\register
+    .endr
     add $16, %rsp
     iretq
 
 /* u32 trap_try(void (*fn)(void *), void *ctx): the frame that a trap inside fn returns to. */
     .globl trap_try
 trap_try:
-    push %rbx
-    push %rbp
-    push %r12
-    push %r13
-    push %r14
-    push %r15
+    .irp register, rbx, rbp, r12, r13, r14, r15
+    push %\register
+    .endr
     sub $8, %rsp
     mov %rsp, %gs:8             /* core.recover_rsp */
     mov %rdi, %rax
@@ -86,12 +59,9 @@ trap_try:
 trap_try_resume:                /* a trap comes here with rsp as saved and its vector in eax */
     movq $0, %gs:8
     add $8, %rsp
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbp
-    pop %rbx
+    .irp register, r15, r14, r13, r12, rbp, rbx
+    pop %\register
+    .endr
     ret
 
 /* ---- the other cores: copied to a page below 1 MiB, entered in real mode at its start ---- */

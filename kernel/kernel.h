@@ -75,15 +75,49 @@ static inline void cpu_interrupts(bool on)
     else
         __asm__ volatile("cli" ::: "memory");
 }
-u64 msr_read(u32 msr);
-void msr_write(u32 msr, u64 value);
-u64 cr_read(u32 number);
-void cr_write(u32 number, u64 value);
-u8 port_read8(u16 port);
-u16 port_read16(u16 port);
-u32 port_read32(u16 port);
-void port_write8(u16 port, u8 value);
-void port_write16(u16 port, u16 value);
+static inline u64 msr_read(u32 msr)
+{
+    u32 low, high;
+    __asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr));
+    return (u64)high << 32 | low;
+}
+static inline void msr_write(u32 msr, u64 value)
+{
+    __asm__ volatile("wrmsr" : : "c"(msr), "a"((u32)value), "d"((u32)(value >> 32)) : "memory");
+}
+
+/* One function for each form of an instruction that C has no word for. */
+#define CONTROL_REGISTER(number)                                                                   \
+    static inline u64 cr##number##_read(void)                                                      \
+    {                                                                                              \
+        u64 value;                                                                                 \
+        __asm__ volatile("mov %%cr" #number ", %0" : "=r"(value));                                 \
+        return value;                                                                              \
+    }                                                                                              \
+    static inline void cr##number##_write(u64 value)                                               \
+    {                                                                                              \
+        __asm__ volatile("mov %0, %%cr" #number : : "r"(value) : "memory");                        \
+    }
+#define PORT(bits)                                                                                 \
+    static inline u##bits port_read##bits(u16 port)                                                \
+    {                                                                                              \
+        u##bits value;                                                                             \
+        __asm__ volatile("in %1, %0" : "=a"(value) : "Nd"(port));                                  \
+        return value;                                                                              \
+    }                                                                                              \
+    static inline void port_write##bits(u16 port, u##bits value)                                   \
+    {                                                                                              \
+        __asm__ volatile("out %0, %1" : : "a"(value), "Nd"(port));                                 \
+    }
+CONTROL_REGISTER(0)
+CONTROL_REGISTER(2)
+CONTROL_REGISTER(3)
+CONTROL_REGISTER(4)
+PORT(8)
+PORT(16)
+PORT(32)
+#undef CONTROL_REGISTER
+#undef PORT
 
 /* ---- trap.c ---- */
 

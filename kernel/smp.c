@@ -10,7 +10,7 @@
 #define START_WAIT_MS     100u
 #define START_REPEAT_US   1000u /* a message to a core that is still resetting is lost */
 #define INIT_SETTLE_US    100u
-#define SPIN_US           50u
+#define SPIN_US           200u /* the launches of one step follow each other faster */
 #define TLB_WAIT_MS    100u
 
 /* Read by the start code in entry.S. */
@@ -57,7 +57,7 @@ static void prepare_code(paddr page)
     memcpy(copy, ap_code, (usize)(ap_code_end - ap_code));
     memcpy(&target, ap_far_target, sizeof(target));
     patch(copy, ap_far_target, (u32)page.v + target);
-    patch(copy, ap_page_table, (u32)cr_read(3));
+    patch(copy, ap_page_table, (u32)cr3_read());
     memcpy(&target, ap_gdt_base, sizeof(target));
     patch(copy, ap_gdt_base, (u32)page.v + target);
 }
@@ -168,7 +168,7 @@ void smp_tlb_flush(void)
 {
     u64 seen[CORES_MAX];
 
-    cr_write(3, cr_read(3));
+    cr3_write(cr3_read());
     for (u32 i = 1; i < smp_prepared; i++) {
         seen[i] = __atomic_load_n(&core_at(i)->tlb_seen, __ATOMIC_ACQUIRE);
         apic_send(core_at(i)->apic_id, VECTOR_TLB);

@@ -109,7 +109,7 @@ static const char *const fault_names[FAULTS] = {
 
 static void report_cause(const struct trap_frame *frame)
 {
-    u64 at = cr_read(2), error = frame->error;
+    u64 at = cr2_read(), error = frame->error;
     const char *name = frame->vector < FAULTS ? fault_names[frame->vector] : NULL;
 
     if (table.mistake.what)
@@ -140,8 +140,8 @@ static void report_registers(const struct trap_frame *f)
     log_error("crash", "r8  %016lx r9  %016lx r10 %016lx r11 %016lx", f->r8, f->r9, f->r10, f->r11);
     log_error("crash", "r12 %016lx r13 %016lx r14 %016lx r15 %016lx", f->r12, f->r13, f->r14,
               f->r15);
-    log_error("crash", "cr0 %lx cr2 %lx cr3 %lx cr4 %lx rflags %lx", cr_read(0), cr_read(2),
-              cr_read(3), cr_read(4), f->rflags);
+    log_error("crash", "cr0 %lx cr2 %lx cr3 %lx cr4 %lx rflags %lx", cr0_read(), cr2_read(),
+              cr3_read(), cr4_read(), f->rflags);
 }
 
 /* Return addresses by their look: what on the stack points into the code. Some are left over from
@@ -208,7 +208,7 @@ static void handle_interrupt(u64 vector)
     struct core *core = core_self();
 
     if (vector == VECTOR_TLB) {
-        cr_write(3, cr_read(3));
+        cr3_write(cr3_read());
         __atomic_fetch_add(&core->tlb_seen, 1, __ATOMIC_RELEASE);
     } else if (table.taken[vector].handler) {
         table.taken[vector].handler(table.taken[vector].ctx);

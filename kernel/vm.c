@@ -122,8 +122,8 @@ void vm_start(const struct handoff *handoff)
     memset(vm.root, 0, KERNEL_HALF * sizeof(u64)); /* also makes address 0 fault */
     vm_protect((void *)(HANDOFF_DIRECT_MAP + handoff->kernel_base), handoff->kernel_bytes, VM_NONE);
     vm_protect(boot_stack_guard, PAGE_BYTES, VM_NONE);
-    cr_write(4, cr_read(4) & ~(1ull << 7)); /* without global pages a load of CR3 forgets all */
-    cr_write(3, cr_read(3));
+    cr4_write(cr4_read() & ~(1ull << 7)); /* without global pages a load of CR3 forgets all */
+    cr3_write(cr3_read());
 }
 
 paddr vm_physical(const void *ptr)
