@@ -136,6 +136,8 @@ static void read_sleep_types(const struct table *dsdt)
 
     if (at == bytes.len)
         at = str_find(bytes, STR("\x08\\_S5_\x12")) + 1;
+    if (at >= bytes.len)
+        return;
     at += 6;
     at += (number_at(dsdt, at, 1) >> 6) +
           2; /* package length: 1 to 4 bytes; then the element count */

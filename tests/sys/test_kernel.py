@@ -1,5 +1,5 @@
-"""test_kernel.py: the kernel's promises that only a machine can show: traps, crash report, watchdog,
-cores, memory above 4 GiB, reset and power-off, and a loader that explains what it cannot load.
+"""test_kernel.py: the kernel's promises that only a machine can show: traps, crash report,
+watchdog, cores, memory above 4 GiB, reset and power-off, a loader that says what it cannot load.
 
 Guards boot/, kernel/ and pci/. Needs no model: /health says 503 and why.
 """
@@ -53,7 +53,8 @@ def a_crash_explains_itself_and_resets():
 
 
 def a_hang_is_ended_by_the_watchdog():
-    with booted("hang", "selftest = hang\nwatchdog_s = 1\n", wait="this machine hangs now") as machine:
+    conf = "selftest = hang\nwatchdog_s = 1\n"
+    with booted("hang", conf, wait="this machine hangs now") as machine:
         machine.says("nohost loader", count=2)
 
 
@@ -125,8 +126,8 @@ def damaged_kernels_are_refused():
         subprocess.run(["cp", path, copy], check=True)
         with open(f"build/sys/{name}.elf", "wb") as file:
             file.write(data)
-        subprocess.run(["mcopy", "-o", "-i", f"{copy}@@1M", f"build/sys/{name}.elf", "::nohost.elf"],
-                       check=True)
+        subprocess.run(["mcopy", "-o", "-i", f"{copy}@@1M", f"build/sys/{name}.elf",
+                        "::nohost.elf"], check=True)
         with Waiting(copy, "the kernel file is damaged", 30, NEVER_RESET):
             pass
 
