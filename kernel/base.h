@@ -229,6 +229,7 @@ struct cpu_features {
     bool avx512_vnni;
     bool avx_vnni;
     bool amx_int8;
+    bool translated; /* QEMU's TCG: float lanes cost far more than integer ones */
 };
 const struct cpu_features *cpu_features(void);
 

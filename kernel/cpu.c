@@ -71,6 +71,8 @@ err cpu_start(void)
               && has(seven.ebx, 1u << 3 | 1u << 5 | 1u << 8);            /* BMI1 AVX2 BMI2 */
     f->avx512 = has(seven.ebx, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31) && /* F DQ BW VL */
                 has(state.eax, XCR0_AVX512);
+    struct cpuid hypervisor = cpu_id(0x40000000u, 0); /* "TCGTCGTCGTCG" */
+    f->translated = has(one.ecx, 1u << 31) && hypervisor.ebx == 0x54474354u;
     f->avx512_vnni = f->avx512 && has(seven.ecx, 1u << 11);
     f->avx_vnni = has(seven1.eax, 1u << 4);
     f->amx_int8 = has(seven.edx, 1u << 24 | 1u << 25) && has(state.eax, XCR0_AMX);

@@ -87,10 +87,12 @@ err model_open(struct model **out, struct gguf *gguf, const struct ml_config *co
     TRY(hyper_read(gguf, config, outputs_max, &m->hyper, why));
     m->hyper.target = &m->target;
     struct model_shape *s = &m->hyper.shape;
-    s->kv_bytes = (u64)s->layers * 2 * s->kv_tokens * s->kv_heads * s->head_dim * 2;
-    TRY(check_memory(m, why));
     TRY(device_open(&m->device, config->threads));
     m->target = target_of(config->cpu ? config->cpu : cpu_features(), device_threads(m->device));
+    m->hyper.kv_type = m->target.isa == ISA_AVX2_WORDS ? DT_F32 : DT_F16;
+    s->kv_bytes = (u64)s->layers * 2 * s->kv_tokens * s->kv_heads * s->head_dim *
+                  dtype_bytes(m->hyper.kv_type);
+    TRY(check_memory(m, why));
     m->io.weight_max = 16 * s->layers + 16;
     m->tables_bytes = round_up(
         m->io.weight_max * (sizeof(struct weight) + sizeof(struct external) + 32ull) + 64 * KIB,
@@ -156,9 +158,11 @@ static err model_compile(struct model *m, const char *passes, struct text *dump,
     void *pages = pages_alloc(COMPILE_BYTES);
     struct arena arena = arena_on("compile", pages, COMPILE_BYTES);
     struct graph *graph = pages ? arena_new(&arena, struct graph, 1) : NULL;
-    const struct compile_options options = {
-        .target = &m->target, .why = why, .int8_activations = !m->f32_activations,
-        .dump = dump, .dump_passes = passes};
+    const struct compile_options options = {.target = &m->target,
+                                            .why = why,
+                                            .int8_activations = !m->f32_activations,
+                                            .dump = dump,
+                                            .dump_passes = passes};
     struct program program;
     u64 start_ns = time_ns();
     err e = graph ? graph_init(graph, &arena, GRAPH_NODES) : E_NOMEM;

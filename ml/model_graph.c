@@ -139,7 +139,7 @@ static u32 cached(struct build *b, const char *kind, u32 value, u32 kv_write, u3
     struct text text = TEXT_ON(name);
 
     text_fmt(&text, "%s.%u", kind, b->layer);
-    u32 state = graph_source(g, OP_STATE, arena_str(g->arena, text_str(&text)), DT_F16, pool, 4);
+    u32 state = graph_source(g, OP_STATE, arena_str(g->arena, text_str(&text)), b->hyper->kv_type, pool, 4);
     b->io->kv[2 * b->layer + number] = external_of(b, state);
     u32 rows = graph_gather(g, graph_scatter(g, state, kv_write, value),
                             b->index); /* [T, ctx, kv, 2, half] */

@@ -19,6 +19,7 @@ struct hyper {
     u32 rope_dims;                           /* of head_dim that turn */
     bool rope_pairs; /* the file pairs dims (2i, 2i+1); the graph pairs (i, i + half), rows are
                         reordered at load */
+    enum dtype kv_type;          /* of the KV pool */
     const struct target *target; /* decides the packing of the weights */
     bool tied;                   /* no output.weight: the embedding serves */
 };

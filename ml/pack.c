@@ -23,8 +23,12 @@ struct packing packing_for(const struct quant_format *format, const struct targe
         p.super = (u8)(format->elements / format->sub_elements);
         p.scale_type = format->has_min ? DT_U8 : DT_I8;
     }
+    if (target->isa == ISA_AVX2_WORDS) { /* conversions cost more there than bytes */
+        p.super = 1;
+        p.scale_type = DT_F32;
+    }
     /* Without an exact unsigned 8-bit dot the codes stay signed. */
-    p.signed_codes = format->code_bits == 8 && !target->vnni;
+    p.signed_codes = format->code_bits == 8 && !target->vnni && target->isa != ISA_AVX2_WORDS;
     if (p.signed_codes)
         p.zero = 0;
     return p;
@@ -134,6 +138,39 @@ static void put_codes(const struct lane *l, const u8 *code, u8 *out)
                   out + l->parts.low + l->lane * 4, row_bytes);
 }
 
+static void put_f32(u8 *at, f32 value)
+{
+    memcpy(at, &value, 4);
+}
+
+/* Scale (or, one row of scales further, minimum) of a block. */
+static void put_factor(const struct lane *l, u32 which, f32 value, u8 *out)
+{
+    u8 *at = out + l->parts.planes + which * l->parts.scale;
+
+    if (l->packing->scale_type == DT_F32)
+        put_f32(at + l->lane * 4, value);
+    else
+        put16(at + l->lane * 2, f32_to_f16(value));
+}
+
+/* Any block or super block by way of its codes, with a float scale per block. */
+static void put_row_floats(const struct lane *l, const u8 *in, u8 *out)
+{
+    const struct packing *p = l->packing;
+    struct quant_block block;
+
+    for (u32 k = 0; k < l->columns; k += l->format->elements, in += l->format->bytes) {
+        quant_unpack(l->format, in, &block);
+        for (u32 b = 0; b < l->format->elements / p->block; b++, out += l->parts.block) {
+            put_codes(l, block.code + b * p->block, out);
+            put_factor(l, 0, block.scale[b], out);
+            if (p->has_min)
+                put_factor(l, 1, block.offset[b], out);
+        }
+    }
+}
+
 /* K formats keep d (and dmin) in the file: at the front with a minimum, at the end without. */
 static void put_super(const struct lane *l, const u8 *in, u8 *out)
 {
@@ -167,11 +204,17 @@ static void put_row_super(const struct lane *l, const u8 *in, u8 *out)
  * bytes. */
 static const u8 *put_factors(const struct lane *l, const u8 *in, u8 *out)
 {
-    put16(out + l->parts.planes + l->lane * 2, get_f16(in));
-    if (!l->packing->has_min)
-        return in + 2;
-    put16(out + l->parts.planes + l->parts.scale + l->lane * 2, get_f16(in + 2));
-    return in + 4;
+    u32 count = l->packing->has_min ? 2 : 1;
+
+    for (u32 which = 0; which < count; which++) {
+        u8 *at = out + l->parts.planes + which * l->parts.scale;
+        u16 half = get_f16(in + 2 * which);
+        if (l->packing->scale_type == DT_F32)
+            put_f32(at + l->lane * 4, f16_to_f32(half));
+        else
+            put16(at + l->lane * 2, half);
+    }
+    return in + 2 * count;
 }
 
 static void put_row_4(const struct lane *l, const u8 *in, u8 *out)
@@ -194,17 +237,6 @@ static void put_row_8(const struct lane *l, const u8 *in, u8 *out)
     }
 }
 
-static void put_row_5(const struct lane *l, const u8 *in, u8 *out)
-{
-    struct quant_block block;
-
-    for (u32 k = 0; k < l->columns; k += 32, in += l->format->bytes, out += l->parts.block) {
-        put_factors(l, in, out);
-        quant_unpack(l->format, in, &block);
-        put_codes(l, block.code, out);
-    }
-}
-
 static void put_row_float(const struct lane *l, const u8 *in, u8 *out)
 {
     u32 bytes = dtype_bytes(l->packing->float_type);
@@ -218,11 +250,11 @@ void pack_tile_rows(const struct packing *packing, const struct quant_format *fo
 {
     struct lane l = {packing, format, parts_of(packing), columns, 0};
     void (*put)(const struct lane *l, const u8 *in, u8 *out) =
-        packing->code_bits == 0   ? put_row_float
-        : packing->super > 1      ? put_row_super
-        : packing->code_bits == 4 ? put_row_4
-        : packing->code_bits == 8 ? put_row_8
-                                  : put_row_5;
+        packing->code_bits == 0                             ? put_row_float
+        : packing->super > 1                                ? put_row_super
+        : packing->code_bits == 4 && format->elements == 32 ? put_row_4
+        : packing->code_bits == 8                           ? put_row_8
+                                                            : put_row_floats;
     for (u32 lane = 0; lane < packing->tile; lane++)
         if (!row[lane]) {
             memset(out, 0, packing_tile_bytes(packing, columns));

@@ -222,39 +222,56 @@ struct product {
     u8 unroll_axis;
 };
 
-/* sum over the block of code * activation, with the zero point taken off by the sum of the
- * activations. */
+/* chain + four codes times four activation bytes. */
+static u16 dot4(struct emit *e, const struct packing *packing, u16 codes, u16 x, u16 chain)
+{
+    struct lir_instr i = emit_blank(e, packing->signed_codes ? LIR_DOT4_SS : LIR_DOT4_US);
+
+    i.a = codes;
+    i.b = x;
+    i.c = chain;
+    i.imm = (1 << packing->code_bits) - 1;
+    return emit_pure(e, i);
+}
+
+/*
+ * sum over the block of code * activation, with the zero point taken off by the sum of the
+ * activations. Two chains: even and odd groups, or, where sums of bytes are kept in words, the low
+ * and high halves of 8-bit codes.
+ */
 static void block_dot(struct emit *e, const struct product *p, u16 *dot)
 {
     const struct packing *packing = p->tile.packing;
-    u32 chains = p->unroll <= 2 ? 2 : 1, groups = packing->block / 4u;
-    u16 chain[UNROLL_MAX * 2];
+    bool halves = packing->code_bits == 8 && e->target->isa == ISA_AVX2_WORDS;
+    struct packing nibble = {.code_bits = 4};
+    u16 chain[UNROLL_MAX][2], low = emit_const_i32(e, 0x0f0f0f0fu);
 
     for (u32 u = 0; u < p->unroll; u++) {
-        u16 start = emit_const_i32(e, 0);
-        if (packing->zero) {
-            start = load(e, LIR_V_BCAST, DT_I32,
-                         at(p->rest, p->row.nsum_at - p->row.scale_at + u * p->step));
-            start = emit_vi(e, LIR_ISHLI, start, __builtin_ctz(packing->zero), 0);
-        }
-        chain[u * 2] = start;
-        chain[u * 2 + 1] = emit_const_i32(e, 0);
+        i64 nsum_at = p->row.nsum_at - p->row.scale_at + u * p->step;
+        chain[u][0] = chain[u][1] = emit_const_i32(e, 0);
+        if (packing->zero)
+            chain[u][0] = emit_vi(e, LIR_ISHLI, load(e, LIR_V_BCAST, DT_I32, at(p->rest, nsum_at)),
+                                  __builtin_ctz(packing->zero), 0);
     }
-    for (u32 g = 0; g < groups; g++) {
+    for (u32 g = 0; g < packing->block / 4u; g++) {
         u16 codes = group_codes(e, &p->tile, g);
         for (u32 u = 0; u < p->unroll; u++) {
-            u32 c = u * 2 + g % chains;
             u16 x = load(e, LIR_V_BCAST, DT_I32, at(p->codes, 4 * g + u * p->step));
-            struct lir_instr i = emit_blank(e, packing->signed_codes ? LIR_DOT4_SS : LIR_DOT4_US);
-            i.a = codes;
-            i.b = x;
-            i.c = chain[c];
-            i.imm = (1 << packing->code_bits) - 1;
-            chain[c] = emit_pure(e, i);
+            u16 *c = &chain[u][p->unroll <= 2 ? g % 2 : 0];
+            if (!halves) {
+                *c = dot4(e, packing, codes, x, *c);
+                continue;
+            }
+            u16 top = emit_two(e, LIR_IAND, emit_vi(e, LIR_ISHRI, codes, 4, 0), low);
+            chain[u][0] = dot4(e, &nibble, emit_two(e, LIR_IAND, codes, low), x, chain[u][0]);
+            chain[u][1] = dot4(e, &nibble, top, x, chain[u][1]);
         }
     }
-    for (u32 u = 0; u < p->unroll; u++)
-        dot[u] = chains == 2 ? emit_two(e, LIR_IADD, chain[u * 2], chain[u * 2 + 1]) : chain[u * 2];
+    for (u32 u = 0; u < p->unroll; u++) {
+        u16 second = halves ? emit_vi(e, LIR_ISHLI, chain[u][1], 4, 0) : chain[u][1];
+        bool both = halves || p->unroll <= 2;
+        dot[u] = both ? emit_two(e, LIR_IADD, chain[u][0], second) : chain[u][0];
+    }
 }
 
 static void product_quant(struct emit *e, struct product *p)

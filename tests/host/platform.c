@@ -242,10 +242,11 @@ static const struct {
     struct cpu_features at_most;
 } cpu_limits[] = {
     {STR("avx2"), {.avx2 = true}},
+    {STR("translated"), {.avx2 = true, .translated = true}},
     {STR("avx_vnni"), {.avx2 = true, .avx_vnni = true}},
     {STR("avx512"), {.avx2 = true, .avx512 = true}},
     {STR("avx512_vnni"), {true, true, true, .avx_vnni = true}},
-    {STR("amx_int8"), {true, true, true, true, true}},
+    {STR("amx_int8"), {true, true, true, true, .amx_int8 = true}},
 };
 
 static struct cpu_features cpu_read(void);
@@ -272,7 +273,8 @@ err platform_cpu_limit(struct str name)
         platform.cpu = (struct cpu_features){real.avx2 && limit->avx2, real.avx512 && limit->avx512,
                                              real.avx512_vnni && limit->avx512_vnni,
                                              real.avx_vnni && limit->avx_vnni,
-                                             real.amx_int8 && limit->amx_int8};
+                                             real.amx_int8 && limit->amx_int8,
+                                             limit->translated};
         platform.cpu_known = true;
         return OK;
     }
