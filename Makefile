@@ -76,8 +76,10 @@ portable = $(wildcard net/*.c ml/*.c ml/compile/*.c)
 kernel   = $(wildcard kernel/*.c kernel/*.S pci/*.c)
 # What the host links from the kernel's rooms: an archive, so a test pulls in only what it calls.
 hosted   = $(filter-out kernel/rt.c kernel/main.c, $(filter %.c, $(kernel))) $(portable)
-host_programs = $(wildcard tests/host/*.c)
-tests    = $(filter-out tests/fuzz_%, $(wildcard tests/*.c)) tests/host/platform.c
+oracle   = $(wildcard tests/oracle/*.c)
+host_programs = $(wildcard tests/host/*.c) $(oracle)
+tests    = $(filter-out tests/fuzz_%, $(wildcard tests/*.c)) $(oracle) \
+	tests/host/platform.c
 fuzzers  = $(wildcard tests/fuzz_*.c)
 helpers  = $(filter-out tests/fuzz_% tests/test.c %_test.c, $(tests)) # a fuzzer may use them too
 

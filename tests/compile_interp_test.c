@@ -3,7 +3,7 @@
  * (empty symbols, NaN, infinities, wrap-around, clamped and dropped indexes), states across runs,
  * storage types and packed weights. Random graphs are judged by witness/eval_numpy.py.
  */
-#include "ml/compile/compile.h"
+#include "tests/oracle/oracle.h"
 #include "ml/quant.h"
 #include "tests/test.h"
 

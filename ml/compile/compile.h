@@ -2,11 +2,10 @@
  * compile.h: public face of the tensor compiler. Types first (graph, program), then one prototype
  * per pass in pass order:
  *
- *   graph_* builders | graph_parse -> graph_rewrite -> schedule -> lower -> (lir.h) regalloc -> x86
- * -> struct program
+ *   graph_* builders -> graph_rewrite -> schedule -> lower -> (lir.h) regalloc -> x86 -> program
  *
- * Pure: bytes in, bytes out. Knows no device, no file format, no model. The interpreter (interp.c)
- * is the oracle.
+ * Pure: bytes in, bytes out. Knows no device, no file format, no model. tests/oracle/ judges it: an
+ * interpreter, and graphs as text.
  */
 #ifndef NOHOST_COMPILE_H
 #define NOHOST_COMPILE_H
@@ -258,22 +257,12 @@ void shape_print(const struct graph *graph, const dim *shape, u32 rank, struct t
  * debug builds. A state that is scattered into is read only through that SCATTER: its older version
  * has no other user. */
 err graph_check(struct graph *graph);
-/* In the text form of docs/GRAPH.md: graph_parse reads it back to the same nodes. */
+/* In the text form of docs/GRAPH.md: tests/oracle/parse.c reads it back to the same nodes. */
 void graph_print(const struct graph *graph, struct text *out);
 
-/* ---- parse.c: the documented text form (docs/GRAPH.md) ---- */
-err graph_parse(struct graph *graph, struct str source, struct text *why);
-
-/* ---- packing.c: the plain reader of packed weights: oracle and tests only ---- */
+/* ---- index.c ---- */
+/* Bytes of a packed matrix, whole row tiles. */
 u64 packing_bytes(const struct packing *packing, u32 rows, u32 columns);
-void packing_row(const struct packing *packing, const void *bytes, u32 columns, u32 row, f32 *out);
-
-/* ---- interp.c: the oracle: evaluates node by node in float32 with f64 sums ---- */
-struct binding {
-    void *data;
-}; /* one per external, in order; states are written */
-err interp_run(const struct graph *graph, const struct binding *binding, const u32 *sym_value,
-               struct arena *arena, void **output);
 
 /* ======== targets ======== */
 

@@ -1,6 +1,6 @@
 /*
- * element.h: between interp.c (which elements) and element.c (what an op does with them); rewrite.c
- * folds constants with it.
+ * element.h: what an op does with one element: rewrite.c folds constants with it, and the
+ * interpreter of tests/oracle/ evaluates with it.
  */
 #ifndef NOHOST_ELEMENT_H
 #define NOHOST_ELEMENT_H

@@ -81,6 +81,11 @@ struct pack_tile pack_tile(const struct packing *packing, u32 columns)
     return t;
 }
 
+u64 packing_bytes(const struct packing *packing, u32 rows, u32 columns)
+{
+    return div_up(rows, packing->tile) * (u64)pack_tile(packing, columns).tile_bytes;
+}
+
 /* ---- moves ---- */
 
 struct affine affine_zero(void)

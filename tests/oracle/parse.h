@@ -1,10 +1,11 @@
 /*
- * parse.h: between parse.c (lines, words, names) and parse_ops.c (operations). Nobody else needs it.
+ * parse.h: between parse.c (lines, words, names) and parse_ops.c (operations). Nobody else needs
+ * it.
  */
 #ifndef NOHOST_PARSE_H
 #define NOHOST_PARSE_H
 
-#include "ml/compile/compile.h"
+#include "tests/oracle/oracle.h"
 
 #define OPERANDS_MAX 64u
 #define ATTRS_MAX 6u
@@ -26,7 +27,8 @@ struct call {
 };
 
 /* ---- parse.c; mistakes stick in graph->status, and 0 is returned ---- */
-__attribute__((format(printf, 2, 3))) u32 parse_fail(struct graph *graph, const char *format, ...);
+__attribute__((format(printf, 2, 3)))
+u32 parse_fail(struct graph *graph, const char *format, ...);
 u32 parse_name(struct parse *parse, struct str text); /* the node of that name */
 bool parse_number(struct str text, f64 *value);       /* also inf and nan */
 bool parse_whole(struct str text, i32 *value);

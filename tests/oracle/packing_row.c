@@ -1,9 +1,9 @@
 /*
- * packing.c: reads packed weights one value at a time, exactly as `struct packing` in compile.h
+ * packing_row.c: reads packed weights one value at a time, exactly as `struct packing` in compile.h
  * describes their place. Slow on purpose: it is what the packer and the compiled loads are held
  * against. Must not know the formats that weights came from.
  */
-#include "ml/compile/compile.h"
+#include "tests/oracle/oracle.h"
 #include "ml/quant.h"
 
 static f32 number_at(enum dtype type, const u8 *at);
@@ -48,11 +48,6 @@ static u64 tile_bytes(const struct packing *packing, u32 columns)
         return (u64)columns * packing->tile * dtype_bytes(packing->float_type);
     u64 blocks = columns / packing->block;
     return blocks * block_bytes(packing) + blocks / packing->super * super_bytes(packing);
-}
-
-u64 packing_bytes(const struct packing *packing, u32 rows, u32 columns)
-{
-    return div_up(rows, packing->tile) * tile_bytes(packing, columns);
 }
 
 void packing_row(const struct packing *packing, const void *bytes, u32 columns, u32 row, f32 *out)
