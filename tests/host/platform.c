@@ -245,8 +245,9 @@ static const struct {
     {STR("translated"), {.avx2 = true, .translated = true}},
     {STR("avx_vnni"), {.avx2 = true, .avx_vnni = true}},
     {STR("avx512"), {.avx2 = true, .avx512 = true}},
-    {STR("avx512_vnni"), {true, true, true, .avx_vnni = true}},
-    {STR("amx_int8"), {true, true, true, true, .amx_int8 = true}},
+    {STR("avx512_vnni"), {.avx2 = true, .avx512 = true, .avx512_vnni = true, .avx_vnni = true}},
+    {STR("amx_int8"),
+     {.avx2 = true, .avx512 = true, .avx512_vnni = true, .avx_vnni = true, .amx_int8 = true}},
 };
 
 static struct cpu_features cpu_read(void);
@@ -270,11 +271,14 @@ err platform_cpu_limit(struct str name)
         if (!str_eq(cpu_limits[i].name, name))
             continue;
         struct cpu_features real = cpu_read();
-        platform.cpu = (struct cpu_features){real.avx2 && limit->avx2, real.avx512 && limit->avx512,
-                                             real.avx512_vnni && limit->avx512_vnni,
-                                             real.avx_vnni && limit->avx_vnni,
-                                             real.amx_int8 && limit->amx_int8,
-                                             limit->translated};
+        platform.cpu = (struct cpu_features){
+            .avx2 = real.avx2 && limit->avx2,
+            .avx512 = real.avx512 && limit->avx512,
+            .avx512_vnni = real.avx512_vnni && limit->avx512_vnni,
+            .avx_vnni = real.avx_vnni && limit->avx_vnni,
+            .amx_int8 = real.amx_int8 && limit->amx_int8,
+            .translated = limit->translated,
+        };
         platform.cpu_known = true;
         return OK;
     }
@@ -309,7 +313,7 @@ static struct cpu_features cpu_read(void)
     bool amx = avx512 && bits(xcr0, XCR0_AMX) && bits(d7, 1u << 24 | 1u << 25) &&
                syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILEDATA) == 0;
     return (struct cpu_features){avx2, avx512, avx512 && bits(c7, 1u << 11),
-                                 avx2 && bits(a71, 1u << 4), amx};
+                                 avx2 && bits(a71, 1u << 4), amx, false};
 }
 
 /* ---- panic and the log's way out ---- */
