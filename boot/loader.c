@@ -283,6 +283,17 @@ static u64 measure_tsc(const struct loader *loader)
     return max_u64(best * 5, 1);
 }
 
+/* The kernel's floor, looked at here because here there is a screen to say so. */
+static bool cpu_is_enough(void)
+{
+    const u32 wanted_1 = bit_FMA | bit_XSAVE | bit_AVX | bit_F16C;
+    const u32 wanted_7 = bit_BMI | bit_AVX2 | bit_BMI2;
+    u32 eax, ebx, ecx, edx;
+
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & wanted_1) == wanted_1 &&
+           __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (ebx & wanted_7) == wanted_7;
+}
+
 static void start(EFI_HANDLE image, EFI_SYSTEM_TABLE *table)
 {
     boot = (struct loader){.image = image, .table = table, .services = table->BootServices};
@@ -290,6 +301,8 @@ static void start(EFI_HANDLE image, EFI_SYSTEM_TABLE *table)
     (void)boot.services->SetWatchdogTimer(0, 0, 0, NULL);
     boot.tsc_per_ms = measure_tsc(&boot);
     say(&boot, "\r\nnohost loader\r\n");
+    if (!cpu_is_enough())
+        stop(&boot, "this processor lacks AVX2, FMA, F16C or BMI2");
     boot.handoff = loader_pages(&boot, EfiLoaderData, sizeof(struct handoff), 0);
     if (!boot.handoff)
         stop(&boot, "no memory for the handoff");

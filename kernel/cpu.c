@@ -64,11 +64,12 @@ err cpu_start(void)
 
     cpu.core[0].fault_stack_top = cpu.boot_fault_stack[1];
     cpu.core[0].double_fault_stack_top = cpu.boot_fault_stack[2];
-    cpu.cr4 = CR4_SSE | CR4_XSAVE | (seven.ebx & 1u << 7 ? 1u << 20 : 0) /* SMEP */
-              | (seven.ebx & 1u << 20 ? 1u << 21 : 0)                    /* SMAP */
-              | (seven.ecx & 1u << 2 ? 1u << 11 : 0);                    /* UMIP */
-    f->avx2 = has(one.ecx, 1u << 12 | 1u << 26 | 1u << 28 | 1u << 29)    /* FMA XSAVE AVX F16C */
-              && has(seven.ebx, 1u << 3 | 1u << 5 | 1u << 8);            /* BMI1 AVX2 BMI2 */
+    cpu.cr4 = CR4_SSE | (has(one.ecx, 1u << 26) ? CR4_XSAVE : 0) |
+              (seven.ebx & 1u << 7 ? 1u << 20 : 0)                    /* SMEP */
+              | (seven.ebx & 1u << 20 ? 1u << 21 : 0)                 /* SMAP */
+              | (seven.ecx & 1u << 2 ? 1u << 11 : 0);                 /* UMIP */
+    f->avx2 = has(one.ecx, 1u << 12 | 1u << 26 | 1u << 28 | 1u << 29) /* FMA XSAVE AVX F16C */
+              && has(seven.ebx, 1u << 3 | 1u << 5 | 1u << 8);         /* BMI1 AVX2 BMI2 */
     f->avx512 = has(seven.ebx, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31) && /* F DQ BW VL */
                 has(state.eax, XCR0_AVX512);
     struct cpuid hypervisor = cpu_id(0x40000000u, 0); /* "TCGTCGTCGTCG" */
@@ -133,7 +134,8 @@ static void load_vector_state(void)
 {
     u32 mxcsr = 0x1f80; /* every exception masked, round to nearest */
 
-    __asm__ volatile("xsetbv" : : "c"(0), "a"((u32)cpu.xcr0), "d"((u32)(cpu.xcr0 >> 32)));
+    if (cpu.features.avx2)
+        __asm__ volatile("xsetbv" : : "c"(0), "a"((u32)cpu.xcr0), "d"((u32)(cpu.xcr0 >> 32)));
     __asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(mxcsr));
 }
 

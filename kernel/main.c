@@ -41,9 +41,9 @@ static err start_cpu(struct system *sys)
 {
     (void)sys;
     trap_start();
-    TRY(cpu_start());
-    cpu_core_start(core_at(0));
-    return OK;
+    err e = cpu_start();
+    cpu_core_start(core_at(0)); /* also below the floor: the crash report needs its stacks */
+    return e;
 }
 
 static err start_memory(struct system *sys)
