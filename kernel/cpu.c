@@ -24,7 +24,7 @@ static struct {
     struct cpu_features features;
     u64 xcr0, cr4;
     struct core core[CORES_MAX];
-    _Alignas(16) u8 boot_fault_stack[2][2 * PAGE_BYTES]; /* of core 0, before there are pages */
+    _Alignas(16) u8 boot_fault_stacks[4 * PAGE_BYTES]; /* of core 0, before there are pages */
 } cpu;
 
 struct core *core_at(u32 idx)
@@ -62,8 +62,8 @@ err cpu_start(void)
     struct cpuid state = cpu_id(13, 0);
     struct cpu_features *f = &cpu.features;
 
-    cpu.core[0].fault_stack_top = cpu.boot_fault_stack[1];
-    cpu.core[0].double_fault_stack_top = cpu.boot_fault_stack[2];
+    cpu.core[0].fault_stack_top = cpu.boot_fault_stacks + 2 * PAGE_BYTES;
+    cpu.core[0].double_fault_stack_top = cpu.boot_fault_stacks + 4 * PAGE_BYTES;
     cpu.cr4 = CR4_SSE | (has(one.ecx, 1u << 26) ? CR4_XSAVE : 0) |
               (seven.ebx & 1u << 7 ? 1u << 20 : 0)                    /* SMEP */
               | (seven.ebx & 1u << 20 ? 1u << 21 : 0)                 /* SMAP */
