@@ -75,8 +75,10 @@ static u32 matrix(struct build *b, const char *part, bool in_layer, u32 rows, u3
                                 (int)t->name.len, t->name.ptr);
         return 0;
     }
-    u32 node =
-        graph_weight(b->graph, t->name, rows, columns, packing_for(t->format, b->hyper->target));
+    struct packing packing = packing_for(t->format, b->hyper->target);
+    u32 node = graph_source(b->graph, &(struct external){.kind = OP_WEIGHT, .name = t->name,
+                                                         .rank = 2, .packing = packing,
+                                                         .shape = {d(rows), d(columns)}});
     note_weight(b, t, node, turned);
     return node;
 }
@@ -84,7 +86,6 @@ static u32 matrix(struct build *b, const char *part, bool in_layer, u32 rows, u3
 static u32 vector(struct build *b, const char *part, bool in_layer, u32 length)
 {
     const struct gguf_tensor *t = tensor_of(b, part, in_layer);
-    const dim shape[] = {d(length)};
 
     if (b->status != OK)
         return 0;
@@ -94,7 +95,8 @@ static u32 vector(struct build *b, const char *part, bool in_layer, u32 length)
                         (int)t->name.len, t->name.ptr, (unsigned long long)t->elements, length);
         return 0;
     }
-    u32 node = graph_source(b->graph, OP_CONST, t->name, DT_F32, shape, 1);
+    u32 node = graph_source(b->graph, &(struct external){.kind = OP_CONST, .name = t->name,
+                                                         .rank = 1, .shape = {d(length)}});
     note_weight(b, t, node, false);
     return node;
 }
@@ -108,7 +110,11 @@ static u32 external_of(const struct build *b, u32 node)
 
 static u32 input(struct build *b, const char *name, const dim *shape, u32 rank, u32 *external)
 {
-    u32 node = graph_source(b->graph, OP_INPUT, str_of(name), DT_I32, shape, rank);
+    struct external source = {.kind = OP_INPUT, .name = str_of(name), .storage = DT_I32,
+                              .rank = (u8)rank};
+
+    memcpy(source.shape, shape, rank * sizeof *shape);
+    u32 node = graph_source(b->graph, &source);
     *external = external_of(b, node);
     return node;
 }
@@ -134,12 +140,14 @@ static u32 cached(struct build *b, const char *kind, u32 value, u32 kv_write, u3
     struct graph *g = b->graph;
     const struct model_shape *s = &b->hyper->shape;
     u32 half = s->head_dim / 2;
-    const dim pool[] = {d(s->kv_tokens), d(s->kv_heads), d(2), d(half)};
+    struct external pool = {.kind = OP_STATE, .storage = b->hyper->kv_type, .rank = 4,
+                            .shape = {d(s->kv_tokens), d(s->kv_heads), d(2), d(half)}};
     char name[32];
     struct text text = TEXT_ON(name);
 
     text_fmt(&text, "%s.%u", kind, b->layer);
-    u32 state = graph_source(g, OP_STATE, arena_str(g->arena, text_str(&text)), b->hyper->kv_type, pool, 4);
+    pool.name = arena_str(g->arena, text_str(&text));
+    u32 state = graph_source(g, &pool);
     b->io->kv[2 * b->layer + number] = external_of(b, state);
     u32 rows = graph_gather(g, graph_scatter(g, state, kv_write, value),
                             b->index); /* [T, ctx, kv, 2, half] */
@@ -199,11 +207,14 @@ static void shared_nodes(struct build *b)
     struct graph *g = b->graph;
     const struct model_shape *s = &b->hyper->shape;
     u32 half = s->head_dim / 2;
-    const dim rows[] = {b->rows}, table[] = {d(s->ctx_max), d(half)}, sign[] = {d(2), d(1)};
+    const dim rows[] = {b->rows};
     const dim index[] = {d(s->slots), d(s->ctx_max)}, spread[] = {b->rows, d(1), d(1), d(half)};
     const dim length[] = {b->rows, d(1), d(1), d(1), d(1)};
-    u32 cosines = graph_source(g, OP_CONST, STR("rope.cos"), DT_F32, table, 2);
-    u32 sines = graph_source(g, OP_CONST, STR("rope.sin"), DT_F32, table, 2);
+    struct external table = {.kind = OP_CONST, .name = STR("rope.cos"), .rank = 2,
+                             .shape = {d(s->ctx_max), d(half)}};
+    u32 cosines = graph_source(g, &table);
+    table.name = STR("rope.sin");
+    u32 sines = graph_source(g, &table);
 
     b->position = input(b, "position", rows, 1, &b->io->position);
     u32 slot = input(b, "slot", rows, 1, &b->io->slot);
@@ -212,7 +223,8 @@ static void shared_nodes(struct build *b)
     b->io->rope_sin = external_of(b, sines);
     b->cosine = graph_reshape(g, graph_gather(g, cosines, b->position), spread, 4);
     b->sine = graph_reshape(g, graph_gather(g, sines, b->position), spread, 4);
-    b->sign = graph_source(g, OP_CONST, STR("rope.sign"), DT_F32, sign, 2);
+    b->sign = graph_source(g, &(struct external){.kind = OP_CONST, .name = STR("rope.sign"),
+                                                 .rank = 2, .shape = {d(2), d(1)}});
     b->io->rope_sign = external_of(b, b->sign);
     b->index = graph_gather(g, pages, slot);
     b->length =

@@ -52,7 +52,8 @@ static struct str bench_print(struct bench *b)
 
 static u32 source_f32(struct graph *graph, const char *name, u32 a, u32 b)
 {
-    return graph_source(graph, OP_INPUT, str_of(name), DT_F32, (dim[]){dim_of(a), dim_of(b)}, 2);
+    return graph_source(graph, &(struct external){.kind = OP_INPUT, .name = str_of(name), .rank = 2,
+                                                  .shape = {dim_of(a), dim_of(b)}});
 }
 
 /* Equal subexpressions are one node, and a constant of another shape costs none. */
@@ -81,8 +82,10 @@ TEST(compile_graph_broadcast)
     struct bench *b = bench_new(100);
     struct graph *g = &b->graph;
     u32 t = graph_sym(g, STR("T"), 9);
-    u32 x = graph_source(g, OP_INPUT, STR("x"), DT_F32, (dim[]){dim_sym(t), dim_of(1)}, 2);
-    u32 y = graph_source(g, OP_INPUT, STR("y"), DT_F32, (dim[]){dim_of(5)}, 1);
+    u32 x = graph_source(g, &(struct external){.kind = OP_INPUT, .name = STR("x"), .rank = 2,
+                                               .shape = {dim_sym(t), dim_of(1)}});
+    u32 y = graph_source(g, &(struct external){.kind = OP_INPUT, .name = STR("y"), .rank = 1,
+                                               .shape = {dim_of(5)}});
     const struct node *sum = &g->node[graph_binary(g, OP_ADD, x, y)];
 
     EXPECT_EQ(sum->rank, 2);
@@ -269,7 +272,7 @@ TEST(compile_parse_refuses)
         {"input y f32 [1,1,1,1,1,1,1]", "more than 6 axes"},
         {"input y f32 [4] extra", "unexpected \"extra\""},
         {"input y f32 [100000,100000,100000,100000]", "too many elements"},
-        {"weight y q8_0 [T, 32]", "a weight wants"},
+        {"weight y q8_0 [T, 32]", "a weight is [rows, columns]"},
         {"sym T 5", "exists already"},
         {"sym Y 0", "largest value"},
         {"output z", "no value \"z\""},
@@ -376,6 +379,13 @@ TEST(compile_rewrite_rules)
     }
 }
 
+static u32 weight(struct graph *graph, const char *name, u32 rows, struct packing packing)
+{
+    return graph_source(graph, &(struct external){.kind = OP_WEIGHT, .name = str_of(name),
+                                                  .rank = 2, .shape = {dim_of(rows), dim_of(32)},
+                                                  .packing = packing});
+}
+
 /* A linear on quantised weights gets 8-bit activations only when asked, and only where they fit. */
 TEST(compile_rewrite_quantises)
 {
@@ -386,8 +396,7 @@ TEST(compile_rewrite_quantises)
         struct packing packing = {.code_bits = mode == 3 ? 0 : 4, .block = (u8)block, .super = 1,
                                   .scale_type = DT_F16, .tile = 8};
         u32 x = source_f32(g, "x", 2, 32);
-        u32 w = graph_weight(g, STR("w"), 5, 32, packing), v = graph_weight(g, STR("v"), 7, 32,
-                                                                            packing);
+        u32 w = weight(g, "w", 5, packing), v = weight(g, "v", 7, packing);
         graph_output(g, STR("y"), graph_linear(g, x, w));
         graph_output(g, STR("z"), graph_linear(g, x, v));
         EXPECT_OK(graph_rewrite(g, &(struct compile_options){.int8_activations = mode != 1}));

@@ -237,17 +237,21 @@ static void put_bits(u8 *dword, u32 at, u32 bits, u32 value)
     memcpy(dword, &word, 4);
 }
 
+struct bits {
+    u32 count, shift; /* which bits of a code the plane holds */
+};
+
 /* Writes one row of codes into a code plane as compile.h words it: "dword w of lane r holds codes
  * of columns 4*g+j in bits 8*j + b*(g mod 8/b), w = g / (8/b)". Returns the plane's bytes. */
-static u32 put_plane(u8 *plane, const struct packing *p, u32 bits, u32 shift, const u8 *codes,
+static u32 put_plane(u8 *plane, const struct packing *p, struct bits part, const u8 *codes,
                      u32 lane)
 {
-    u32 per_dword = 8 / bits, dwords = 0;
+    u32 bits = part.count, per_dword = 8 / bits, dwords = 0;
 
     for (u32 column = 0; column < p->block; column++) {
         u32 g = column / 4, j = column % 4, w = g / per_dword;
         put_bits(plane + 4 * (w * p->tile + lane), 8 * j + bits * (g % per_dword), bits,
-                 (u32)codes[column] >> shift);
+                 (u32)codes[column] >> part.shift);
         dwords = w + 1;
     }
     return 4 * dwords * p->tile;
@@ -290,9 +294,10 @@ TEST(compile_packing_layouts)
                     f32 step_value = f16_to_f32(scale), min_value = f16_to_f32(min);
                     for (u32 k = 0; k < p->block; k++)
                         code[k] = (u8)test_random_below(1u << p->code_bits);
-                    planes = put_plane(bytes + start, p, low, 0, code, lane);
+                    planes = put_plane(bytes + start, p, (struct bits){low, 0}, code, lane);
                     if (high)
-                        planes += put_plane(bytes + start + planes, p, high, low, code, lane);
+                        planes += put_plane(bytes + start + planes, p, (struct bits){high, low},
+                                            code, lane);
                     u8 *to = bytes + start + planes + lane * step, *then = to + p->tile * step;
                     if (p->super > 1) {
                         if (block % p->super == 0) {

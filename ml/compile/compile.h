@@ -148,7 +148,6 @@ struct external {
     struct packing packing; /* WEIGHT */
     struct str format; /* WEIGHT of the text form: its storage format's name; who reads the bytes
                           fills packing */
-    bool fixed;        /* CONST, WEIGHT: same bytes every run */
 };
 
 struct sym {
@@ -179,11 +178,8 @@ struct graph {
 err graph_init(struct graph *graph, struct arena *arena, u32 node_max);
 u32 graph_sym(struct graph *graph, struct str name, u32 bound);
 /* kind INPUT (new bytes each run), CONST (dense, fixed), STATE (lives across runs, written by
- * SCATTER). */
-u32 graph_source(struct graph *graph, enum op kind, struct str name, enum dtype storage,
-                 const dim *shape, u32 rank);
-u32 graph_weight(struct graph *graph, struct str name, u32 rows, u32 columns,
-                 struct packing packing);
+ * SCATTER), WEIGHT ([rows, columns], fixed, read as packing says). */
+u32 graph_source(struct graph *graph, const struct external *external);
 u32 graph_scalar_f32(struct graph *graph, f32 value);
 u32 graph_scalar_i32(struct graph *graph, i32 value);
 /* Elementwise: operands are broadcast against each other by numpy's rules (missing leading axes,
@@ -219,25 +215,14 @@ u32 graph_quant(struct graph *graph, u32 a, u32 block);
 /* Checks a node that was filled in by hand and adds it, or finds the equal one. Zero it first: all
  * bytes are compared. */
 u32 graph_add(struct graph *graph, const struct node *node);
-/* For compositions: this can not be built from these sources, and why. Returns node 0. */
-u32 graph_refuse(struct graph *graph, const u32 *src, u32 count, const char *what);
 void graph_output(struct graph *graph, struct str name, u32 node);
-/* ---- graph_build.c: compositions every model uses ---- */
-/* a [..., m, k] times b [..., k, n] -> [..., m, n], leading axes broadcast: built from expand, MUL
- * and REDUCE_SUM. */
-u32 graph_matmul(struct graph *graph, u32 a, u32 b);
+
+/* ---- graph_build.c: compositions that models use ---- */
 u32 graph_sigmoid(struct graph *graph, u32 a);
 u32 graph_silu(struct graph *graph, u32 a);
-u32 graph_tanh(struct graph *graph, u32 a);
-u32 graph_gelu(struct graph *graph, u32 a); /* tanh form */
-u32 graph_softmax(struct graph *graph, u32 a, u32 axis, u32 len);
-u32 graph_rms_norm(struct graph *graph, u32 a, u32 weight,
-                   f32 epsilon); /* over the last axis; weight NO_NODE: none */
-u32 graph_layer_norm(struct graph *graph, u32 a, u32 weight, u32 bias,
-                     f32 epsilon);                    /* over the last axis */
 u32 graph_mean(struct graph *graph, u32 a, u32 axes); /* reduced axes stay with extent 1 */
-u32 graph_concat(struct graph *graph, const u32 *part, u32 count, u32 axis);
-u32 graph_squeeze(struct graph *graph, u32 a, u32 axes); /* drops these axes of extent 1 */
+/* Over the last axis; weight NO_NODE: none. */
+u32 graph_rms_norm(struct graph *graph, u32 a, u32 weight, f32 epsilon);
 
 /* ---- graph.c again ---- */
 

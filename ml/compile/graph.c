@@ -62,7 +62,7 @@ static u32 refuse(struct graph *graph, err why, const struct node *node, const c
     if (graph->status != OK)
         return 0;
     graph->status = why;
-    if (node && node->op < OP_COUNT)
+    if (node)
         text_fmt(&text, "%s ", op_row[node->op].name);
     for (u32 i = 0; node && i < node->src_count; i++) {
         const struct node *src = node_at(graph, node->src[i]);
@@ -73,15 +73,6 @@ static u32 refuse(struct graph *graph, err why, const struct node *node, const c
     text_fmt(&text, "%s%s", node ? "- " : "", what);
     graph->why[min_u64(text.len, sizeof graph->why - 1)] = 0;
     return 0;
-}
-
-u32 graph_refuse(struct graph *graph, const u32 *src, u32 count, const char *what)
-{
-    struct node node = node_new(OP_COUNT, DT_F32, NULL, 0);
-
-    node.src_count = (u8)min_u32(count, NODE_SRCS_MAX);
-    memcpy(node.src, src, node.src_count * sizeof *src);
-    return refuse(graph, E_FORMAT, &node, what);
 }
 
 static u32 hash_of(const struct node *node)
@@ -165,13 +156,14 @@ u32 graph_sym(struct graph *graph, struct str name, u32 bound)
     return graph->sym_count++;
 }
 
-static u32 source_add(struct graph *graph, const struct external *external)
+u32 graph_source(struct graph *graph, const struct external *external)
 {
     enum dtype storage = external->storage;
     bool whole = storage == DT_I32 || storage == DT_I8 || storage == DT_U8;
     struct node node = node_new(external->kind, whole ? DT_I32 : DT_F32, external->shape,
                                 external->rank);
 
+    CHECK(external->kind <= OP_WEIGHT);
     node.source.external = graph->external_count;
     node.source.storage = storage;
     for (u32 i = 0; i < graph->external_count; i++)
@@ -181,33 +173,6 @@ static u32 source_add(struct graph *graph, const struct external *external)
         return refuse(graph, E_LIMIT, &node, "too many sources");
     graph->external[graph->external_count++] = *external;
     return graph_add(graph, &node);
-}
-
-u32 graph_source(struct graph *graph, enum op kind, struct str name, enum dtype storage,
-                 const dim *shape, u32 rank)
-{
-    struct external external = {.name = name, .kind = kind, .storage = storage,
-                                .fixed = kind == OP_CONST};
-
-    CHECK(kind == OP_INPUT || kind == OP_CONST || kind == OP_STATE);
-    if (rank > RANK_MAX)
-        return refuse(graph, E_LIMIT, NULL, "a source has too many axes");
-    external.rank = (u8)rank;
-    if (rank)
-        memcpy(external.shape, shape, rank * sizeof *shape);
-    return source_add(graph, &external);
-}
-
-u32 graph_weight(struct graph *graph, struct str name, u32 rows, u32 columns,
-                 struct packing packing)
-{
-    struct external external = {.name = name, .kind = OP_WEIGHT, .storage = DT_F32, .rank = 2,
-                                .shape = {dim_of(rows), dim_of(columns)}, .packing = packing,
-                                .fixed = true};
-
-    if (rows > INT32_MAX || columns > INT32_MAX)
-        return refuse(graph, E_RANGE, NULL, "a weight has too many rows or columns");
-    return source_add(graph, &external);
 }
 
 static u32 scalar_add(struct graph *graph, enum dtype dtype, u32 bits)

@@ -264,6 +264,9 @@ static const char *class_fault(const struct graph *graph, const struct node *nod
     case CLASS_QUANT:
         return quant_fault(graph, node);
     default:
+        if (node->op == OP_WEIGHT &&
+            (node->rank != 2 || dim_is_sym(node->shape[0]) || dim_is_sym(node->shape[1])))
+            return "a weight is [rows, columns]";
         return node->op == OP_IOTA && node->iota.axis >= node->rank ? "no such axis" : NULL;
     }
 }

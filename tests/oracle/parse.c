@@ -201,9 +201,7 @@ static void parse_declaration(struct parse *parse, struct str kind, struct str r
 {
     struct graph *graph = parse->graph;
     struct str name = word_next(&rest), type = word_next(&rest), list = word_next(&rest);
-    enum op op = OP_INPUT;
-    u32 storage = 0, node = 0;
-    dim shape[RANK_MAX];
+    struct external source = {.name = name, .kind = OP_INPUT, .format = type};
     i32 bound;
 
     rest = str_trim(rest);
@@ -216,25 +214,18 @@ static void parse_declaration(struct parse *parse, struct str kind, struct str r
             graph_sym(graph, name, (u32)bound);
         return;
     }
-    u32 rank = parse_dims(parse, list, shape);
-    while (op <= OP_WEIGHT && !str_eq_nocase(kind, str_of(op_row[op].name)))
-        op++;
-    while (storage < DT_COUNT && !str_eq(type, str_of(dtype_name(storage))))
-        storage++;
-    if (op > OP_WEIGHT)
+    while (source.kind <= OP_WEIGHT && !str_eq_nocase(kind, str_of(op_row[source.kind].name)))
+        source.kind++;
+    while (source.storage < DT_COUNT && !str_eq(type, str_of(dtype_name(source.storage))))
+        source.storage++;
+    if (source.kind == OP_WEIGHT)
+        source.storage = DT_F32; /* its format says more */
+    if (source.kind > OP_WEIGHT)
         parse_fail(graph, "\"%.*s\" is no statement", (int)kind.len, kind.ptr);
-    else if (op == OP_WEIGHT && (rank != 2 || dim_is_sym(shape[0]) || dim_is_sym(shape[1])))
-        parse_fail(graph, "a weight wants a name, a format and [rows, columns]");
-    else if (op != OP_WEIGHT && (storage == DT_COUNT || !str_starts(list, STR("["))))
+    else if (source.storage == DT_COUNT || !str_starts(list, STR("[")))
         parse_fail(graph, "a source wants a name, a type and a shape in brackets");
-    if (graph->status != OK)
-        return;
-    if (op == OP_WEIGHT) {
-        node = graph_weight(graph, name, (u32)shape[0].v, (u32)shape[1].v, (struct packing){});
-        graph->external[graph->external_count - 1].format = type;
-    } else {
-        node = graph_source(graph, op, name, storage, shape, rank);
-    }
+    source.rank = (u8)parse_dims(parse, list, source.shape);
+    u32 node = graph->status == OK ? graph_source(graph, &source) : 0;
     if (graph->status == OK)
         name_add(parse, name, node);
 }

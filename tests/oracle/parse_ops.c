@@ -137,7 +137,9 @@ static u32 rank_of(const struct call *call) { return call->graph->node[call->src
 /* axis= all by default, keep=1 leaves them with extent 1, len= counts only the leading elements. */
 static u32 drop_axes(struct call *call, u32 reduced, u32 axes)
 {
-    return attr_number(call, "keep", 0) != 0 ? reduced : graph_squeeze(call->graph, reduced, axes);
+    if (attr_number(call, "keep", 0) != 0)
+        return reduced;
+    return compose_squeeze(call->graph, reduced, axes);
 }
 
 static u32 build_reduce(struct call *call, enum op op)
@@ -163,7 +165,7 @@ static u32 build_softmax(struct call *call)
 {
     u32 axis = attr_axis(call, rank_of(call), rank_of(call) - 1);
 
-    return graph_softmax(call->graph, call->src[0], axis, attr_node(call, "len"));
+    return compose_softmax(call->graph, call->src[0], axis, attr_node(call, "len"));
 }
 
 static u32 build_rms_norm(struct call *call)
@@ -174,7 +176,7 @@ static u32 build_rms_norm(struct call *call)
 
 static u32 build_layer_norm(struct call *call)
 {
-    return graph_layer_norm(call->graph, call->src[0], call->count > 1 ? call->src[1] : NO_NODE,
+    return compose_layer_norm(call->graph, call->src[0], call->count > 1 ? call->src[1] : NO_NODE,
                             call->count > 2 ? call->src[2] : NO_NODE,
                             attr_number(call, "eps", 1e-5f));
 }
@@ -318,7 +320,7 @@ static u32 build_transpose(struct call *call)
 
 static u32 build_squeeze(struct call *call)
 {
-    return graph_squeeze(call->graph, call->src[0], attr_axes(call, rank_of(call), 0));
+    return compose_squeeze(call->graph, call->src[0], attr_axes(call, rank_of(call), 0));
 }
 
 /* The new axis stands at axis= of the result. */
@@ -364,7 +366,7 @@ static u32 build_concat(struct call *call)
 {
     u32 axis = attr_axis(call, rank_of(call), 0);
 
-    return graph_concat(call->graph, call->src, call->count, axis);
+    return compose_concat(call->graph, call->src, call->count, axis);
 }
 
 static u32 build_gather(struct call *call)
@@ -379,7 +381,7 @@ static u32 build_scatter(struct call *call)
 
 static u32 build_matmul(struct call *call)
 {
-    return graph_matmul(call->graph, call->src[0], call->src[1]);
+    return compose_matmul(call->graph, call->src[0], call->src[1]);
 }
 
 static u32 build_linear(struct call *call)
@@ -415,8 +417,8 @@ static const struct form forms[] = {
     {"square",     1, 1, NULL, square_of},
     {"sigmoid",    1, 1, NULL, graph_sigmoid},
     {"silu",       1, 1, NULL, graph_silu},
-    {"tanh",       1, 1, NULL, graph_tanh},
-    {"gelu",       1, 1, NULL, graph_gelu},
+    {"tanh",       1, 1, NULL, compose_tanh},
+    {"gelu",       1, 1, NULL, compose_gelu},
     {"clamp",      3, 3, build_clamp, NULL},
     {"cast",       1, 1, build_cast, NULL},
     {"fill",       1, 1, build_fill, NULL},
