@@ -5,8 +5,7 @@
  */
 #include "net/priv.h"
 
-#define BLOCK_BYTES (4 * KIB)
-#define BLOCK_DATA  (BLOCK_BYTES - 16)
+#define BLOCK_DATA (BLOCK_BYTES - 16)
 
 struct block {
     struct block *next;

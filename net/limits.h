@@ -21,13 +21,18 @@
 #define JSON_NODES_MAX 65536u
 #define MESSAGES_MAX   4096u
 
-/* Bytes that wait. A body of up to BODY_SMALL_BYTES always finds room: UPLOAD_POOL holds that much
- * for every connection, and only the rest is shared by large bodies (503 when it is taken). */
-#define BODY_SMALL_BYTES  (16 * KIB)
-#define UPLOAD_POOL_BYTES (3 * MIB)
-#define OUT_POOL_BYTES    (4 * MIB)
-#define OUT_BYTES_MAX     (256 * KIB) /* behind one client that does not read */
-#define LINE_BYTES_MAX    (96 * KIB)  /* one answer, chunk or page that is written at once */
+/* Bytes that wait, in blocks of two pools. What is small always finds room: for SMALL_BYTES of
+ * every connection each pool keeps a reserve, which counts the blocks that are not full (one fifo
+ * of uploads, six of an answer). Only the rest is shared by the large; when it is taken they get
+ * 503. */
+#define BLOCK_BYTES         (4 * KIB)
+#define SMALL_BYTES         (16 * KIB)
+#define UPLOAD_SPARE_BLOCKS (NET_CONNECTIONS_MAX * 5u)
+#define OUT_SPARE_BLOCKS    (NET_CONNECTIONS_MAX * 10u)
+#define UPLOAD_POOL_BYTES   (UPLOAD_SPARE_BLOCKS * BLOCK_BYTES + 2 * MIB + 64 * KIB)
+#define OUT_POOL_BYTES      (OUT_SPARE_BLOCKS * BLOCK_BYTES + 3 * MIB)
+#define OUT_BYTES_MAX       (256 * KIB) /* behind one client that does not read */
+#define LINE_BYTES_MAX      (96 * KIB)  /* one answer, chunk or page that is written at once */
 
 /* Patience. */
 #define HEAD_TIMEOUT_S       10u

@@ -199,7 +199,8 @@ bool conn_put(struct server *server, struct conn *conn, struct str bytes)
 {
     if (!conn->out.len) /* the wait for a slow reader starts here */
         conn->moved_ns = time_ns();
-    if (conn->out.len <= OUT_BYTES_MAX && fifo_put(&conn->out, &server->out_pool, bytes, 0))
+    u32 spare = conn->out.len + bytes.len <= SMALL_BYTES ? 0 : OUT_SPARE_BLOCKS;
+    if (conn->out.len <= OUT_BYTES_MAX && fifo_put(&conn->out, &server->out_pool, bytes, spare))
         return true;
     log_warn("http", "%s: want it to read, saw %zu bytes wait: dropped", conn->stream->peer,
              conn->out.len);
@@ -324,13 +325,11 @@ static bool read_head(struct server *server, struct conn *conn)
     return true;
 }
 
-/* Large bodies share what the reserve for small ones leaves. */
 static bool keep_body(struct server *server, struct conn *conn, struct str data)
 {
-    const u32 reserve = (u32)(NET_CONNECTIONS_MAX * BODY_SMALL_BYTES / (4 * KIB));
-    bool small = conn->upload.len + data.len <= BODY_SMALL_BYTES;
+    bool small = conn->upload.len + data.len <= SMALL_BYTES;
 
-    return fifo_put(&conn->upload, &server->in_pool, data, small ? 0 : reserve);
+    return fifo_put(&conn->upload, &server->in_pool, data, small ? 0 : UPLOAD_SPARE_BLOCKS);
 }
 
 static bool read_body(struct server *server, struct conn *conn)

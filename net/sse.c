@@ -235,9 +235,21 @@ void answer_ping(struct server *server, struct conn *conn)
 
 /* ---- one whole body: start and text grow in one fifo, each list of logprobs in its own ---- */
 
-static bool keep(struct server *server, struct fifo *fifo)
+static usize kept_bytes(const struct answer *answer)
 {
-    return !server->line.truncated && fifo_put(fifo, &server->out_pool, text_str(&server->line), 0);
+    usize bytes = answer->text.len;
+
+    for (u32 i = 0; i < ANSWER_LISTS; i++)
+        bytes += answer->list[i].len;
+    return bytes;
+}
+
+static bool keep(struct server *server, struct answer *answer, struct fifo *fifo)
+{
+    bool small = kept_bytes(answer) + server->line.len <= SMALL_BYTES;
+
+    return !server->line.truncated &&
+           fifo_put(fifo, &server->out_pool, text_str(&server->line), small ? 0 : OUT_SPARE_BLOCKS);
 }
 
 static bool keep_token(struct server *server, struct answer *answer, const struct ml_event *event)
@@ -247,7 +259,7 @@ static bool keep_token(struct server *server, struct answer *answer, const struc
     for (u32 i = 0; answer->logprobs && i < words[answer->chat].lists; i++) {
         text_put(reply_line(server), answer->list[i].len ? STR(",") : STR(""));
         put_item(&server->line, answer, event, i);
-        kept = kept && keep(server, &answer->list[i]);
+        kept = kept && keep(server, answer, &answer->list[i]);
     }
     return kept;
 }
@@ -261,14 +273,14 @@ static bool keep_end(struct server *server, struct answer *answer, const struct 
     text_fmt(reply_line(server), "%s,\"logprobs\":", w->whole_end);
     for (u32 i = 0; answer->logprobs && i < w->lists; i++) {
         text_put(&server->line, str_of(w->list[i]));
-        kept = kept && keep(server, &answer->text);
+        kept = kept && keep(server, answer, &answer->text);
         fifo_append(&answer->text, &answer->list[i]);
         reply_line(server);
     }
     text_put(&server->line, answer->logprobs ? str_of(w->lists_end) : STR("null"));
     put_finish(&server->line, event->finish);
     put_usage(&server->line, event);
-    return kept && keep(server, &answer->text);
+    return kept && keep(server, answer, &answer->text);
 }
 
 static void whole_event(struct server *server, struct conn *conn, const struct ml_event *event)
@@ -276,7 +288,6 @@ static void whole_event(struct server *server, struct conn *conn, const struct m
     struct answer *answer = &conn->answer;
     struct ml_event end = *event;
     struct fault fault;
-    usize bytes = answer->text.len;
 
     if (event->finish == ML_FINISH_ERROR) {
         fault_from_ml(&fault, event->why, "", &(struct ml_refusal){});
@@ -284,11 +295,9 @@ static void whole_event(struct server *server, struct conn *conn, const struct m
         return;
     }
     json_put_chars(reply_line(server), event->text);
-    bool kept = keep(server, &answer->text) &&
+    bool kept = keep(server, answer, &answer->text) &&
                 (event->kind != ML_EVENT_TOKEN || keep_token(server, answer, event));
-    for (u32 i = 0; i < ANSWER_LISTS; i++)
-        bytes += answer->list[i].len;
-    bool full = event->kind == ML_EVENT_TOKEN && (bytes > OUT_BYTES_MAX || !kept);
+    bool full = event->kind == ML_EVENT_TOKEN && (kept_bytes(answer) > OUT_BYTES_MAX || !kept);
     if (event->kind != ML_EVENT_END && !full)
         return;
     if (full) { /* more would not fit: the answer ends here */
@@ -336,7 +345,7 @@ void answer_start(struct server *server, struct conn *conn, const struct api_req
         reply_line(server);
         put_head(server, answer, w->object);
         text_fmt(&server->line, "{\"index\":0,%s", w->whole);
-        if (!keep(server, &answer->text))
+        if (!keep(server, answer, &answer->text))
             conn_drop(server, conn);
     }
 }

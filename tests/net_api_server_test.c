@@ -345,6 +345,51 @@ TEST(net_api_large_bodies) /* many at once get 503, small requests still pass, t
     fake_close(&fake);
 }
 
+TEST(net_api_greedy_clients) /* whatever they let pile up, small answers still find room */
+{
+    static const char *many[700];
+    static struct wire greedy[NET_CONNECTIONS_MAX - 1];
+    struct str body = STR("{\"prompt\":\"x\",\"stream\":true,\"logprobs\":20}");
+    struct fake fake;
+    struct wire small;
+
+    for (usize i = 0; i < ARRAY_LEN(many); i++)
+        many[i] = "some text";
+    fake_open(&fake);
+    fake.token = many;
+    fake.token_count = ARRAY_LEN(many);
+    fake.hold = true;
+    for (u32 i = 0; i < ARRAY_LEN(greedy); i++) {
+        if (i % 2) /* kept whole: never read at all, so ends in the pool */
+            body = STR("{\"prompt\":\"x\",\"logprobs\":20,\"max_tokens\":700}");
+        wire_open(&fake, &greedy[i]);
+        greedy[i].send_room = 0;
+        char head[256];
+        struct text text = TEXT_ON(head);
+        text_fmt(&text, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n",
+                 body.len);
+        wire_feed(&greedy[i], text_str(&text));
+        wire_feed(&greedy[i], body);
+        fake_settle(&fake);
+    }
+    EXPECT_EQ(fake_running(&fake), ARRAY_LEN(greedy));
+    fake.hold = false;
+    fake_settle(&fake);
+    EXPECT(fake.server->out_pool.peak > fake.server->out_pool.count - OUT_SPARE_BLOCKS);
+    EXPECT(fake.server->out_pool.peak < fake.server->out_pool.count);
+    fake.token_count = 3;
+    for (u32 i = 0; i < 10; i++) {
+        fake_post(&fake, &small, "/v1/completions", STR("{\"prompt\":\"x\",\"logprobs\":5}"));
+        EXPECT_EQ(wire_status(&small), 200);
+        expect_json(wire_body(&small));
+        wire_close(&small);
+    }
+    for (u32 i = 0; i < ARRAY_LEN(greedy); i++)
+        wire_close(&greedy[i]);
+    expect_nothing_held(&fake);
+    fake_close(&fake);
+}
+
 TEST(net_api_refused_body_is_no_request) /* what follows an early refusal is never taken for one */
 {
     struct fake fake;
