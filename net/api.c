@@ -18,7 +18,6 @@ struct route {
 
 static void answer_generation(struct server *server, struct conn *conn);
 static void answer_models(struct server *server, struct conn *conn);
-static void answer_model(struct server *server, struct conn *conn);
 static void answer_health(struct server *server, struct conn *conn);
 static void answer_metrics(struct server *server, struct conn *conn);
 static void answer_page(struct server *server, struct conn *conn);
@@ -34,7 +33,7 @@ static const struct route routes[] = {
     {STR(CHAT_PATH),              HTTP_POST, KEY,        false, answer_generation},
     {STR("/v1/completions"),      HTTP_POST, KEY,        false, answer_generation},
     {STR("/v1/models"),           HTTP_GET,  KEY,        false, answer_models},
-    {STR("/v1/models/"),          HTTP_GET,  KEY,        true,  answer_model},
+    {STR("/v1/models/"),          HTTP_GET,  KEY,        true,  answer_models},
     {STR("/health"),              HTTP_GET,  PUBLIC,     false, answer_health},
     {STR("/v1/health"),           HTTP_GET,  PUBLIC,     false, answer_health},
     {STR("/metrics"),             HTTP_GET,  KEY,        false, answer_metrics},
@@ -228,21 +227,6 @@ static void put_model(struct text *out, const struct ml_model_info *info)
     text_put(out, STR("}}"));
 }
 
-static void answer_models(struct server *server, struct conn *conn)
-{
-    struct text *out = reply_line(server);
-    struct fault fault;
-
-    if (!check_model_ready(server, &fault)) {
-        reply_fault(server, conn, &fault);
-        return;
-    }
-    text_put(out, STR("{\"object\":\"list\",\"data\":["));
-    put_model(out, server->on->model_info(server->ml));
-    text_put(out, STR("]}"));
-    reply_json(server, conn, 200, out);
-}
-
 /* Percent-decoding, RFC 3986 2.1; what is no escape stays as it is. */
 static struct str decode_path(struct str path, struct text *out)
 {
@@ -255,7 +239,8 @@ static struct str decode_path(struct str path, struct text *out)
     return text_str(out);
 }
 
-static void answer_model(struct server *server, struct conn *conn)
+/* The list, or behind "/v1/models/" the one that is named. */
+static void answer_models(struct server *server, struct conn *conn)
 {
     char name[HTTP_TARGET_BYTES_MAX];
     struct text decoded = TEXT_ON(name), *out = reply_line(server);
@@ -267,7 +252,9 @@ static void answer_model(struct server *server, struct conn *conn)
         reply_fault(server, conn, &fault);
         return;
     }
+    text_put(out, conn->route->prefix ? STR("") : STR("{\"object\":\"list\",\"data\":["));
     put_model(out, server->on->model_info(server->ml));
+    text_put(out, conn->route->prefix ? STR("") : STR("]}"));
     reply_json(server, conn, 200, out);
 }
 

@@ -443,6 +443,32 @@ TEST(net_api_headers) /* request id, content type, Allow, no body for HEAD */
     fake_close(&fake);
 }
 
+TEST(net_api_request_ids) /* a client's own id comes back when it is one word of 64 at most */
+{
+    char id[66] = "";
+    struct fake fake;
+    struct wire wire;
+
+    fake_open(&fake);
+    memset(id, 'x', 64);
+    for (u32 bad = 0; bad < 4; bad++) {
+        char request[256];
+        struct text text = TEXT_ON(request);
+        if (bad == 1)
+            id[7] = ' ';
+        if (bad == 2)
+            id[7] = (char)0xe9;
+        if (bad == 3)
+            memset(id, 'x', 65);
+        text_fmt(&text, "GET /health HTTP/1.1\r\nHost: x\r\nX-Request-Id: %s\r\n\r\n", id);
+        fake_ask(&fake, &wire, text_str(&text));
+        EXPECT_EQ(wire_has(&wire, id), bad == 0);
+        EXPECT_EQ(wire_has(&wire, "X-Request-Id: req_"), bad != 0);
+        wire_close(&wire);
+    }
+    fake_close(&fake);
+}
+
 TEST(net_api_metrics_text) /* every line is a comment or name{labels} value */
 {
     struct fake fake;
