@@ -74,6 +74,17 @@ def a_core_with_a_big_id_starts():
         machine.wait_health(503)
 
 
+def devices_behind_switches_and_on_other_roots_are_found():
+    """A second root without a bridge to it, a root port, a switch, a card."""
+    chain = ("-device pxb-pcie,bus_nr=64,id=far -device pcie-root-port,bus=far,id=rp9,slot=9,"
+             "chassis=9 -device x3130-upstream,bus=rp9,id=up -device xio3130-downstream,bus=up,"
+             "id=down,chassis=10 -device e1000e,bus=down,romfile=")
+    with booted("plain", QEMU_ARGS=chain) as machine:
+        assert re.search(r"43:00\.0: Ethernet 8086:10d3 .*BAR0 128K at [0-9a-f]{6,}.*vectors",
+                         machine.console()), machine.console()
+        machine.wait_health(503)
+
+
 def memory_above_4_gib_is_used():
     with booted("plain", MEM="6G") as machine:
         assert int(machine.says(r"(\d+) MiB free")[0]) > 5900, machine.console()
@@ -135,7 +146,8 @@ def damaged_kernels_are_refused():
 def main():
     cases = [every_trap_is_caught, a_crash_explains_itself_and_resets,
              a_hang_is_ended_by_the_watchdog, cores_start(1), cores_start(4),
-             a_core_with_a_big_id_starts, memory_above_4_gib_is_used, reset_and_power_off_work,
+             a_core_with_a_big_id_starts, devices_behind_switches_and_on_other_roots_are_found,
+             memory_above_4_gib_is_used, reset_and_power_off_work,
              the_screen_shows_the_log, a_bad_configuration_is_named_by_line,
              damaged_kernels_are_refused]
     return closing_line([run_cases(cases)])
