@@ -147,7 +147,7 @@ $(eval $(call third_party_rules,fuzz,$$(CLANG),$$(HOST) -fsanitize=address -fsan
 build/%/rooms.a: ; @rm -f $@; ar crs $@ $^
 build/host/rooms.a: $(call objects,build/host,$(hosted)) $(third_party:%=build/host/%)
 build/test/rooms.a: $(call objects,build/test,$(hosted)) $(third_party:%=build/test/%)
-build/fuzz/rooms.a: $(call objects,build/fuzz,$(hosted) $(helpers)) $(third_party:%=build/fuzz/%)
+build/fuzz/rooms.a: $(call objects,build/fuzz,$(helpers) $(hosted)) $(third_party:%=build/fuzz/%)
 
 # ---- host programs ----
 
