@@ -28,7 +28,7 @@ static f64 run_prompt(struct session *session, const u32 *token, u32 count)
     f32 sum = 0;
     u64 start = time_ns();
 
-    session_run(session, token, count, 0, count - 1, take_first, &sum);
+    session_run(session, &(struct stretch){token, count, 0, count - 1}, take_first, &sum);
     return count * 1e9 / (f64)(time_ns() - start);
 }
 
@@ -38,7 +38,7 @@ static f64 run_generation(struct session *session, const u32 *token, u32 count)
     u64 start = time_ns();
 
     for (u32 i = 0; i < count; i++)
-        session_run(session, token + i, 1, i, i, take_first, &sum);
+        session_run(session, &(struct stretch){token + i, 1, i, i}, take_first, &sum);
     return count * 1e9 / (f64)(time_ns() - start);
 }
 

@@ -69,7 +69,7 @@ int cmd_logits(int argc, char **argv)
     struct sink sink = {.file = fopen(out, "wb"), .vocab = session.vocab};
     if (!sink.file)
         tool_fail("logits: cannot write %s", out);
-    session_run(&session, token, count, 0, 0, write_row, &sink);
+    session_run(&session, &(struct stretch){token, count, 0, 0}, write_row, &sink);
     if (fclose(sink.file) || sink.failed)
         tool_fail("logits: cannot write %s", out);
     printf("{\"tokens\":%u,\"vocab\":%u,\"file\":\"%s\"}\n", count, session.vocab, out);

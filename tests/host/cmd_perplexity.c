@@ -67,7 +67,8 @@ int cmd_perplexity(int argc, char **argv)
         score.token = token + (usize)i * ctx;
         if (tokenizer_adds_bos(session.tok) && tokenizer_bos(session.tok) != TOKEN_NONE)
             token[(usize)i * ctx] = tokenizer_bos(session.tok);
-        session_run(&session, score.token, ctx, 0, ctx / 2, score_row, &score);
+        session_run(&session, &(struct stretch){score.token, ctx, 0, ctx / 2}, score_row,
+                    &score);
         printf("%s%.6f", i ? "," : "", exp(score.nll / (f64)score.count));
         fflush(stdout);
     }

@@ -47,25 +47,23 @@ void session_close(struct session *session)
     free(session->arena.base);
 }
 
-void session_run(struct session *session, const u32 *token, u32 count, u32 first, u32 wanted,
-                 session_take *take, void *ctx)
+void session_run(struct session *session, const struct stretch *part, session_take *take,
+                 void *ctx)
 {
     struct model_batch *batch = model_batch(session->model);
-    u32 rows_max = model_shape(session->model)->rows_max;
+    u32 rows_max = model_shape(session->model)->rows_max, end = part->first + part->count;
     u32 outputs_max = model_shape(session->model)->outputs_max;
 
-    if (first + count > session->ctx_max)
-        tool_fail("%u tokens do not fit the context of %u", first + count, session->ctx_max);
-    for (u32 done = 0, rows; done < count; done += rows) {
-        u32 at = first + done, outputs = 0;
-        rows = min_u32(count - done, rows_max);
-        if (at + rows > wanted) /* as many as have room behind the rows that nobody asked for */
-            rows = min_u32(rows, (wanted > at ? wanted - at : 0) + outputs_max);
+    if (end > session->ctx_max)
+        tool_fail("%u tokens do not fit the context of %u", end, session->ctx_max);
+    for (u32 at = part->first, rows; at < end; at += rows) {
+        u32 outputs = 0, unasked = part->wanted > at ? part->wanted - at : 0;
+        rows = min_u32(min_u32(end - at, rows_max), unasked + outputs_max);
         for (u32 i = 0; i < rows; i++) {
-            batch->token[i] = (i32)token[done + i];
+            batch->token[i] = (i32)part->token[at - part->first + i];
             batch->position[i] = batch->kv_write[i] = (i32)(at + i);
             batch->slot[i] = 0;
-            if (at + i >= wanted)
+            if (i >= unasked)
                 batch->out_row[outputs++] = (i32)i;
         }
         model_start(session->model, rows, outputs);

@@ -23,12 +23,16 @@ void session_open(struct session *session, const char *path, const struct ml_con
                   u32 outputs_max);
 void session_close(struct session *session);
 
+/* Tokens for positions first.. of the sequence; logits are wanted from position `wanted` on. */
+struct stretch {
+    const u32 *token;
+    u32 count, first, wanted;
+};
 /* Logits of one position, valid during the call. */
 typedef void session_take(void *ctx, u32 position, const f32 *logits);
-/* Runs tokens at positions first.. of the sequence; what was run before stays its context. take is
- * called for each position from `wanted` on. */
-void session_run(struct session *session, const u32 *token, u32 count, u32 first, u32 wanted,
-                 session_take *take, void *ctx);
+/* What was run before stays the context of what is run now. */
+void session_run(struct session *session, const struct stretch *part, session_take *take,
+                 void *ctx);
 /* The whole text as tokens, from malloc; exits when it can not. */
 u32 *session_tokens(struct session *session, struct str text, u32 *count);
 

@@ -6,8 +6,8 @@ have at that point (running error analysis, first order, EPS = half a unit in th
 the tolerance of each output element is its own: SLACK times that bound. Operations that jump
 (floor, comparisons, casts, quant) are only applied where the value is exact.
 
-    eval_numpy.py --nohost build/host/nohost [--graphs 200] [--seed N] [--device interp,rewrite,cpu] [--int8]
-                   [--threads N] [--steps 14] [--keep-going]
+    eval_numpy.py --nohost build/host/nohost [--graphs 200] [--seed N] [--steps 14] [--threads N]
+                  [--device interp,rewrite,cpu] [--int8] [--keep-going]
 """
 import argparse, json, os, subprocess, sys, tempfile, time
 import numpy as np
@@ -195,8 +195,8 @@ class Graph:
         a = self.any(False)
         x, e = a.val, a.err
         size = abs(x).max(initial=0)
-        name = self.pick(["neg", "abs", "exp", "log", "sqrt", "rsqrt", "recip", "sin", "cos", "tanh",
-                          "sigmoid", "silu", "gelu", "relu", "square", "floor", "round"])
+        name = self.pick(["neg", "abs", "exp", "log", "sqrt", "rsqrt", "recip", "sin", "cos",
+                          "tanh", "sigmoid", "silu", "gelu", "relu", "square", "floor", "round"])
         if name in ("exp", "gelu") and size > 20 or name in ("sin", "cos") and size > 300:
             return
         if name in ("log", "sqrt", "rsqrt", "recip") and abs(x).min(initial=1) < 0.05:
@@ -492,7 +492,8 @@ class Graph:
         v = x.val.astype(np.float32).reshape(x.shape[:-1] + (-1, block))
         peak = abs(v).max(-1, keepdims=True)
         code = np.rint(v * (np.float32(127) / peak))
-        val = (code.astype(np.float64) * (peak / np.float32(127)).astype(np.float64)).reshape(x.shape)
+        scale = (peak / np.float32(127)).astype(np.float64)
+        val = (code.astype(np.float64) * scale).reshape(x.shape)
         return self.add(f"quant {x.name} block={block}", val, EPS * abs(val))
 
     def op_iota(self):
@@ -567,8 +568,8 @@ def run(nohost, device, graph, outputs, options):
         bad = ~(off <= allowed)
         if bad.any():
             at = tuple(int(i) for i in np.argwhere(bad)[0])
-            return (f"{v.name}{list(at)} = {got[at]!r}, want {v.val[at]!r} within {allowed[at]:.3g}; "
-                    f"{bad.sum()} of {bad.size} are off", 0)
+            return (f"{v.name}{list(at)} = {got[at]!r}, want {v.val[at]!r} within "
+                    f"{allowed[at]:.3g}; {bad.sum()} of {bad.size} are off", 0)
         worst = max(worst, (SLACK * off[allowed > 0] / allowed[allowed > 0]).max(initial=0))
     return None, worst
 

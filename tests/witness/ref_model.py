@@ -6,12 +6,12 @@ pass follows the llama architecture as published: RMS norm, rotary embedding of 
 (with rope_freqs when the file has them), grouped heads, SwiGLU, tied or own output matrix. Judged:
 
   plain float32 mode: every log-probability within 1e-3;
-  8-bit activations: mean KL below 0.01 nats, the same argmax wherever the float32 gap of the top two
-  is over 0.35, perplexity within 0.8 % (chunks of 512 tokens, the second half of each scored).
+  8-bit activations: mean KL below 0.01 nats, the same argmax wherever the float32 gap of the top
+  two is over 0.35, perplexity within 0.8 % (chunks of 512 tokens, the second half of each scored).
 
 The same is done on made-up models of other shapes and formats, which a real one does not cover.
 
-    ref_model.py --nohost build/host/nohost --model FILE [--chunks 2]
+    ref_model.py --nohost build/host/nohost --model FILE [--chunks 4]
     ref_model.py --model FILE --tokens 1,2,3 --out FILE      only writes the logits, as nohost does
 """
 import argparse
@@ -261,7 +261,7 @@ def main():
     args.add_argument("--model", required=True)
     args.add_argument("--tokens")
     args.add_argument("--out")
-    args.add_argument("--chunks", type=int, default=2)
+    args.add_argument("--chunks", type=int, default=4)
     args.add_argument("--seed", type=int, default=1)
     args = args.parse_args()
     np.seterr(over="ignore")
