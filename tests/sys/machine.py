@@ -70,7 +70,7 @@ class Machine:
             return False
         return True
 
-    def ask(self, path, body=None, key=KEY, timeout=60, method=None, raw=None):
+    def ask(self, path, body=None, key=KEY, timeout=120, method=None, raw=None):
         """(status, headers, text); status 0 while nobody answers."""
         data = json.dumps(body).encode() if body is not None else raw
         headers = {"Content-Type": "application/json"} if data is not None else {}

