@@ -5,7 +5,7 @@
  * folds, drops, merges, or computes an element once instead of many times. So sweeping ends.
  * Results stay equal bit by bit, but for sums of sums, which round once less. Knows no machine.
  */
-#include "ml/compile/element.h"
+#include "ml/compile/compile.h"
 
 #define SWEEPS_MAX 16u
 
@@ -124,42 +124,52 @@ static const struct node *source(const struct graph *graph, const struct node *n
     return &graph->node[node->src[i]];
 }
 
-static bool is_scalar(const struct graph *graph, u32 idx, f32 as_f32, u32 as_i32)
+static f32 f32_of(u32 bits)
 {
-    const struct node *node = &graph->node[idx];
-    union cell want = {.f = as_f32}, have = {.u = node->scalar.bits};
-
-    if (node->op != OP_SCALAR)
-        return false;
-    return node->dtype == DT_F32 ? have.f == want.f : have.u == as_i32;
-}
-
-static u32 scalar_like(struct graph *graph, const struct node *shape, u32 bits)
-{
-    u32 scalar = graph_scalar_i32(graph, (i32)bits);
     f32 value;
 
     memcpy(&value, &bits, sizeof value);
-    if (shape->dtype == DT_F32)
-        scalar = graph_scalar_f32(graph, value);
-    return graph_expand(graph, scalar, shape->shape, shape->rank);
+    return value;
 }
 
-/* op(constants) -> constant */
+static bool is_scalar(const struct graph *graph, u32 idx, u32 whole)
+{
+    const struct node *node = &graph->node[idx];
+
+    if (node->op != OP_SCALAR)
+        return false;
+    return node->dtype == DT_F32 ? f32_of(node->scalar.bits) == (f32)whole
+                                 : node->scalar.bits == whole;
+}
+
+/* A constant of this type and shape. */
+static u32 scalar_like(struct graph *graph, const struct node *like, u32 bits)
+{
+    u32 scalar = like->dtype == DT_F32 ? graph_scalar_f32(graph, f32_of(bits))
+                                       : graph_scalar_i32(graph, (i32)bits);
+
+    return graph_expand(graph, scalar, like->shape, like->rank);
+}
+
+/* Sums, products and quotients of constants -> constant */
 static u32 fold(struct graph *graph, const struct node *node)
 {
-    union cell cell[NODE_SRCS_MAX], out;
-    struct operands src = {.floats = source(graph, node, 0)->dtype == DT_F32};
+    const struct node *a = source(graph, node, 0), *b = source(graph, node, 1);
+    u32 p = a->scalar.bits, q = b->scalar.bits;
+    f32 x = f32_of(p), y = f32_of(q);
 
-    for (u32 i = 0; i < node->src_count; i++) {
-        if (source(graph, node, i)->op != OP_SCALAR)
-            return NO_NODE;
-        cell[i].u = source(graph, node, i)->scalar.bits;
+    if (a->op != OP_SCALAR || b->op != OP_SCALAR)
+        return NO_NODE;
+    switch (node->op) {
+    case OP_ADD: x += y, p += q; break;
+    case OP_SUB: x -= y, p -= q; break;
+    case OP_MUL: x *= y, p *= q; break;
+    case OP_DIV: x /= y; break;
+    default: return NO_NODE;
     }
-    for (u32 i = 0; i < NODE_SRCS_MAX; i++)
-        src.base[i] = &cell[i < node->src_count ? i : 0];
-    element_row(node->op, &src, &out, 1);
-    return scalar_like(graph, node, out.u);
+    if (node->dtype == DT_F32)
+        memcpy(&p, &x, sizeof p);
+    return scalar_like(graph, node, p);
 }
 
 /* x + 0, x - 0, x * 1, x / 1, x | 0, x ^ 0 -> x, from either side where the order is free */
@@ -171,9 +181,9 @@ static u32 drop_neutral(struct graph *graph, const struct node *node)
 
     if (!one && !zero)
         return NO_NODE;
-    if (is_scalar(graph, node->src[1], one ? 1 : 0, one ? 1 : 0))
+    if (is_scalar(graph, node->src[1], one))
         return node->src[0];
-    if (!ordered && is_scalar(graph, node->src[0], one ? 1 : 0, one ? 1 : 0))
+    if (!ordered && is_scalar(graph, node->src[0], one))
         return node->src[1];
     return NO_NODE;
 }
@@ -206,17 +216,16 @@ static u32 sign_twice(struct graph *graph, const struct node *node)
 static u32 divide_cheaply(struct graph *graph, const struct node *node)
 {
     const struct node *by = source(graph, node, 1);
-    union cell cell = {.u = by->scalar.bits};
-    u32 exponent = cell.u >> 23 & 0xff;
+    u32 bits = by->scalar.bits, exponent = bits >> 23 & 0xff;
 
     if (node->op != OP_DIV)
         return NO_NODE;
-    if (is_scalar(graph, node->src[0], 1, 0))
+    if (is_scalar(graph, node->src[0], 1))
         return graph_unary(graph, OP_RECIP, node->src[1]);
-    if (by->op != OP_SCALAR || (cell.u & 0x7fffff) || exponent < 2 || exponent > 252)
+    if (by->op != OP_SCALAR || (bits & 0x7fffff) || exponent < 2 || exponent > 252)
         return NO_NODE;
-    cell.f = 1 / cell.f;
-    return graph_binary(graph, OP_MUL, node->src[0], scalar_like(graph, node, cell.u));
+    u32 inverse = graph_scalar_f32(graph, 1 / f32_of(bits));
+    return graph_binary(graph, OP_MUL, node->src[0], inverse);
 }
 
 /* b + a -> a + b: both orders become one node */
@@ -296,7 +305,6 @@ static u32 merge_reductions(struct graph *graph, const struct node *node)
     const struct node *src = source(graph, node, 0);
     u64 count = 1;
     bool known = true;
-    f32 value;
 
     if (node->reduce.has_len)
         return NO_NODE;
@@ -316,9 +324,8 @@ static u32 merge_reductions(struct graph *graph, const struct node *node)
         return scalar_like(graph, node, src->scalar.bits);
     if (node->dtype == DT_I32)
         return scalar_like(graph, node, src->scalar.bits * (u32)count);
-    memcpy(&value, &src->scalar.bits, sizeof value);
-    return graph_expand(graph, graph_scalar_f32(graph, (f32)((f64)value * (f64)count)), node->shape,
-                        node->rank);
+    f64 sum = (f64)f32_of(src->scalar.bits) * (f64)count;
+    return graph_expand(graph, graph_scalar_f32(graph, (f32)sum), node->shape, node->rank);
 }
 
 /* x times quantised weight -> x in 8 bits times quantised weight: integer products */

@@ -5,7 +5,7 @@
  * never takes memory. Knows nothing of schedules or machines: simpler than what it judges.
  */
 #include "tests/oracle/oracle.h"
-#include "ml/compile/element.h"
+#include "tests/oracle/element.h"
 #include "ml/mathf.h"
 #include "ml/quant.h"
 

@@ -3,7 +3,7 @@
  * f32 by IEEE 754, integers wrap at 32 bits, comparisons with NaN are false. Transcendentals are
  * computed in f64 and rounded once.
  */
-#include "ml/compile/element.h"
+#include "tests/oracle/element.h"
 #include "ml/mathf.h"
 
 f32 f32_round_even(f32 x)

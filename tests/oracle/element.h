@@ -1,6 +1,5 @@
 /*
- * element.h: what an op does with one element: rewrite.c folds constants with it, and the
- * interpreter of tests/oracle/ evaluates with it.
+ * element.h: between interp.c (which elements) and element.c (what an op does with them).
  */
 #ifndef NOHOST_ELEMENT_H
 #define NOHOST_ELEMENT_H
