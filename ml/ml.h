@@ -20,9 +20,8 @@ struct ml_config {
     u32 slots;            /* concurrent sequences; 0: ML_SLOTS_DEFAULT */
     u32 kv_tokens; /* size of the KV pool in tokens; 0: slots * ctx_max, or what memory allows */
     u32 threads;   /* cores that compute, 0: all */
-    bool f32_activations; /* plain float32 products instead of int8 activations: the accuracy
+    bool f32_activations; /* plain float32 products and KV instead of int8 activations: the accuracy
                              witness of the host tool */
-    bool use_interp;      /* the reference interpreter instead of compiled code */
     const struct cpu_features *cpu; /* NULL: cpu_features(); tests narrow it */
 };
 

@@ -89,7 +89,7 @@ err model_open(struct model **out, struct gguf *gguf, const struct ml_config *co
     struct model_shape *s = &m->hyper.shape;
     TRY(device_open(&m->device, config->threads));
     m->target = target_of(config->cpu ? config->cpu : cpu_features(), device_threads(m->device));
-    m->hyper.kv_type = m->target.isa == ISA_AVX2_WORDS ? DT_F32 : DT_F16;
+    m->hyper.kv_type = m->f32_activations || m->target.isa == ISA_AVX2_WORDS ? DT_F32 : DT_F16;
     s->kv_bytes = (u64)s->layers * 2 * s->kv_tokens * s->kv_heads * s->head_dim *
                   dtype_bytes(m->hyper.kv_type);
     TRY(check_memory(m, why));

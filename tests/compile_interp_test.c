@@ -124,8 +124,8 @@ TEST(compile_interp_by_hand)
         {"x = fill -50.0 shape=[1]\ny = tanh x", 1, {-1}},
         {"x = fill 1.0 shape=[1]\ny = gelu x", 1, {0.8411920f}},
         {"x = fill 1.0 shape=[1]\ny = silu x", 1, {0.7310586f}},
-        {"x = fill 3.0 shape=[1]\na = fill 254.0 shape=[1]\nb = concat x a axis=0\n"
-         "y = quant b block=2", 2, {4, 254}}, /* 1.5 rounds to the even code 2 */
+        {"x = fill 3.0 shape=[1]\na = fill 32512.0 shape=[1]\nb = concat x a axis=0\n"
+         "y = quant b block=2", 2, {4, 32512}}, /* 1.5 rounds to the even code 2 */
         {"x = fill 0.0 shape=[4]\ny = quant x block=4", 4, {0, 0, 0, 0}},
     };
 

@@ -209,8 +209,9 @@ u32 graph_scatter(struct graph *graph, u32 state, u32 index, u32 value);
 /* x [..., columns] times weight [rows, columns] transposed -> [..., rows]. */
 u32 graph_linear(struct graph *graph, u32 x, u32 weight);
 u32 graph_iota(struct graph *graph, u32 axis, const dim *shape, u32 rank);
-/* a rounded to int8 and back: per `block` elements of the last axis scale = amax / 127, code = a *
- * (127 / amax) to nearest even, value = code * scale. Compiled code keeps the codes. */
+/* a rounded to 14 bits and a sign, and back: per `block` elements of the last axis scale = amax /
+ * 16256, code = a * (16256 / amax) to nearest even, value = code * scale. Compiled code keeps the
+ * codes. */
 u32 graph_quant(struct graph *graph, u32 a, u32 block);
 /* Checks a node that was filled in by hand and adds it, or finds the equal one. Zero it first: all
  * bytes are compared. */

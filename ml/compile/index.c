@@ -49,14 +49,14 @@ u64 shape_bound(const struct graph *graph, const dim *shape, u32 from, u32 rank)
 
 struct quant_row quant_row(u32 columns, u32 block)
 {
-    u32 blocks = columns / block;
-    u32 scale_at = (u32)round_up(columns, 64);
-    return (struct quant_row){.columns = columns,
-                              .block = block,
-                              .scale_at = scale_at,
-                              .nsum_at = scale_at + 4 * blocks,
-                              .ssum_at = scale_at + 8 * blocks,
-                              .bytes = (u32)round_up(scale_at + 12 * blocks, 64)};
+    u32 blocks = columns / block, plane = (u32)round_up(columns, 64);
+    struct quant_row row = {.columns = columns, .block = block, .low_at = plane};
+
+    row.scale_at = 2 * plane;
+    row.nsum_at = row.scale_at + 4 * blocks;
+    row.ssum_at = row.nsum_at + 4 * blocks;
+    row.bytes = (u32)round_up(row.ssum_at + 4 * blocks, 64);
+    return row;
 }
 
 struct pack_tile pack_tile(const struct packing *packing, u32 columns)
@@ -328,7 +328,7 @@ static void walk_all(struct leaves *l, u32 first)
         struct walk at = l->stack[--l->depth];
         enum op op = l->graph->node[at.node].op;
         bool memory = op_is_source(op) || l->schedule->stage_of[at.node] != NO_NODE;
-        if (op == OP_SCALAR || op == OP_IOTA)
+        if (op == OP_SCALAR || (op == OP_IOTA && (!memory || at.node == first)))
             continue;
         if (!memory || (at.node == first && l->stage->node == first)) {
             walk_node(l, &at);

@@ -311,7 +311,7 @@ static void lower_stage(struct emit *e)
     if (e->stage->heavy != NO_NODE && emit_node(e, e->stage->heavy)->op == OP_LINEAR) {
         n.lane_axis = (u8)(n.space->rank - 1);
         n.unroll_axis = n.space->rank > 1 ? (u8)(n.space->rank - 2) : NO_AXIS;
-        n.unroll_max = n.unroll_axis == NO_AXIS ? 1 : e->target->vector_regs > 16 ? 8 : 4;
+        n.unroll_max = n.unroll_axis == NO_AXIS ? 1 : e->target->vector_regs > 16 ? 8 : 2;
     } else {
         choose_roles(&n);
     }

@@ -234,43 +234,54 @@ static u16 dot4(struct emit *e, const struct packing *packing, u16 codes, u16 x,
     return emit_pure(e, i);
 }
 
-/*
- * sum over the block of code * activation, with the zero point taken off by the sum of the
- * activations. Two chains: even and odd groups, or, where sums of bytes are kept in words, the low
- * and high halves of 8-bit codes.
- */
+/* One plane of activation bytes times the codes of a group. 8-bit codes go as two halves where sums
+ * of bytes are kept in words: chain[0] their low, chain[1] their high four bits. */
+static void group_dot(struct emit *e, const struct packing *packing, u16 codes, u16 x, u16 chain[2])
+{
+    struct packing nibble = {.code_bits = 4};
+    u16 low = emit_const_i32(e, 0x0f0f0f0fu);
+
+    if (packing->code_bits < 8 || e->target->isa != ISA_AVX2_WORDS) {
+        chain[0] = dot4(e, packing, codes, x, chain[0]);
+        return;
+    }
+    u16 top = emit_two(e, LIR_IAND, emit_vi(e, LIR_ISHRI, codes, 4, 0), low);
+    chain[0] = dot4(e, &nibble, emit_two(e, LIR_IAND, codes, low), x, chain[0]);
+    chain[1] = dot4(e, &nibble, top, x, chain[1]);
+}
+
+/* sum over the block of code * activation, with the zero point taken off by the sum of the
+ * activations. A chain of dot products for each plane of the activations. */
 static void block_dot(struct emit *e, const struct product *p, u16 *dot)
 {
     const struct packing *packing = p->tile.packing;
-    bool halves = packing->code_bits == 8 && e->target->isa == ISA_AVX2_WORDS;
-    struct packing nibble = {.code_bits = 4};
-    u16 chain[UNROLL_MAX][2], low = emit_const_i32(e, 0x0f0f0f0fu);
+    u16 zero = emit_const_i32(e, 0), chain[UNROLL_MAX][2][2];
 
-    for (u32 u = 0; u < p->unroll; u++) {
-        i64 nsum_at = p->row.nsum_at - p->row.scale_at + u * p->step;
-        chain[u][0] = chain[u][1] = emit_const_i32(e, 0);
-        if (packing->zero)
-            chain[u][0] = emit_vi(e, LIR_ISHLI, load(e, LIR_V_BCAST, DT_I32, at(p->rest, nsum_at)),
-                                  __builtin_ctz(packing->zero), 0);
-    }
+    for (u32 u = 0; u < p->unroll; u++)
+        for (u32 i = 0; i < 4; i++)
+            chain[u][i / 2][i % 2] = zero;
     for (u32 g = 0; g < packing->block / 4u; g++) {
         u16 codes = group_codes(e, &p->tile, g);
-        for (u32 u = 0; u < p->unroll; u++) {
-            u16 x = load(e, LIR_V_BCAST, DT_I32, at(p->codes, 4 * g + u * p->step));
-            u16 *c = &chain[u][p->unroll <= 2 ? g % 2 : 0];
-            if (!halves) {
-                *c = dot4(e, packing, codes, x, *c);
-                continue;
+        for (u32 u = 0; u < p->unroll; u++)
+            for (u32 plane = 0; plane < 2; plane++) {
+                i64 disp = plane * p->row.low_at + 4 * g + u * p->step;
+                u16 x = load(e, LIR_V_BCAST, DT_I32, at(p->codes, disp));
+                group_dot(e, packing, codes, x, chain[u][plane]);
             }
-            u16 top = emit_two(e, LIR_IAND, emit_vi(e, LIR_ISHRI, codes, 4, 0), low);
-            chain[u][0] = dot4(e, &nibble, emit_two(e, LIR_IAND, codes, low), x, chain[u][0]);
-            chain[u][1] = dot4(e, &nibble, top, x, chain[u][1]);
-        }
     }
     for (u32 u = 0; u < p->unroll; u++) {
-        u16 second = halves ? emit_vi(e, LIR_ISHLI, chain[u][1], 4, 0) : chain[u][1];
-        bool both = halves || p->unroll <= 2;
-        dot[u] = both ? emit_two(e, LIR_IADD, chain[u][0], second) : chain[u][0];
+        for (u32 plane = 0; plane < 2; plane++)
+            if (chain[u][plane][1] != zero)
+                chain[u][plane][0] = emit_two(e, LIR_IADD, chain[u][plane][0],
+                                              emit_vi(e, LIR_ISHLI, chain[u][plane][1], 4, 0));
+        u16 high = emit_vi(e, LIR_ISHLI, chain[u][0][0], QUANT_LOW_BITS, 0);
+        dot[u] = emit_two(e, LIR_IADD, high, chain[u][1][0]);
+        if (!packing->zero)
+            continue;
+        i64 nsum_at = p->row.nsum_at - p->row.scale_at + u * p->step;
+        u16 nsum = load(e, LIR_V_BCAST, DT_I32, at(p->rest, nsum_at));
+        dot[u] = emit_two(e, LIR_IADD, dot[u],
+                          emit_vi(e, LIR_ISHLI, nsum, __builtin_ctz(packing->zero), 0));
     }
 }
 
@@ -425,17 +436,21 @@ static void quant_block(struct emit *e, const u16 *x, const struct quant_out *ou
         amax = v == 0 ? a : emit_two(e, LIR_FMAX, amax, a);
     }
     amax = emit_v(e, LIR_HMAX_F, amax, LIR_NONE, LIR_NONE);
-    /* 127 / amax would overflow: such a block is all zero */
-    u16 tiny = emit_compare(e, LIR_FCMP, LIR_LT, amax, emit_const_f32(e, 1e-35f));
+    /* QUANT_MOST / amax would overflow: such a block is all zero */
+    u16 tiny = emit_compare(e, LIR_FCMP, LIR_LT, amax, emit_const_f32(e, 1e-30f));
     u16 inverse = emit_v(e, LIR_SELECT, tiny, emit_const_i32(e, 0),
-                         emit_two(e, LIR_FDIV, emit_const_f32(e, 127), amax));
+                         emit_two(e, LIR_FDIV, emit_const_f32(e, QUANT_MOST), amax));
     for (u32 v = 0; v < count; v++) {
         u16 c = emit_vi(e, LIR_CVT_F2I, emit_two(e, LIR_FMUL, x[v], inverse), 0, LIR_NEAREST);
-        store(e, c, DT_I8, at(out->codes, (i64)v * e->lanes));
+        u16 up = emit_two(e, LIR_IADD, c, emit_const_i32(e, 1u << (QUANT_LOW_BITS - 1)));
+        u16 high = emit_vi(e, LIR_ISARI, up, QUANT_LOW_BITS, 0);
+        u16 low = emit_two(e, LIR_ISUB, c, emit_vi(e, LIR_ISHLI, high, QUANT_LOW_BITS, 0));
+        store(e, high, DT_I8, at(out->codes, (i64)v * e->lanes));
+        store(e, low, DT_I8, at(out->codes, out->row.low_at + (i64)v * e->lanes));
         sum = v == 0 ? c : emit_two(e, LIR_IADD, sum, c);
     }
     sum = emit_v(e, LIR_HSUM_I, sum, LIR_NONE, LIR_NONE);
-    u16 scale = emit_two(e, LIR_FDIV, amax, emit_const_f32(e, 127));
+    u16 scale = emit_two(e, LIR_FDIV, amax, emit_const_f32(e, QUANT_MOST));
     u16 negative = emit_two(e, LIR_ISUB, emit_const_i32(e, 0), sum);
     u16 scaled = emit_two(e, LIR_FMUL, scale, emit_v(e, LIR_CVT_I2F, sum, LIR_NONE, LIR_NONE));
     e->lanes = 1;

@@ -223,10 +223,10 @@ static u16 emit_new_value(struct emit *e, u32 node, const struct affine *idx)
     }
     if (n->op == OP_SCALAR)
         return emit_const_i32(e, n->scalar.bits);
-    if (n->op == OP_IOTA)
-        return emit_iota(e, &idx[n->iota.axis]);
     if (op_is_source(n->op) || (node != e->stage->node && e->schedule->stage_of[node] != NO_NODE))
         return emit_load(e, node, idx);
+    if (n->op == OP_IOTA)
+        return emit_iota(e, &idx[n->iota.axis]);
     if (n->op == OP_GATHER) {
         gather_index(e, n, idx, below);
         return emit_value(e, n->src[0], below);

@@ -139,10 +139,13 @@ bool op_is_reduce(enum op op);
 bool op_is_source(enum op op);
 u32 op_cost(enum op op);
 
-/* QUANT result, per row of K elements: codes i8[K], scale f32[K/block], -sum of codes i32[K/block],
- * scale*sum f32[K/block]. */
+/* QUANT result, per row of K elements: codes of QUANT_BITS bits and a sign, as high i8[K] and low
+ * i8[K] with code = high << 7 | low, low in -64..63; scale f32[K/block], -sum of codes
+ * i32[K/block], scale * sum f32[K/block]. */
+#define QUANT_LOW_BITS 7u
+#define QUANT_MOST     16256.0f /* largest code: 127 << QUANT_LOW_BITS */
 struct quant_row {
-    u32 columns, block, scale_at, nsum_at, ssum_at, bytes;
+    u32 columns, block, low_at, scale_at, nsum_at, ssum_at, bytes;
 };
 struct quant_row quant_row(u32 columns, u32 block);
 /* Bytes of one row tile of a packed weight, and of its parts. */

@@ -5,7 +5,7 @@
  * folds, drops, merges, or computes an element once instead of many times. So sweeping ends.
  * Results stay equal bit by bit, but for sums of sums, which round once less. Knows no machine.
  */
-#include "ml/compile/compile.h"
+#include "ml/compile/priv.h"
 
 #define SWEEPS_MAX 16u
 
@@ -109,7 +109,7 @@ static u32 quant_for(struct graph *graph, const struct node *user, u32 src)
     u32 x = graph_reshape(graph, quant->src[0], shape, rank + 1);
     u32 peak = graph_reduce(graph, OP_REDUCE_MAX, graph_unary(graph, OP_ABS, x), 1u << rank,
                             NO_NODE);
-    u32 zero = graph_scalar_f32(graph, 0), most = graph_scalar_f32(graph, 127);
+    u32 zero = graph_scalar_f32(graph, 0), most = graph_scalar_f32(graph, QUANT_MOST);
     u32 inverse = graph_where(graph, graph_binary(graph, OP_LT, zero, peak),
                               graph_binary(graph, OP_DIV, most, peak), zero);
     u32 code = graph_unary(graph, OP_ROUND, graph_binary(graph, OP_MUL, x, inverse));

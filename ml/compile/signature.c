@@ -83,7 +83,7 @@ static void visit(struct walk *w, u32 node, bool root)
     w->seen[node] = w->stamp << 10 | (w->number++ & 1023);
     w->out->complete &= w->number < 1024;
     if (op_is_source(n->op) || (!root && w->schedule->stage_of[node] != NO_NODE &&
-                                n->op != OP_SCALAR && n->op != OP_IOTA)) {
+                                n->op != OP_SCALAR)) {
         mix_memory(w, node);
         return;
     }

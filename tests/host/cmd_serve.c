@@ -35,12 +35,11 @@ static const char help[] =
     "  --port P        0: any free one (default 8080)\n"
     "  --api-key KEY   ask for it; privileged routes are on then\n"
     "  --ctx N --slots N --kv-tokens N --threads N\n"
-    "  --device cpu|interp   compiled code or the reference interpreter\n"
     "  --verbose       the log on stderr\n";
 
 static const char *const options[] = {
-    "--model=",   "--port=",   "--api-key=", "--ctx=", "--slots=", "--kv-tokens=",
-    "--threads=", "--device=", "--verbose",  "--help", NULL};
+    "--model=",     "--port=",    "--api-key=", "--ctx=", "--slots=",
+    "--kv-tokens=", "--threads=", "--verbose",  "--help", NULL};
 
 /* ---- a stream over a socket ---- */
 
@@ -220,13 +219,11 @@ int cmd_serve(int argc, char **argv)
     tool_check(argc, argv, options, help);
     const char *model = tool_option(argc, argv, "--model");
     const char *key = tool_option(argc, argv, "--api-key");
-    const char *device = tool_option(argc, argv, "--device");
     ml_config.part_count = model ? tool_model(model, part) : 0;
     ml_config.ctx_max = (u32)tool_number(argc, argv, "--ctx", 0);
     ml_config.slots = (u32)tool_number(argc, argv, "--slots", 0);
     ml_config.kv_tokens = (u32)tool_number(argc, argv, "--kv-tokens", 0);
     ml_config.threads = (u32)tool_number(argc, argv, "--threads", 0);
-    ml_config.use_interp = device && str_eq(str_of(device), STR("interp"));
     config.api_key[0] = str_of(key);
     config.api_key_count = key != NULL;
     config.port = (u16)tool_number(argc, argv, "--port", 8080);

@@ -499,7 +499,7 @@ static void quant_run(struct interp *in, u32 idx)
         f32 peak = 0;
         for (u32 i = 0; i < block; i++)
             peak = __builtin_fabsf(x[first + i].f) > peak ? __builtin_fabsf(x[first + i].f) : peak;
-        f32 scale = peak / 127, inverse = peak > 0 ? 127 / peak : 0;
+        f32 scale = peak / 16256, inverse = peak > 1e-30f ? 16256 / peak : 0;
         for (u32 i = 0; i < block; i++)
             out[first + i].f = f32_round_even(x[first + i].f * inverse) * scale;
     }

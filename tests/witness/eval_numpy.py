@@ -477,7 +477,7 @@ class Graph:
         if self.int8 and kind not in ("f16", "bf16", "f32") and already != block:
             peak = abs(x.val).reshape(x.shape[:-1] + (-1, block)).max(-1)
             peak = np.repeat(peak, k // peak.shape[-1], -1)
-            held = np.matmul(peak / 127 * 0.51, abs(w.T))
+            held = np.matmul(peak / 16256 * 0.51, abs(w.T))
         err = np.matmul(px[1], abs(w.T)) + np.matmul(abs(px[0]), abs(w.T)) * EPS * (6 + np.sqrt(k))
         self.add(f"linear {name_x} {name}", np.matmul(px[0], w.T), err + held) \
             if not np.any(held) else self.add_loose(f"linear {name_x} {name}",
@@ -491,8 +491,8 @@ class Graph:
     def op_quant_of(self, x, block):
         v = x.val.astype(np.float32).reshape(x.shape[:-1] + (-1, block))
         peak = abs(v).max(-1, keepdims=True)
-        code = np.rint(v * (np.float32(127) / peak))
-        scale = (peak / np.float32(127)).astype(np.float64)
+        code = np.rint(v * (np.float32(16256) / peak))
+        scale = (peak / np.float32(16256)).astype(np.float64)
         val = (code.astype(np.float64) * scale).reshape(x.shape)
         return self.add(f"quant {x.name} block={block}", val, EPS * abs(val))
 
