@@ -270,13 +270,11 @@ static void idle(struct system *sys)
 static void serve_network(struct system *sys, u64 for_ms, bool until_bound)
 {
     struct deadline end = deadline_ms(for_ms);
-    struct net_status status = {};
 
-    while (sys->nic && !(until_bound && status.bound) && !deadline_passed(end)) {
+    while (sys->nic && !(until_bound && net_bound(sys->net)) && !deadline_passed(end)) {
         (void)net_poll(sys->net);
         net_flush(sys->net);
-        net_status(sys->net, &status);
-        if (!status.bound)
+        if (!net_bound(sys->net))
             idle(sys);
     }
 }

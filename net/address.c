@@ -15,74 +15,7 @@
 #define DHCP_PATIENCE_S  4u /* two of DHCP's tries (RFC 2131, 4.1), then the fallback */
 #define ADDRESS_TEXT_MAX 48u
 
-static void names_start(struct stack *stack);
-static void name_change(struct stack *stack);
-static void fallback_take(struct stack *stack);
-static void fallback_leave(struct stack *stack);
-
-static bool address_read(struct str text, const char *what, ip4_addr_t *out);
-static void address_take(struct stack *stack, const ip4_addr_t *address);
-
-void address_start(struct stack *stack)
-{
-    struct text host = {stack->hostname, 0, HOSTNAME_MAX, false};
-    ip4_addr_t address;
-
-    text_put(&host, stack->config->hostname);
-    netif_set_hostname(&stack->netif, stack->hostname);
-    netif_create_ip6_linklocal_address(&stack->netif, 1);
-    netif_set_ip6_autoconfig_enabled(&stack->netif, 1);
-    if (address_read(stack->config->ip4_address, "address", &address))
-        address_take(stack, &address);
-    else if (dhcp_start(&stack->netif) != ERR_OK)
-        log_error("net", "DHCP did not start");
-    names_start(stack);
-}
-
-void address_look(struct stack *stack, u64 now)
-{
-    bool asks = netif_dhcp_data(&stack->netif) && !dhcp_supplied_address(&stack->netif);
-
-    if (!stack->link || !asks) {
-        if (stack->fallback && stack->link)
-            fallback_leave(stack);
-        stack->fallback = false;
-        stack->bound_ns = now;
-    } else if (!stack->fallback &&
-               now - max_u64(stack->bound_ns, stack->link_ns) > DHCP_PATIENCE_S * NS_PER_S) {
-        fallback_take(stack);
-    }
-    if (stack->name_taken)
-        name_change(stack);
-}
-
-void address_note(struct stack *stack, u64 now)
-{
-    u32 ms = (u32)((now - stack->link_ns) / NS_PER_MS);
-    const ip4_addr_t *ip4 = netif_ip4_addr(&stack->netif);
-    ip4_addr_t dns;
-
-    if (!ip4_addr_eq(ip4, &stack->ip4_seen)) {
-        ip4_addr_copy(stack->ip4_seen, *ip4);
-        log_info("net", "address %s, %u ms after link", ip4addr_ntoa(ip4), ms);
-        if (address_read(stack->config->dns, "dns", &dns)) {
-            ip_addr_t server = IPADDR4_INIT(dns.addr);
-            dns_setserver(0, &server);
-        }
-        if (!stack->time_asked)
-            sntp_init();
-        stack->time_asked = true;
-    }
-    for (u8 i = 0; i < LWIP_IPV6_NUM_ADDRESSES; i++) {
-        bool valid = ip6_addr_ispreferred(netif_ip6_addr_state(&stack->netif, i));
-        if (valid && !(stack->ip6_seen >> i & 1))
-            log_info("net", "address %s, %u ms after link",
-                     ip6addr_ntoa(netif_ip6_addr(&stack->netif, i)), ms);
-        stack->ip6_seen = (u8)((stack->ip6_seen & ~(1u << i)) | (u32)valid << i);
-    }
-}
-
-/* ---- IPv4 ---- */
+/* ---- addresses ---- */
 
 /* False when the text is empty or no address; a bad one in the configuration is said once. */
 static bool address_read(struct str text, const char *what, ip4_addr_t *out)
@@ -98,78 +31,101 @@ static bool address_read(struct str text, const char *what, ip4_addr_t *out)
     return false;
 }
 
-static void address_take(struct stack *stack, const ip4_addr_t *address)
+/* False when the configuration has no such address. */
+static bool address_take(struct net *net, struct str text, const char *what)
 {
-    ip4_addr_t netmask, gateway = {0};
+    ip4_addr_t address, netmask, gateway = {0};
 
+    if (!address_read(text, what, &address))
+        return false;
     IP4_ADDR(&netmask, 255, 255, 255, 0);
-    (void)address_read(stack->config->ip4_netmask, "netmask", &netmask);
-    (void)address_read(stack->config->ip4_gateway, "gateway", &gateway);
-    netif_set_addr(&stack->netif, address, &netmask, &gateway);
+    (void)address_read(net->config.ip4_netmask, "netmask", &netmask);
+    (void)address_read(net->config.ip4_gateway, "gateway", &gateway);
+    netif_set_addr(&net->netif, &address, &netmask, &gateway);
+    return true;
 }
 
-static void fallback_take(struct stack *stack)
+void address_look(struct net *net, u64 now)
 {
-    ip4_addr_t address;
+    struct autoip *autoip = netif_autoip_data(&net->netif);
 
-    stack->fallback = true;
-    log_warn("net", "no DHCP server answered in %u s, still asking", DHCP_PATIENCE_S);
-    if (address_read(stack->config->ip4_fallback, "fallback", &address))
-        address_take(stack, &address);
-    else if (autoip_start(&stack->netif) != ERR_OK)
-        log_error("net", "AutoIP did not start");
+    if (!net->link || !netif_dhcp_data(&net->netif) || dhcp_supplied_address(&net->netif)) {
+        if (net->fallback && autoip) {
+            autoip_stop(&net->netif);
+            acd_stop(&autoip->acd); /* else its probes run on, and end in its address (2.2.1) */
+        }
+        net->fallback = false;
+        net->asks_ns = now;
+    } else if (!net->fallback && now - net->asks_ns > DHCP_PATIENCE_S * NS_PER_S) {
+        net->fallback = true;
+        log_warn("net", "no DHCP server answered in %u s, still asking", DHCP_PATIENCE_S);
+        if (!address_take(net, net->config.ip4_fallback, "fallback") &&
+            autoip_start(&net->netif) != ERR_OK)
+            log_error("net", "AutoIP did not start");
+    }
 }
 
-/* lwIP's autoip_stop lets the probes run on, and they would end in its address (2.2.1). */
-static void fallback_leave(struct stack *stack)
+/* lwIP calls this when an address has become valid, or may have. */
+static void address_changed(struct netif *netif, netif_nsc_reason_t reason,
+                            const netif_ext_callback_args_t *args)
 {
-    struct autoip *autoip = netif_autoip_data(&stack->netif);
+    struct net *net = netif->state;
+    u32 ms = (u32)((time_ns() - net->link_ns) / NS_PER_MS);
+    i8 at =
+        reason & LWIP_NSC_IPV6_ADDR_STATE_CHANGED ? args->ipv6_addr_state_changed.addr_index : 0;
+    ip_addr_t dns = {};
 
-    if (!autoip)
-        return; /* it was a static one: DHCP's has replaced it */
-    autoip_stop(&stack->netif);
-    acd_stop(&autoip->acd);
+    if (reason & LWIP_NSC_IPV6_ADDR_STATE_CHANGED &&
+        ip6_addr_ispreferred(netif_ip6_addr_state(netif, at)))
+        log_info("net", "address %s, %u ms after link", ip6addr_ntoa(netif_ip6_addr(netif, at)),
+                 ms);
+    if (!(reason & LWIP_NSC_IPV4_ADDR_VALID))
+        return;
+    log_info("net", "address %s, %u ms after link", ip4addr_ntoa(netif_ip4_addr(netif)), ms);
+    if (address_read(net->config.dns, "dns", ip_2_ip4(&dns)))
+        dns_setserver(0, &dns); /* rather than DHCP's */
+    sntp_init();                /* which does nothing but once */
 }
 
 /* ---- name and clock ---- */
 
-/* RFC 6762, 9: another machine has it. Ours gets the end of its address. */
-static void name_change(struct stack *stack)
-{
-    usize keep = min_u64(strlen(stack->hostname), HOSTNAME_MAX - strlen("-0123"));
-    struct text name = {stack->hostname, keep, HOSTNAME_MAX, false};
-
-    text_fmt(&name, "-%02x%02x", stack->nic->mac[4], stack->nic->mac[5]);
-    stack->name_taken = false;
-    log_warn("net", "another machine has this name: now %s.local", stack->hostname);
-    mdns_resp_rename_netif(&stack->netif, stack->hostname);
-}
-
 static void name_result(struct netif *netif, u8_t result, s8_t slot)
 {
-    struct stack *stack = netif->state;
-
     (void)slot;
-    if (result != MDNS_PROBING_SUCCESSFUL && !stack->named)
-        stack->name_taken = stack->named = true; /* once: a second clash is an attack or a mirror */
+    if (result != MDNS_PROBING_SUCCESSFUL)
+        log_warn("net", "another machine is %s.local: ask for this one by address",
+                 netif_get_hostname(netif));
 }
 
-static void names_start(struct stack *stack)
+static void names_start(struct net *net)
 {
-    struct text server = {stack->sntp_server, 0, sizeof stack->sntp_server - 1, false};
+    struct text host = {net->hostname, 0, HOSTNAME_MAX, false};
+    struct text server = {net->sntp_server, 0, sizeof net->sntp_server - 1, false};
 
+    text_put(&host, net->config.hostname);
+    netif_set_hostname(&net->netif, net->hostname);
     mdns_resp_init();
     mdns_resp_register_name_result_cb(name_result);
-    if (mdns_resp_add_netif(&stack->netif, stack->hostname) != ERR_OK ||
-        mdns_resp_add_service(&stack->netif, stack->hostname, "_http", DNSSD_PROTO_TCP,
-                              stack->config->port, NULL, NULL) < 0)
+    if (mdns_resp_add_netif(&net->netif, net->hostname) != ERR_OK ||
+        mdns_resp_add_service(&net->netif, net->hostname, "_http", DNSSD_PROTO_TCP,
+                              net->config.port, NULL, NULL) < 0)
         log_error("net", "mDNS did not start");
     sntp_setoperatingmode(SNTP_OPMODE_POLL);
-    text_put(&server, stack->config->sntp_server);
+    text_put(&server, net->config.sntp_server);
     if (server.len)
-        sntp_setservername(0, stack->sntp_server);
+        sntp_setservername(0, net->sntp_server);
     else
         sntp_servermode_dhcp(1);
+}
+
+void address_start(struct net *net)
+{
+    names_start(net);
+    netif_add_ext_callback(&net->address_watch, address_changed);
+    netif_create_ip6_linklocal_address(&net->netif, 1);
+    netif_set_ip6_autoconfig_enabled(&net->netif, 1);
+    if (!address_take(net, net->config.ip4_address, "address") && dhcp_start(&net->netif) != ERR_OK)
+        log_error("net", "DHCP did not start");
 }
 
 void port_time_set(u32 unix_s)

@@ -8,125 +8,39 @@
 #include "lwip/priv/tcp_priv.h"
 
 /* A closed connection may drain this long, then it is reset (lwIP polls twice a second). */
-#define LINGER_POLLS     40u
-#define KEEP_IDLE_MS     60000u /* a peer that vanished silently is found in two minutes */
-#define KEEP_INTERVAL_MS 10000u
-#define KEEP_COUNT       6u
-
-static const struct stream_ops conn_ops;
-static err_t accepted(void *ctx, struct tcp_pcb *pcb, err_t status);
-
-err conns_open(struct tcp_conns *conns, u16 port)
-{
-    struct tcp_pcb *pcb = tcp_new_ip_type(IPADDR_TYPE_ANY);
-    u8 *rings = pages_alloc(NET_CONNECTIONS_MAX * TCP_WND);
-
-    if (!pcb || !rings)
-        return E_NOMEM;
-    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
-        conns->conn[i] =
-            (struct tcp_conn){.stream.ops = &conn_ops, .ring = rings + (usize)i * TCP_WND};
-    CHECK(tcp_bind(pcb, IP_ANY_TYPE, port) == ERR_OK);
-    conns->listener = tcp_listen(pcb);
-    if (!conns->listener)
-        return E_NOMEM;
-    tcp_arg(conns->listener, conns);
-    tcp_accept(conns->listener, accepted);
-    return OK;
-}
-
-bool conns_accept(struct tcp_conns *conns, bool (*accept)(void *ctx, struct stream *), void *ctx)
-{
-    bool any = false;
-
-    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++) {
-        struct tcp_conn *conn = &conns->conn[i];
-        if (!conn->waiting)
-            continue;
-        conn->waiting = false;
-        any = true;
-        if (accept(ctx, &conn->stream))
-            continue;
-        conns->refused++;
-        conn_ops.abort(&conn->stream);
-    }
-    return any;
-}
-
-void conns_flush(struct tcp_conns *conns)
-{
-    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++) {
-        if (conns->conn[i].pcb)
-            tcp_output(conns->conn[i].pcb);
-    }
-}
-
-void conns_reopen(const u8 *ip, const u8 *tcp)
-{
-    const struct tcp_hdr *syn = (const struct tcp_hdr *)tcp;
-    bool v6 = ip[0] >> 4 == 6;
-
-    for (struct tcp_pcb *pcb = tcp_tw_pcbs, *next; TCPH_FLAGS(syn) == TCP_SYN && pcb; pcb = next) {
-        next = pcb->next;
-        if (IP_IS_V6_VAL(pcb->remote_ip) == v6 && pcb->remote_port == lwip_ntohs(syn->src) &&
-            pcb->local_port == lwip_ntohs(syn->dest) &&
-            memcmp(v6 ? ip + 8 : ip + 12, &pcb->remote_ip, v6 ? 16 : 4) == 0 &&
-            (i32)(lwip_ntohl(syn->seqno) - pcb->rcv_nxt) > 0)
-            tcp_abort(pcb); /* sends nothing in this state */
-    }
-}
+#define LINGER_POLLS 40u
 
 /* ---- lwIP's callbacks ---- */
 
-static err_t received(void *ctx, struct tcp_pcb *pcb, struct pbuf *chain, err_t status);
-static void failed(void *ctx, err_t why);
-
-static err_t accepted(void *ctx, struct tcp_pcb *pcb, err_t status)
+static bool ring_put(struct tcp_conn *conn, struct pbuf *chain)
 {
-    struct tcp_conns *conns = ctx;
-    struct tcp_conn *conn = conns->conn;
-    struct tcp_conn *end = conns->conn + NET_CONNECTIONS_MAX;
+    u32 start = (conn->ring_start + conn->ring_used) % TCP_WND;
+    u16 first = (u16)min_u32(chain->tot_len, TCP_WND - start);
 
-    if (status != ERR_OK || !pcb)
-        return ERR_VAL;
-    while (conn < end && conn->taken)
-        conn++;
-    if (conn == end) {
-        conns->refused++;
-        return ERR_MEM; /* lwIP resets it */
-    }
-    *conn = (struct tcp_conn){
-        .stream.ops = &conn_ops, .ring = conn->ring, .pcb = pcb, .taken = true, .waiting = true};
-    ipaddr_ntoa_r(&pcb->remote_ip, conn->stream.peer, sizeof conn->stream.peer);
-    tcp_setprio(pcb, TCP_PRIO_NORMAL + 1); /* a flood of new ones cannot push it out */
-    tcp_nagle_disable(pcb);
-    ip_set_option(pcb, SOF_KEEPALIVE);
-    pcb->keep_idle = KEEP_IDLE_MS;
-    pcb->keep_intvl = KEEP_INTERVAL_MS;
-    pcb->keep_cnt = KEEP_COUNT;
-    tcp_arg(pcb, conn);
-    tcp_recv(pcb, received);
-    tcp_err(pcb, failed);
-    return ERR_OK;
+    if (chain->tot_len > TCP_WND - conn->ring_used)
+        return false;
+    pbuf_copy_partial(chain, conn->ring + start, first, 0);
+    pbuf_copy_partial(chain, conn->ring, (u16)(chain->tot_len - first), first);
+    conn->ring_used += chain->tot_len;
+    return true;
 }
 
-/* Copies at once, so that many small segments hold no frame buffers. The window is the ring. */
+/* Copies at once, so that many small segments hold no frame buffers. The window is the ring. What
+ * arrives after our close (no ctx) is thrown away. */
 static err_t received(void *ctx, struct tcp_pcb *pcb, struct pbuf *chain, err_t status)
 {
     struct tcp_conn *conn = ctx;
 
-    (void)pcb, (void)status;
+    (void)status;
     if (!chain) {
-        conn->peer_done = true;
+        if (conn)
+            conn->peer_done = true;
         return ERR_OK;
     }
-    if (chain->tot_len > TCP_WND - conn->ring_used)
+    if (!conn)
+        tcp_recved(pcb, chain->tot_len);
+    else if (!ring_put(conn, chain))
         return ERR_MEM; /* lwIP keeps it and offers it again */
-    u32 start = (conn->ring_start + conn->ring_used) % TCP_WND;
-    u16 first = (u16)min_u32(chain->tot_len, TCP_WND - start);
-    pbuf_copy_partial(chain, conn->ring + start, first, 0);
-    pbuf_copy_partial(chain, conn->ring, (u16)(chain->tot_len - first), first);
-    conn->ring_used += chain->tot_len;
     pbuf_free(chain);
     return ERR_OK;
 }
@@ -146,7 +60,6 @@ static struct tcp_conn *conn_of(struct stream *stream)
 {
     struct tcp_conn *conn = (struct tcp_conn *)stream;
 
-    CHECK(stream->ops == &conn_ops);
     CHECK(conn->taken);
     return conn;
 }
@@ -205,14 +118,17 @@ static enum stream_state conn_state(struct stream *stream)
 /* ---- the end: the place is free at once, the control block lives on until its peer agrees or time
  * is up ---- */
 
-static err_t drained(void *ctx, struct tcp_pcb *pcb, struct pbuf *chain, err_t status)
+static struct tcp_pcb *place_free(struct stream *stream)
 {
-    (void)ctx, (void)status;
-    if (chain) {
-        tcp_recved(pcb, chain->tot_len);
-        pbuf_free(chain);
+    struct tcp_conn *conn = conn_of(stream);
+    struct tcp_pcb *pcb = conn->pcb;
+
+    conn->taken = conn->waiting = false;
+    if (pcb) {
+        tcp_arg(pcb, NULL);
+        tcp_err(pcb, NULL);
     }
-    return ERR_OK;
+    return pcb;
 }
 
 static err_t lingered(void *ctx, struct tcp_pcb *pcb)
@@ -226,17 +142,12 @@ static err_t lingered(void *ctx, struct tcp_pcb *pcb)
  * reset; when there is no memory for the FIN, lwIP tries again from its timer. */
 static void conn_close(struct stream *stream)
 {
-    struct tcp_conn *conn = conn_of(stream);
-    struct tcp_pcb *pcb = conn->pcb;
+    u32 unread = conn_of(stream)->ring_used;
+    struct tcp_pcb *pcb = place_free(stream);
 
-    conn->taken = conn->waiting = false;
-    conn->pcb = NULL;
     if (!pcb)
         return;
-    tcp_recved(pcb, (u16)conn->ring_used);
-    tcp_arg(pcb, NULL);
-    tcp_err(pcb, NULL);
-    tcp_recv(pcb, drained);
+    tcp_recved(pcb, (u16)unread);
     tcp_poll(pcb, lingered, LINGER_POLLS);
     tcp_setprio(pcb, TCP_PRIO_MIN); /* the first to go when control blocks run out */
     if (tcp_shutdown(pcb, 0, 1) != ERR_OK)
@@ -245,23 +156,86 @@ static void conn_close(struct stream *stream)
 
 static void conn_abort(struct stream *stream)
 {
-    struct tcp_conn *conn = conn_of(stream);
-    struct tcp_pcb *pcb = conn->pcb;
+    struct tcp_pcb *pcb = place_free(stream);
 
-    conn->taken = conn->waiting = false;
-    conn->pcb = NULL;
-    if (!pcb)
-        return;
-    tcp_err(pcb, NULL);
-    tcp_abort(pcb);
+    if (pcb)
+        tcp_abort(pcb);
 }
 
-static const struct stream_ops conn_ops = {
-    .recv = conn_recv,
-    .send = conn_send,
-    .push = conn_push,
-    .unsent = conn_unsent,
-    .state = conn_state,
-    .close = conn_close,
-    .abort = conn_abort,
-};
+static const struct stream_ops conn_ops = {conn_recv,  conn_send,  conn_push, conn_unsent,
+                                           conn_state, conn_close, conn_abort};
+
+/* ---- new connections ---- */
+
+static err_t accepted(void *ctx, struct tcp_pcb *pcb, err_t status)
+{
+    struct tcp_conns *conns = ctx;
+    struct tcp_conn *conn = conns->conn;
+    struct tcp_conn *end = conns->conn + NET_CONNECTIONS_MAX;
+
+    if (status != ERR_OK || !pcb)
+        return ERR_VAL;
+    while (conn < end && conn->taken)
+        conn++;
+    if (conn == end)
+        return ERR_MEM; /* lwIP resets it */
+    *conn = (struct tcp_conn){
+        .stream.ops = &conn_ops, .ring = conn->ring, .pcb = pcb, .taken = true, .waiting = true};
+    ipaddr_ntoa_r(&pcb->remote_ip, conn->stream.peer, sizeof conn->stream.peer);
+    tcp_setprio(pcb, TCP_PRIO_NORMAL + 1); /* a flood of new ones cannot push it out */
+    tcp_nagle_disable(pcb);
+    ip_set_option(pcb, SOF_KEEPALIVE);
+    tcp_arg(pcb, conn);
+    tcp_recv(pcb, received);
+    tcp_err(pcb, failed);
+    return ERR_OK;
+}
+
+err conns_open(struct tcp_conns *conns, u16 port)
+{
+    struct tcp_pcb *pcb = tcp_new_ip_type(IPADDR_TYPE_ANY);
+    u8 *rings = pages_alloc(NET_CONNECTIONS_MAX * TCP_WND);
+
+    if (!pcb || !rings)
+        return E_NOMEM;
+    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
+        conns->conn[i].ring = rings + (usize)i * TCP_WND;
+    CHECK(tcp_bind(pcb, IP_ANY_TYPE, port) == ERR_OK);
+    struct tcp_pcb *listener = tcp_listen(pcb);
+    if (!listener)
+        return E_NOMEM;
+    tcp_arg(listener, conns);
+    tcp_accept(listener, accepted);
+    return OK;
+}
+
+bool conns_accept(struct tcp_conns *conns, bool (*accept)(void *ctx, struct stream *), void *ctx)
+{
+    bool any = false;
+
+    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++) {
+        struct tcp_conn *conn = &conns->conn[i];
+        if (!conn->waiting)
+            continue;
+        conn->waiting = false;
+        any = true;
+        if (!accept(ctx, &conn->stream))
+            conn_abort(&conn->stream);
+    }
+    return any;
+}
+
+void conns_reopen(const u8 *ip, const u8 *tcp)
+{
+    const struct tcp_hdr *syn = (const struct tcp_hdr *)tcp;
+    bool v6 = ip[0] >> 4 == 6;
+
+    for (struct tcp_pcb *pcb = tcp_tw_pcbs, *next; TCPH_FLAGS(syn) == TCP_SYN && pcb; pcb = next) {
+        next = pcb->next;
+        if (IP_IS_V6_VAL(pcb->remote_ip) == v6 && pcb->remote_port == lwip_ntohs(syn->src) &&
+            pcb->local_port == lwip_ntohs(syn->dest) &&
+            memcmp(v6 ? ip + 8 : ip + 12, &pcb->remote_ip, v6 ? 16 : 4) == 0 &&
+            (i32)(lwip_ntohl(syn->seqno) - pcb->rcv_nxt) > 0)
+            tcp_abort(pcb); /* sends nothing in this state */
+    }
+}

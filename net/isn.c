@@ -5,26 +5,22 @@
  */
 #include "net/stack.h"
 
-#include "arch/hooks.h"
-
 #define CLOCK_NS 4000u /* RFC 6528, section 3: M ticks every 4 microseconds */
 
 /* lwIP asks without a context; the only interface there is carries it. */
 u32_t port_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote,
                    u16_t remote_port)
 {
-    const struct stack *stack = netif_default->state;
+    const struct net *net = netif_default->state;
     struct {
         u8 local[16], remote[16];
         u16 local_port, remote_port;
     } ends = {.local_port = local_port, .remote_port = remote_port};
-    usize address_bytes = IP_IS_V6(local) ? 16 : 4;
+    usize bytes = IP_IS_V6(local) ? 16 : 4;
 
-    memcpy(ends.local, IP_IS_V6(local) ? (const void *)ip_2_ip6(local) : ip_2_ip4(local),
-           address_bytes);
-    memcpy(ends.remote, IP_IS_V6(remote) ? (const void *)ip_2_ip6(remote) : ip_2_ip4(remote),
-           address_bytes);
-    return (u32)(time_ns() / CLOCK_NS + siphash(stack->isn_key, (const u8 *)&ends, sizeof ends));
+    memcpy(ends.local, &local->u_addr, bytes);
+    memcpy(ends.remote, &remote->u_addr, bytes);
+    return (u32)(time_ns() / CLOCK_NS + siphash(net->isn_key, (const u8 *)&ends, sizeof ends));
 }
 
 static u64 rotate(u64 value, u32 by)

@@ -31,12 +31,13 @@ struct net_config {
 
 /* ---- a network interface card, as netif.c sees it ---- */
 
-/* One buffer of a received frame; a frame may span several (mergeable buffers). */
+#define NIC_MTU       1500u
+#define NIC_FRAME_MAX (NIC_MTU + 18u) /* Ethernet header, one VLAN tag */
+
 struct nic_frame {
-    const u8 *data;
-    u32 len;
-    bool more;          /* the next frame of rx_next continues this one */
+    u32 len;            /* 0: damaged, or longer than NIC_FRAME_MAX */
     bool checksum_good; /* TCP or UDP: the device has verified it, or it never was on a wire */
+    u8 data[NIC_FRAME_MAX];
 };
 
 struct nic {
@@ -46,19 +47,17 @@ struct nic {
     bool has_irq;     /* false: the loop must poll, nothing wakes it */
     bool failed;      /* set by the driver, which has logged why: netif.c starts it again */
     const struct nic_ops *ops;
-    u64 rx_errors; /* damaged frames, and faults of the device */
 };
 
 struct nic_ops {
     /* Resets the card and brings it up; drops what was under way. */
     err (*start)(struct nic *nic);
     bool (*link_up)(struct nic *nic);
-    /* Next received buffer; false when none. It stays, and is returned again, until rx_release. */
-    bool (*rx_next)(struct nic *nic, struct nic_frame *frame);
-    void (*rx_release)(struct nic *nic);
-    /* Copies a frame, at most NIC_FRAME_MAX bytes, into a transmit buffer. csum_start, csum_offset:
-     * as virtio has them; csum_start 0: none. E_BUSY when the ring is full. */
-    err (*tx)(struct nic *nic, struct str frame, u16 csum_start, u16 csum_offset);
+    /* Copies the next received frame out of the ring; false when there is none. */
+    bool (*rx)(struct nic *nic, struct nic_frame *frame);
+    /* Copies a frame, at most NIC_FRAME_MAX bytes, into the ring; E_BUSY when that is full. From
+     * tcp_start on, if not 0, the card shall sum, into the checksum field of that TCP header. */
+    err (*tx)(struct nic *nic, struct str frame, u16 tcp_start);
     /* All frames given to tx so far are on their way (one doorbell for many frames). */
     void (*tx_kick)(struct nic *nic);
     /* Interrupts on (before idling) or off (while polling). */
@@ -66,9 +65,8 @@ struct nic_ops {
     void (*stop)(struct nic *nic);
 };
 
-#define NIC_MTU       1500u
-#define NIC_FRAME_MAX (NIC_MTU + 18u) /* Ethernet header, one VLAN tag */
-
+/* Logs what was wanted and what was seen, and sets nic->failed. E_DEVICE. */
+err nic_fault(struct nic *nic, const char *want, u64 seen);
 /* The handler that drivers give to pci_vector_on. That it wakes the loop is all it does. */
 void nic_interrupted(void *nothing);
 
@@ -89,12 +87,8 @@ bool net_irq_arm(struct net *net);
 /* Lines for /metrics: frames, bytes, the stack's pools. For config.metrics of kernel/main.c. */
 void net_metrics(struct text *out);
 
-struct net_status {
-    bool link_up, bound;
-    char ip4[16], ip6[2][46];
-    u32 connections;
-};
-void net_status(const struct net *net, struct net_status *status);
+/* The interface has an IPv4 address. */
+bool net_bound(const struct net *net);
 
 /* ---- drivers: each returns its card of the bus, or NULL. nic_*.c alone see pci.h. ---- */
 

@@ -49,7 +49,9 @@ _Static_assert(sizeof(struct rx_desc) == 16 && sizeof(struct tx_desc) == 16, "82
 struct rings {
     struct rx_desc rx[RING_SIZE];
     struct tx_desc tx[RING_SIZE];
-    u8 rx_buffer[RING_SIZE][BUFFER_BYTES], tx_buffer[RING_SIZE][BUFFER_BYTES];
+    struct {
+        u8 rx[BUFFER_BYTES], tx[BUFFER_BYTES];
+    } buffer[RING_SIZE];
 };
 
 struct e1000e {
@@ -58,44 +60,8 @@ struct e1000e {
     struct mmio regs;
     struct dma dma;
     struct rings *ring;
-    u32 rx_next, rx_untold, tx_next, tx_done; /* indices; descriptors the card has not heard of */
+    u32 rx_next, tx_next; /* the descriptors whose turn it is */
 };
-
-static const struct nic_ops e1000e_ops;
-static err start(struct nic *nic);
-
-struct nic *nic_e1000e_start(struct pci_bus *bus)
-{
-    struct pci_dev *dev = pci_find(bus, NULL, INTEL, E1000E_82574);
-    struct e1000e *e = dev ? pages_alloc(sizeof *e) : NULL;
-
-    if (!e)
-        return NULL;
-    *e = (struct e1000e){.nic = {.name = dev->name, .ops = &e1000e_ops}, .dev = dev};
-    pci_enable(dev, true);
-    if (pci_map_bar(dev, 0, &e->regs) != OK || e->regs.bytes < REGISTERS_BYTES ||
-        dma_alloc(dev, sizeof *e->ring, 4096, &e->dma) != OK) {
-        log_error(dev->name, "e1000e: want %u bytes of registers and memory for rings, saw %lu",
-                  REGISTERS_BYTES, e->regs.bytes);
-        return NULL;
-    }
-    e->ring = e->dma.ptr;
-    e->nic.has_irq = pci_vectors(dev) > 0 && pci_vector_on(dev, 0, nic_interrupted, NULL) == OK;
-    return start(&e->nic) == OK ? &e->nic : NULL;
-}
-
-static struct e1000e *e1000e_of(struct nic *nic)
-{
-    CHECK(nic->ops == &e1000e_ops);
-    return (struct e1000e *)nic;
-}
-
-/* ---- start, 4.6, step by step ---- */
-
-static err device_reset(struct e1000e *e);
-static err mac_read(struct e1000e *e);
-static void receive_start(struct e1000e *e);
-static void transmit_start(struct e1000e *e);
 
 static u32 reg_read(const struct e1000e *e, enum reg reg)
 {
@@ -107,23 +73,9 @@ static void reg_write(const struct e1000e *e, enum reg reg, u32 value)
     mmio_write32(&e->regs, reg, value);
 }
 
-static err start(struct nic *nic)
-{
-    struct e1000e *e = e1000e_of(nic);
+/* ---- start, 4.6, step by step ---- */
 
-    TRY(device_reset(e));
-    TRY(mac_read(e));
-    reg_write(e, CTRL_EXT, reg_read(e, CTRL_EXT) | CTRL_EXT_DRIVER_LOADED);
-    reg_write(e, CTRL, (reg_read(e, CTRL) | CTRL_LINK_UP) & ~(u32)CTRL_FORCE_SPEED_DUPLEX);
-    reg_write(e, IVAR, IVAR_RXQ0_TO_0 | IVAR_OTHER_TO_0);
-    reg_write(e, EIAC, 0); /* causes are cleared when interrupts are armed, never by the card */
-    memset(e->ring, 0, sizeof *e->ring);
-    receive_start(e);
-    transmit_start(e);
-    return OK;
-}
-
-static err reg_wait(const struct e1000e *e, enum reg reg, u32 mask, u32 want)
+static err reg_wait(struct e1000e *e, enum reg reg, u32 mask, u32 want)
 {
     u64 end = time_ns() + RESET_WAIT_MS * NS_PER_MS;
     u32 seen;
@@ -132,9 +84,7 @@ static err reg_wait(const struct e1000e *e, enum reg reg, u32 mask, u32 want)
         cpu_relax();
     if ((seen & mask) == want && seen != ALL_ONES)
         return OK;
-    log_error(e->dev->name, "e1000e: want %08x of %08x in register %04x, saw %08x", want, mask, reg,
-              seen);
-    return E_TIMEOUT;
+    return nic_fault(&e->nic, reg == STATUS ? "no transfer under way" : "the end of reset", seen);
 }
 
 /* 4.6.2: no transfer may be under way when the reset comes; then the card reads its settings. */
@@ -155,27 +105,9 @@ static err device_reset(struct e1000e *e)
     return OK;
 }
 
-static err mac_read(struct e1000e *e)
+static void ring_write(const struct e1000e *e, enum reg base_low, usize offset)
 {
-    u64 address = (u64)reg_read(e, RAH) << 32 | reg_read(e, RAL);
-
-    for (u32 i = 0; i < sizeof e->nic.mac; i++)
-        e->nic.mac[i] = (u8)(address >> 8 * i);
-    if (address << 16 != 0 && !(e->nic.mac[0] & 1))
-        return OK;
-    log_error(e->dev->name, "e1000e: want an address of one machine, saw %llx",
-              (unsigned long long)address);
-    return E_DEVICE;
-}
-
-static u64 bus_of(const struct e1000e *e, const void *inside)
-{
-    return e->dma.bus.v + (u64)((const u8 *)inside - (const u8 *)e->dma.ptr);
-}
-
-static void ring_write(const struct e1000e *e, enum reg base_low, const void *ring)
-{
-    u64 bus = bus_of(e, ring);
+    u64 bus = e->dma.bus.v + offset;
 
     reg_write(e, base_low, (u32)bus);
     reg_write(e, base_low + (RDBAH - RDBAL), (u32)(bus >> 32));
@@ -184,130 +116,115 @@ static void ring_write(const struct e1000e *e, enum reg base_low, const void *ri
     reg_write(e, base_low + (RDT - RDBAL), 0);
 }
 
-/* 4.6.5. All multicast: mDNS and neighbour discovery live on it, lwIP sorts it out. */
-static void receive_start(struct e1000e *e)
+/* 4.6.5 and 4.6.6. All multicast: mDNS and neighbour discovery live on it, lwIP sorts it out. */
+static void rings_start(struct e1000e *e)
 {
+    for (u32 i = 0; i < RING_SIZE; i++) {
+        u64 buffer = e->dma.bus.v + offsetof(struct rings, buffer) + (u64)i * 2 * BUFFER_BYTES;
+        e->ring->rx[i] = (struct rx_desc){.address = buffer};
+        e->ring->tx[i] = (struct tx_desc){.address = buffer + BUFFER_BYTES, .status = TX_DONE};
+    }
+    e->rx_next = e->tx_next = 0;
+    dma_wmb();
     for (u32 i = 0; i < MTA_WORDS; i++)
         reg_write(e, MTA + i * 4, 0);
-    for (u32 i = 0; i < RING_SIZE; i++)
-        e->ring->rx[i].address = bus_of(e, e->ring->rx_buffer[i]);
-    e->rx_next = e->rx_untold = 0;
     reg_write(e, RFCTL, 0); /* legacy descriptors */
     reg_write(e, RXCSUM, RXCSUM_IP_TCP_UDP);
-    ring_write(e, RDBAL, e->ring->rx);
+    ring_write(e, RDBAL, offsetof(struct rings, rx));
     reg_write(e, RCTL, RCTL_ON | RCTL_ALL_MULTICAST | RCTL_BROADCAST | RCTL_STRIP_CRC);
-    dma_wmb();
     reg_write(e, RDT, RING_SIZE - 1); /* one less than all: equal indices mean empty */
-}
-
-/* 4.6.6 */
-static void transmit_start(struct e1000e *e)
-{
-    for (u32 i = 0; i < RING_SIZE; i++)
-        e->ring->tx[i].address = bus_of(e, e->ring->tx_buffer[i]);
-    e->tx_next = e->tx_done = 0;
-    ring_write(e, TDBAL, e->ring->tx);
+    ring_write(e, TDBAL, offsetof(struct rings, tx));
     reg_write(e, TIPG, TIPG_COPPER);
     reg_write(e, TXDCTL, TXDCTL_WRITE_BACK_EACH);
     reg_write(e, TCTL, TCTL_ON | TCTL_PAD_SHORT | TCTL_COLLISIONS);
+}
+
+static err start(struct nic *nic)
+{
+    struct e1000e *e = (struct e1000e *)nic;
+
+    TRY(device_reset(e));
+    u64 address = (u64)reg_read(e, RAH) << 32 | reg_read(e, RAL);
+    if (address << 16 == 0 || address & 1)
+        return nic_fault(nic, "an address of one machine", address);
+    memcpy(nic->mac, &address, sizeof nic->mac);
+    reg_write(e, CTRL_EXT, reg_read(e, CTRL_EXT) | CTRL_EXT_DRIVER_LOADED);
+    reg_write(e, CTRL, (reg_read(e, CTRL) | CTRL_LINK_UP) & ~(u32)CTRL_FORCE_SPEED_DUPLEX);
+    reg_write(e, IVAR, IVAR_RXQ0_TO_0 | IVAR_OTHER_TO_0);
+    reg_write(e, EIAC, 0); /* causes are cleared when interrupts are armed, never by the card */
+    rings_start(e);
+    return OK;
 }
 
 /* ---- the nic face ---- */
 
 static bool link_up(struct nic *nic)
 {
-    u32 status = reg_read(e1000e_of(nic), STATUS);
+    u32 status = reg_read((struct e1000e *)nic, STATUS);
 
-    if (status == ALL_ONES) {
-        log_error(nic->name, "e1000e: want a status, saw %08x: the card is gone", status);
-        nic->failed = true;
-    }
+    if (status == ALL_ONES)
+        (void)nic_fault(nic, "a status: the card is gone", status);
     return !nic->failed && status & STATUS_LINK_UP;
 }
 
-static void rx_tell(struct e1000e *e)
+static bool rx(struct nic *nic, struct nic_frame *frame)
 {
-    dma_wmb();
-    reg_write(e, RDT,
-              (e->rx_next + RING_SIZE - 1) % RING_SIZE); /* equal indices would mean empty */
-    e->rx_untold = 0;
-}
+    struct e1000e *e = (struct e1000e *)nic;
+    struct rx_desc *at = &e->ring->rx[e->rx_next];
+    u8 status = __atomic_load_n(&at->status, __ATOMIC_ACQUIRE);
 
-/* The descriptor goes back with its buffer; the card hears of it at the end of a batch. */
-static void rx_release(struct nic *nic)
-{
-    struct e1000e *e = e1000e_of(nic);
-
-    e->ring->rx[e->rx_next].status = 0;
-    e->rx_next = (e->rx_next + 1) % RING_SIZE;
-    if (++e->rx_untold >= RING_SIZE / 4)
-        rx_tell(e);
-}
-
-static bool rx_next(struct nic *nic, struct nic_frame *frame)
-{
-    struct e1000e *e = e1000e_of(nic);
-
-    for (u32 n = 0; n < RING_SIZE && !nic->failed; n++) {
-        const struct rx_desc *at = &e->ring->rx[e->rx_next];
-        u8 status = __atomic_load_n(&at->status, __ATOMIC_ACQUIRE);
-        dma_rmb();
-        u8 errors = __atomic_load_n(&at->errors, __ATOMIC_RELAXED);
-        u16 len = __atomic_load_n(&at->len, __ATOMIC_RELAXED);
-        if (!(status & RX_DONE))
-            break;
-        if (len > BUFFER_BYTES) {
-            log_error(nic->name, "e1000e: want at most %u bytes, saw %u", BUFFER_BYTES, len);
-            nic->failed = true;
-            return false;
-        }
-        if (status & RX_END && !(errors & RX_FRAME_BAD)) {
-            bool checked = status & RX_CHECKED && !(status & RX_NOT_CHECKED);
-            *frame = (struct nic_frame){.data = e->ring->rx_buffer[e->rx_next],
-                                        .len = len,
-                                        .checksum_good = checked && !(errors & RX_CHECKSUM_BAD)};
-            return true;
-        }
-        nic->rx_errors++; /* damaged on the wire */
-        rx_release(nic);
+    dma_rmb();
+    u8 errors = __atomic_load_n(&at->errors, __ATOMIC_RELAXED);
+    u16 len = __atomic_load_n(&at->len, __ATOMIC_RELAXED);
+    if (!(status & RX_DONE) || nic->failed)
+        return false;
+    if (len > BUFFER_BYTES) {
+        (void)nic_fault(nic, "a length within the buffer", len);
+        return false;
     }
-    if (e->rx_untold && !nic->failed)
-        rx_tell(e);
-    return false;
+    bool sound = status & RX_END && !(errors & RX_FRAME_BAD) && len <= sizeof frame->data;
+    frame->len = sound ? len : 0;
+    frame->checksum_good =
+        status & RX_CHECKED && !(status & RX_NOT_CHECKED) && !(errors & RX_CHECKSUM_BAD);
+    memcpy(frame->data, e->ring->buffer[e->rx_next].rx, frame->len);
+    at->status = 0;
+    dma_wmb();
+    reg_write(e, RDT, e->rx_next);
+    e->rx_next = (e->rx_next + 1) % RING_SIZE;
+    return true;
 }
 
-static err tx(struct nic *nic, struct str frame, u16 csum_start, u16 csum_offset)
+/* tx_checksum is false: imitations of the card ignore the legacy descriptor's request. */
+static err tx(struct nic *nic, struct str frame, u16 tcp_start)
 {
-    struct e1000e *e = e1000e_of(nic);
+    struct e1000e *e = (struct e1000e *)nic;
     struct tx_desc *at = &e->ring->tx[e->tx_next];
+    u32 next = (e->tx_next + 1) % RING_SIZE;
 
-    (void)csum_offset;
-    CHECK(csum_start == 0); /* tx_checksum is false: imitations ignore the legacy bit */
-    CHECK(frame.len <= NIC_FRAME_MAX);
-    while (e->tx_done != e->tx_next &&
-           __atomic_load_n(&e->ring->tx[e->tx_done].status, __ATOMIC_ACQUIRE) & TX_DONE)
-        e->tx_done = (e->tx_done + 1) % RING_SIZE;
-    if ((e->tx_next + 1) % RING_SIZE == e->tx_done)
-        return E_BUSY;
-    memcpy(e->ring->tx_buffer[e->tx_next], frame.ptr, frame.len);
+    CHECK(tcp_start == 0 && frame.len <= NIC_FRAME_MAX);
+    if (!(__atomic_load_n(&e->ring->tx[next].status, __ATOMIC_ACQUIRE) & TX_DONE))
+        return E_BUSY; /* the last free one stays so: equal indices mean empty */
+    memcpy(e->ring->buffer[e->tx_next].tx, frame.ptr, frame.len);
     at->len = (u16)frame.len;
     at->status = 0;
     at->command = TX_END | TX_ADD_CRC | TX_REPORT;
-    e->tx_next = (e->tx_next + 1) % RING_SIZE;
+    e->tx_next = next;
     return OK;
 }
 
 static void tx_kick(struct nic *nic)
 {
+    struct e1000e *e = (struct e1000e *)nic;
+
     dma_wmb();
-    reg_write(e1000e_of(nic), TDT, e1000e_of(nic)->tx_next);
+    reg_write(e, TDT, e->tx_next);
 }
 
 /* 7.4: causes that came up before do not interrupt again, so they are cleared first; the caller
  * looks at the ring afterwards. */
 static void irq(struct nic *nic, bool on)
 {
-    struct e1000e *e = e1000e_of(nic);
+    struct e1000e *e = (struct e1000e *)nic;
 
     if (on)
         reg_write(e, ICR, ALL_ONES);
@@ -316,20 +233,29 @@ static void irq(struct nic *nic, bool on)
 
 static void stop(struct nic *nic)
 {
-    struct e1000e *e = e1000e_of(nic);
+    struct e1000e *e = (struct e1000e *)nic;
 
     (void)device_reset(e);
     pci_vector_off(e->dev, 0);
     pci_enable(e->dev, false);
 }
 
-static const struct nic_ops e1000e_ops = {
-    .start = start,
-    .link_up = link_up,
-    .rx_next = rx_next,
-    .rx_release = rx_release,
-    .tx = tx,
-    .tx_kick = tx_kick,
-    .irq = irq,
-    .stop = stop,
-};
+struct nic *nic_e1000e_start(struct pci_bus *bus)
+{
+    static const struct nic_ops ops = {start, link_up, rx, tx, tx_kick, irq, stop};
+    struct pci_dev *dev = pci_find(bus, NULL, INTEL, E1000E_82574);
+    struct e1000e *e = dev ? pages_alloc(sizeof *e) : NULL;
+
+    if (!e)
+        return NULL;
+    *e = (struct e1000e){.nic = {.name = dev->name, .ops = &ops}, .dev = dev};
+    pci_enable(dev, true);
+    if (pci_map_bar(dev, 0, &e->regs) != OK || e->regs.bytes < REGISTERS_BYTES ||
+        dma_alloc(dev, sizeof *e->ring, 4096, &e->dma) != OK) {
+        (void)nic_fault(&e->nic, "registers, and memory for rings", e->regs.bytes);
+        return NULL;
+    }
+    e->ring = e->dma.ptr;
+    e->nic.has_irq = pci_vector_on(dev, 0, nic_interrupted, NULL) == OK;
+    return start(&e->nic) == OK ? &e->nic : NULL;
+}

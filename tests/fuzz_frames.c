@@ -78,7 +78,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, usize size)
     static struct wire_tcp t;
     struct wire *w = wire_plug();
 
-    if (!w->stack.link)
+    if (!w->net.link)
         CHECK(wire_bind(w) != WIRE_NO_ANSWER);
     t = (struct wire_tcp){.wire = w, .window = 4000, .seq = 7};
     for (usize at = 0; at + 2 <= size;) {
@@ -90,8 +90,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, usize size)
         t.data_len = 0;
     }
     for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++) {
-        if (w->conns.conn[i].taken)
-            w->conns.conn[i].stream.ops->abort(&w->conns.conn[i].stream);
+        if (w->net.conns.conn[i].taken)
+            w->net.conns.conn[i].stream.ops->abort(&w->net.conns.conn[i].stream);
     }
     wire_turn(w);
     wire_drop_all(w);

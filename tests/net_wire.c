@@ -24,28 +24,21 @@ static bool fake_link_up(struct nic *nic)
     return wire_of(nic)->link;
 }
 
-static bool fake_rx_next(struct nic *nic, struct nic_frame *frame)
+static bool fake_rx(struct nic *nic, struct nic_frame *frame)
 {
     struct wire_queue *q = &wire_of(nic)->in;
 
     if (!q->count)
         return false;
-    *frame = (struct nic_frame){q->frame[q->head], q->len[q->head], q->more[q->head],
-                                q->checked[q->head]};
+    frame->len = q->len[q->head] <= sizeof frame->data ? q->len[q->head] : 0;
+    frame->checksum_good = q->checked[q->head];
+    memcpy(frame->data, q->frame[q->head], frame->len);
+    q->head = (q->head + 1) % WIRE_FRAMES;
+    q->count--;
     return true;
 }
 
-static void fake_rx_release(struct nic *nic)
-{
-    struct wire_queue *q = &wire_of(nic)->in;
-
-    CHECK(q->count);
-    memset(q->frame[q->head], 0xdd, WIRE_FRAME_MAX); /* the card writes there again */
-    q->head = (q->head + 1) % WIRE_FRAMES;
-    q->count--;
-}
-
-static err fake_tx(struct nic *nic, struct str frame, u16 csum_start, u16 csum_offset)
+static err fake_tx(struct nic *nic, struct str frame, u16 tcp_start)
 {
     struct wire *w = wire_of(nic);
     struct wire_queue *q = &w->out;
@@ -55,12 +48,10 @@ static err fake_tx(struct nic *nic, struct str frame, u16 csum_start, u16 csum_o
     u32 at = (q->head + q->count++) % WIRE_FRAMES;
     memcpy(q->frame[at], frame.ptr, frame.len);
     q->len[at] = (u32)frame.len;
-    w->csum_start = csum_start;
-    w->csum_offset = csum_offset;
-    if (csum_start) { /* as virtio: the sum of everything from csum_start replaces the field */
-        u8 *field = q->frame[at] + csum_start + csum_offset;
-        wire_put16(field, wire_sum(q->frame[at] + csum_start, (u32)frame.len - csum_start, 0));
-    }
+    w->tcp_start = tcp_start;
+    if (tcp_start) /* the sum of everything from there on replaces the field */
+        wire_put16(q->frame[at] + tcp_start + 16,
+                   wire_sum(q->frame[at] + tcp_start, (u32)frame.len - tcp_start, 0));
     return OK;
 }
 
@@ -88,8 +79,7 @@ static void fake_stop(struct nic *nic)
 static const struct nic_ops fake_ops = {
     .start = fake_start,
     .link_up = fake_link_up,
-    .rx_next = fake_rx_next,
-    .rx_release = fake_rx_release,
+    .rx = fake_rx,
     .tx = fake_tx,
     .tx_kick = fake_kick,
     .irq = fake_irq,
@@ -108,9 +98,10 @@ struct wire *wire_plug(void)
         w->nic =
             (struct nic){.name = "wire", .ops = &fake_ops, .tx_checksum = true, .has_irq = true};
         memcpy(w->nic.mac, our_mac, 6);
-        w->config = (struct net_config){.hostname = STR("nohost"), .port = WIRE_PORT};
-        stack_open(&w->stack, &w->config, &w->nic);
-        if (conns_open(&w->conns, WIRE_PORT) != OK)
+        w->net.config = (struct net_config){.hostname = STR("nohost"), .port = WIRE_PORT};
+        w->net.nic = &w->nic;
+        stack_open(&w->net);
+        if (conns_open(&w->net.conns, WIRE_PORT) != OK)
             panic(__FILE__, __LINE__, "conns_open");
         w->open = true;
     }
@@ -130,11 +121,10 @@ static bool accept_any(void *ctx, struct stream *stream)
 
 static bool turn_once(struct wire *w)
 {
-    bool worked = stack_poll(&w->stack);
+    bool worked = stack_poll(&w->net);
 
-    worked |= conns_accept(&w->conns, accept_any, w);
-    conns_flush(&w->conns);
-    stack_flush(&w->stack);
+    worked |= conns_accept(&w->net.conns, accept_any, w);
+    net_flush(&w->net);
     return worked;
 }
 
@@ -162,7 +152,7 @@ void wire_send(struct wire *w, const void *frame, u32 len)
     u32 at = (q->head + q->count++) % WIRE_FRAMES;
     memcpy(q->frame[at], frame, len);
     q->len[at] = len;
-    q->more[at] = q->checked[at] = false;
+    q->checked[at] = false;
 }
 
 const u8 *wire_take(struct wire *w, u32 *len)
@@ -316,13 +306,13 @@ u32 wire_bind(struct wire *w)
 
     w->link = true;
     for (u32 i = 0;
-         i < 1000 && ip4_addr_get_u32(netif_ip4_addr(&w->stack.netif)) != PP_HTONL(WIRE_OUR_IP);
+         i < 1000 && ip4_addr_get_u32(netif_ip4_addr(&w->net.netif)) != PP_HTONL(WIRE_OUR_IP);
          i++) {
         wire_run(w, 10);
         wire_answer(w, true, NULL, NULL);
         wire_turn(w);
     }
-    if (ip4_addr_get_u32(netif_ip4_addr(&w->stack.netif)) != PP_HTONL(WIRE_OUR_IP))
+    if (ip4_addr_get_u32(netif_ip4_addr(&w->net.netif)) != PP_HTONL(WIRE_OUR_IP))
         return WIRE_NO_ANSWER;
     u32 took = (u32)((w->now_ns - start) / NS_PER_MS);
     wire_drop_all(w);

@@ -19,7 +19,7 @@
 struct wire_queue {
     u8 frame[WIRE_FRAMES][WIRE_FRAME_MAX];
     u32 len[WIRE_FRAMES];
-    bool more[WIRE_FRAMES], checked[WIRE_FRAMES];
+    bool checked[WIRE_FRAMES]; /* the card says so */
     u32 head, count;
 };
 
@@ -28,11 +28,9 @@ struct wire {
     struct wire_queue in, out;
     bool link, full; /* full: the card takes no frame */
     u32 kicks, starts;
-    bool broken;                 /* start fails */
-    u16 csum_start, csum_offset; /* of the newest frame sent */
-    struct stack stack;
-    struct tcp_conns conns;
-    struct net_config config;
+    bool broken;   /* start fails */
+    u16 tcp_start; /* of the newest frame sent */
+    struct net net;
     struct stream *accepted; /* the newest */
     bool refuse;
     u64 now_ns;

@@ -22,8 +22,6 @@
 #define MEMP_NUM_TCP_PCB_LISTEN 2
 #define MEMP_NUM_TCP_SEG    (64 * TCP_SND_QUEUELEN)
 #define MEMP_NUM_UDP_PCB    8 /* DHCP, DNS, mDNS, SNTP */
-#define MEMP_NUM_RAW_PCB    0
-#define LWIP_RAW            0
 #define MEMP_NUM_SYS_TIMEOUT (LWIP_NUM_SYS_TIMEOUT_INTERNAL + 16) /* mDNS and SNTP have their own */
 #define LWIP_STATS          1 /* pools are counted for /metrics and for the leak tests */
 
@@ -33,18 +31,15 @@
 #define LWIP_NETIF_EXT_STATUS_CALLBACK 1
 #define LWIP_NUM_NETIF_CLIENT_DATA 1 /* mDNS */
 #define LWIP_CHECKSUM_CTRL_PER_NETIF 1 /* netif.c sets the flags frame by frame */
-#define LWIP_CHKSUM_ALGORITHM 3
 
 /* ---- IPv4 ---- */
 #define ARP_TABLE_SIZE      64
 #define ARP_QUEUEING        1
 #define IP_REASS_MAX_PBUFS  16
-#define MEMP_NUM_REASSDATA  4
 #define LWIP_IGMP           1
 #define LWIP_DHCP           1
 #define LWIP_DHCP_DOES_ACD_CHECK 0 /* takes seconds; the server knows what it gives */
 #define LWIP_DHCP_GET_NTP_SRV 1
-#define LWIP_DHCP_MAX_NTP_SERVERS 1
 #define LWIP_AUTOIP         1
 #define LWIP_DHCP_AUTOIP_COOP 1 /* link down stops AutoIP; */
 #define LWIP_DHCP_AUTOIP_COOP_TRIES 256 /* starting it is netif.c's decision, never DHCP's */
@@ -53,11 +48,9 @@
 #define LWIP_IPV6           1
 #define IPV6_FRAG_COPYHEADER 1 /* pointers are 64 bits wide */
 #define LWIP_IPV6_NUM_ADDRESSES 4
-#define LWIP_IPV6_DUP_DETECT_ATTEMPTS 1
 #define LWIP_ND6_NUM_NEIGHBORS 32
 #define LWIP_ND6_NUM_DESTINATIONS 64
 #define LWIP_ND6_RDNSS_MAX_DNS_SERVERS 1
-#define MEMP_NUM_ND6_QUEUE  32
 
 /* ---- TCP ---- */
 #define TCP_MSS             1440 /* fits a 1500-byte frame over IPv4 and IPv6 */
@@ -70,16 +63,15 @@
 #define TCP_DEFAULT_LISTEN_BACKLOG 128 /* a half open one stays for 20 s */
 #define TCP_MAXRTX          8
 #define TCP_MSL             30000UL
-#define LWIP_TCP_KEEPALIVE  1
-#define LWIP_HOOK_FILENAME  "arch/hooks.h"
+#define TCP_KEEPIDLE_DEFAULT 60000UL /* a peer that vanished silently is found in two minutes */
+#define TCP_KEEPINTVL_DEFAULT 10000UL
+#define TCP_KEEPCNT_DEFAULT 6U
 
 /* ---- UDP services ---- */
 #define LWIP_DNS            1
-#define DNS_MAX_SERVERS     2
 #define DNS_TABLE_SIZE      2
 #define LWIP_MDNS_RESPONDER 1
 #define LWIP_MDNS_SEARCH    0
-#define MDNS_MAX_SERVICES   1
 #define SNTP_SERVER_DNS     1
 #define SNTP_CHECK_RESPONSE 2 /* the reply repeats the random time stamp of our question */
 #define SNTP_STARTUP_DELAY  0

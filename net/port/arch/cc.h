@@ -1,5 +1,5 @@
 /*
- * cc.h: what lwIP asks of compiler and platform. netif.c implements the port_* functions; of libc
+ * cc.h: what lwIP asks of compiler and platform. netif.c, address.c and isn.c implement the port_* functions; of libc
  * it uses what string.h beside this folder declares. Follows: lwIP 2.2.1, lwip/arch.h.
  */
 #ifndef NOHOST_LWIP_CC_H
@@ -35,6 +35,12 @@ __attribute__((noreturn)) void panic(const char *file, int line, const char *wha
 /* Ports, transaction ids, delays: all from the machine's random source. */
 uint32_t port_rand(void);
 #define LWIP_RAND() port_rand()
+
+/* Initial sequence numbers must not be guessable (RFC 6528): isn.c. */
+struct ip_addr;
+uint32_t port_tcp_isn(const struct ip_addr *local, uint16_t local_port,
+                      const struct ip_addr *remote, uint16_t remote_port);
+#define LWIP_HOOK_TCP_ISN port_tcp_isn
 
 /* SNTP has answered. */
 void port_time_set(uint32_t unix_s);
