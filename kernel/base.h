@@ -195,6 +195,8 @@ void random_bytes(void *out, usize bytes);
 
 /* Zeroed pages (4 KiB, aligned to as much); NULL when there are none. Panics after mem_seal(). */
 [[nodiscard]] void *pages_alloc(usize bytes);
+/* The same, holding whatever was there before: for memory that is written before it is read. */
+[[nodiscard]] void *pages_take(usize bytes);
 void pages_free(void *ptr, usize bytes);
 usize pages_available(void); /* bytes */
 /* Generated code: written while RW, then sealed read + execute; W^X holds at every moment. */

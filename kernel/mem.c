@@ -36,19 +36,30 @@ paddr mem_low_page(void)
     return mem.low_page;
 }
 
-void *pages_alloc_aligned(usize bytes, usize align)
+static void *take(usize bytes, usize align)
 {
     CHECK(!mem.sealed);
     if (bytes == 0 || bytes > mem.free.bytes)
         return NULL;
-    bytes = round_up(bytes, PAGE_BYTES);
-    u64 base = ranges_take(&mem.free, bytes, align);
-    return base == UINT64_MAX ? NULL : memset((void *)(HANDOFF_DIRECT_MAP + base), 0, bytes);
+    u64 base = ranges_take(&mem.free, round_up(bytes, PAGE_BYTES), align);
+    return base == UINT64_MAX ? NULL : (void *)(HANDOFF_DIRECT_MAP + base);
+}
+
+void *pages_alloc_aligned(usize bytes, usize align)
+{
+    void *pages = take(bytes, align);
+
+    return pages ? memset(pages, 0, round_up(bytes, PAGE_BYTES)) : NULL;
 }
 
 void *pages_alloc(usize bytes)
 {
     return pages_alloc_aligned(bytes, PAGE_BYTES);
+}
+
+void *pages_take(usize bytes)
+{
+    return take(bytes, PAGE_BYTES);
 }
 
 void pages_free(void *ptr, usize bytes)

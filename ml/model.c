@@ -155,7 +155,7 @@ static err keep_externals(struct model *m, const struct graph *graph)
 
 static err model_compile(struct model *m, const char *passes, struct text *dump, struct text *why)
 {
-    void *pages = pages_alloc(COMPILE_BYTES);
+    void *pages = pages_take(COMPILE_BYTES);
     struct arena arena = arena_on("compile", pages, COMPILE_BYTES);
     struct graph *graph = pages ? arena_new(&arena, struct graph, 1) : NULL;
     const struct compile_options options = {.target = &m->target,
@@ -203,11 +203,12 @@ err model_dump(struct model *m, const char *passes, struct text *out)
 
 /* ---- memory of the externals ---- */
 
+/* Weights, KV rows and inputs are all written before they are read. */
 static err external_alloc(struct model *m, u32 external, u64 bytes)
 {
     bytes =
         round_up(bytes + 64, 4 * KIB); /* vector loads may read a little beyond the last element */
-    m->data[external] = pages_alloc(bytes);
+    m->data[external] = pages_take(bytes);
     m->data_bytes[external] = bytes;
     if (!m->data[external])
         return E_NOMEM;

@@ -119,6 +119,11 @@ void *pages_alloc(usize bytes)
     return ptr;
 }
 
+void *pages_take(usize bytes)
+{
+    return pages_alloc(bytes);
+}
+
 void pages_free(void *ptr, usize bytes)
 {
     munmap(ptr, round_up(bytes, PAGE_BYTES) + PAGE_BYTES);
