@@ -142,7 +142,7 @@ endef
 $(eval $(call third_party_rules,target,$$(CC),$$(TARGET)))
 $(eval $(call third_party_rules,host,$$(CC),$$(HOST)))
 $(eval $(call third_party_rules,test,$$(CC),$$(HOST) -fsanitize=address))
-$(eval $(call third_party_rules,fuzz,$$(CLANG),$$(HOST) -fsanitize=address -fsanitize=fuzzer-no-link))
+$(eval $(call third_party_rules,fuzz,$$(CLANG),$$(HOST) -fsanitize=address,fuzzer-no-link))
 
 build/%/rooms.a: ; @rm -f $@; ar crs $@ $^
 build/host/rooms.a: $(call objects,build/host,$(hosted)) $(third_party:%=build/host/%)
