@@ -14,66 +14,11 @@ struct reader {
     u32 depth;
 };
 
-static err read_value(struct reader *r);
-static err read_close(struct reader *r);
-static err read_key(struct reader *r);
-
 static err fail(struct reader *r, err e, const char *why)
 {
     r->doc->why = why;
     r->doc->at = (usize)(r->at - r->start);
     return e;
-}
-
-/* The next byte that is not white space, 0 at the end (a NUL byte is not valid anywhere either). */
-static char peek(struct reader *r)
-{
-    while (r->at < r->end && (*r->at == ' ' || *r->at == '\t' || *r->at == '\n' || *r->at == '\r'))
-        r->at++;
-    return r->at < r->end ? *r->at : 0;
-}
-
-static struct json *container(struct reader *r)
-{
-    return r->depth ? &r->doc->node[r->open[r->depth - 1]] : NULL;
-}
-
-err json_read(struct json_doc *doc, char *text, usize len)
-{
-    struct reader r = {.doc = doc, .start = text, .at = text, .end = text + len};
-
-    doc->count = 0;
-    doc->why = "";
-    do {
-        TRY(read_value(&r));
-        TRY(read_close(&r));
-    } while (r.depth);
-    peek(&r);
-    return r.at == r.end ? OK : fail(&r, E_FORMAT, "text after the document");
-}
-
-/* After a value: closes every container that ends here, or goes on to the next element. */
-static err read_close(struct reader *r)
-{
-    struct json *of;
-
-    while ((of = container(r)) != NULL) {
-        bool object = of->kind == JSON_OBJECT;
-        bool empty = of == &r->doc->node[r->doc->count - 1];
-        char c = peek(r);
-        if (c == (object ? '}' : ']')) {
-            r->at++;
-            r->depth--;
-            of->span = r->doc->count - r->open[r->depth];
-            continue;
-        }
-        if (!empty && c != ',')
-            return fail(r, E_FORMAT, object ? "expected ',' or '}'" : "expected ',' or ']'");
-        r->at += !empty;
-        of->count++;
-        return object ? read_key(r) : OK;
-    }
-    return OK;
 }
 
 static err node_add(struct reader *r, enum json_kind kind, struct str text)
@@ -86,22 +31,20 @@ static err node_add(struct reader *r, enum json_kind kind, struct str text)
     return OK;
 }
 
-static err read_container(struct reader *r, enum json_kind kind)
+/* The next byte that is not white space, 0 at the end (a NUL byte is not valid anywhere either). */
+static char peek(struct reader *r)
 {
-    if (r->depth == JSON_DEPTH_MAX)
-        return fail(r, E_LIMIT, "nested too deeply");
-    TRY(node_add(r, kind, (struct str){}));
-    r->open[r->depth++] = r->doc->count - 1;
-    r->at++;
-    return OK;
+    while (r->at < r->end && (*r->at == ' ' || *r->at == '\t' || *r->at == '\n' || *r->at == '\r'))
+        r->at++;
+    return r->at < r->end ? *r->at : 0;
 }
 
-static err read_literal(struct reader *r, enum json_kind kind, struct str literal)
+static bool skip(struct reader *r, char c)
 {
-    if (!str_starts((struct str){r->at, (usize)(r->end - r->at)}, literal))
-        return fail(r, E_FORMAT, "expected a value");
-    r->at += literal.len;
-    return node_add(r, kind, (struct str){});
+    bool there = r->at < r->end && *r->at == c;
+
+    r->at += there;
+    return there;
 }
 
 /* ---- numbers ---- */
@@ -115,25 +58,18 @@ static bool skip_digits(struct reader *r)
     return r->at > first;
 }
 
-static bool skip_char(struct reader *r, char a, char b)
-{
-    if (r->at == r->end || (*r->at != a && *r->at != b))
-        return false;
-    r->at++;
-    return true;
-}
-
 static err read_number(struct reader *r)
 {
     char *first = r->at;
 
-    skip_char(r, '-', '-');
-    if (!skip_char(r, '0', '0') && !skip_digits(r))
+    skip(r, '-');
+    if (!skip(r, '0') && !skip_digits(r))
         return fail(r, E_FORMAT, "expected a value");
-    if (skip_char(r, '.', '.') && !skip_digits(r))
+    if (skip(r, '.') && !skip_digits(r))
         return fail(r, E_FORMAT, "expected a digit");
-    if (skip_char(r, 'e', 'E')) {
-        skip_char(r, '+', '-');
+    if (skip(r, 'e') || skip(r, 'E')) {
+        if (!skip(r, '+'))
+            skip(r, '-');
         if (!skip_digits(r))
             return fail(r, E_FORMAT, "expected a digit");
     }
@@ -169,8 +105,7 @@ static bool read_code_point(struct reader *r, u32 *point)
         return false;
     if ((*point & 0xfc00) != 0xd800)
         return true;
-    if (!skip_char(r, '\\', '\\') || !skip_char(r, 'u', 'u') || !read_hex4(r, &low) ||
-        (low & 0xfc00) != 0xdc00)
+    if (!skip(r, '\\') || !skip(r, 'u') || !read_hex4(r, &low) || (low & 0xfc00) != 0xdc00)
         return false;
     *point = 0x10000 + ((*point & 0x3ff) << 10) + (low & 0x3ff);
     return true;
@@ -182,10 +117,10 @@ static char *read_escape(struct reader *r, char *to)
     static const char from[] = "\"\\/bfnrt", into[] = "\"\\/\b\f\n\r\t";
     u32 point;
 
-    if (skip_char(r, 'u', 'u'))
+    if (skip(r, 'u'))
         return read_code_point(r, &point) ? to + utf8_encode(point, to) : NULL;
     for (usize i = 0; i < sizeof(from) - 1; i++) {
-        if (skip_char(r, from[i], from[i])) {
+        if (skip(r, from[i])) {
             *to = into[i];
             return to + 1;
         }
@@ -197,32 +132,46 @@ static err read_string(struct reader *r)
 {
     char *first = ++r->at, *to = first;
 
-    while (r->at < r->end && *r->at != '"') {
-        u32 point;
+    while (to && r->at < r->end && *r->at != '"') {
         if ((u8)*r->at < 0x20)
             return fail(r, E_FORMAT, "control character in a string");
-        if (*r->at == '\\') {
-            r->at++;
+        if (skip(r, '\\'))
             to = read_escape(r, to);
-            if (!to)
-                return fail(r, E_FORMAT, "invalid escape");
-            continue;
-        }
-        if ((u8)*r->at < 0x80) {
+        else
             *to++ = *r->at++;
-            continue;
-        }
-        usize len = utf8_decode((struct str){r->at, (usize)(r->end - r->at)}, &point);
-        if (!len)
-            return fail(r, E_FORMAT, "invalid UTF-8");
-        memmove(to, r->at, len);
-        to += len;
-        r->at += len;
     }
-    if (r->at == r->end)
-        return fail(r, E_FORMAT, "string without an end");
-    r->at++;
+    if (!to || !skip(r, '"'))
+        return fail(r, E_FORMAT, to ? "string without an end" : "invalid escape");
     return node_add(r, JSON_STRING, (struct str){first, (usize)(to - first)});
+}
+
+/* ---- the document ---- */
+
+static err read_container(struct reader *r, enum json_kind kind)
+{
+    if (r->depth == JSON_DEPTH_MAX)
+        return fail(r, E_LIMIT, "nested too deeply");
+    r->open[r->depth++] = r->doc->count;
+    r->at++;
+    return node_add(r, kind, (struct str){});
+}
+
+static err read_value(struct reader *r)
+{
+    static const struct str words[] = {STR("null"), STR("false"), STR("true")};
+    char c = peek(r);
+
+    if (c == '{' || c == '[')
+        return read_container(r, c == '{' ? JSON_OBJECT : JSON_ARRAY);
+    if (c == '"')
+        return read_string(r);
+    for (u32 kind = JSON_NULL; kind <= JSON_TRUE; kind++) {
+        if (str_starts((struct str){r->at, (usize)(r->end - r->at)}, words[kind])) {
+            r->at += words[kind].len;
+            return node_add(r, kind, (struct str){});
+        }
+    }
+    return read_number(r);
 }
 
 static err read_key(struct reader *r)
@@ -230,30 +179,44 @@ static err read_key(struct reader *r)
     if (peek(r) != '"')
         return fail(r, E_FORMAT, "expected a member's name");
     TRY(read_string(r));
-    if (peek(r) != ':')
-        return fail(r, E_FORMAT, "expected ':'");
-    r->at++;
+    peek(r);
+    return skip(r, ':') ? OK : fail(r, E_FORMAT, "expected ':'");
+}
+
+/* After a value: closes every container that ends here, or goes on to the next element. */
+static err read_close(struct reader *r)
+{
+    while (r->depth) {
+        struct json *of = &r->doc->node[r->open[r->depth - 1]];
+        bool object = of->kind == JSON_OBJECT;
+        bool empty = of == &r->doc->node[r->doc->count - 1];
+        peek(r);
+        if (skip(r, object ? '}' : ']')) {
+            of->span = r->doc->count - r->open[--r->depth];
+            continue;
+        }
+        if (!empty && !skip(r, ','))
+            return fail(r, E_FORMAT, object ? "expected ',' or '}'" : "expected ',' or ']'");
+        of->count++;
+        return object ? read_key(r) : OK;
+    }
     return OK;
 }
 
-static err read_value(struct reader *r)
+err json_read(struct json_doc *doc, char *text, usize len)
 {
-    switch (peek(r)) {
-    case '{':
-        return read_container(r, JSON_OBJECT);
-    case '[':
-        return read_container(r, JSON_ARRAY);
-    case '"':
-        return read_string(r);
-    case 't':
-        return read_literal(r, JSON_TRUE, STR("true"));
-    case 'f':
-        return read_literal(r, JSON_FALSE, STR("false"));
-    case 'n':
-        return read_literal(r, JSON_NULL, STR("null"));
-    default:
-        return read_number(r);
-    }
+    struct reader r = {.doc = doc, .start = text, .at = text, .end = text + len};
+
+    doc->count = 0;
+    doc->why = "";
+    if (!utf8_valid((struct str){text, len}))
+        return fail(&r, E_FORMAT, "invalid UTF-8");
+    do {
+        TRY(read_value(&r));
+        TRY(read_close(&r));
+    } while (r.depth);
+    peek(&r);
+    return r.at == r.end ? OK : fail(&r, E_FORMAT, "text after the document");
 }
 
 /* ---- looking into a document ---- */

@@ -53,9 +53,6 @@ err json_i64(const struct json *node, i64 *value);
 /* The value of a hexadecimal digit; false: it is none. */
 bool json_hex(char c, u32 *value);
 
-/* The value of a hexadecimal digit; false: it is none. */
-bool json_hex(char c, u32 *value);
-
 /* With quotes and escapes, always valid UTF-8: what is not becomes U+FFFD. */
 void json_put_str(struct text *out, struct str text);
 /* The same without quotes. */
