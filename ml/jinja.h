@@ -5,9 +5,9 @@
  * expect. There are no fractions in it.
  *
  * A template is untrusted code that came with a model file: steps, nesting, names and memory are
- * bounded, and nothing outside `struct jinja_env` can be reached. Strings remember per byte whether
- * the template or a message wrote it, through every operation, so that a message can never forge a
- * special token.
+ * bounded, and nothing outside `struct jinja_env` can be reached. Every byte of a string knows
+ * whether the template or a message wrote it, through every operation, so that a message can never
+ * forge a special token.
  */
 #ifndef NOHOST_JINJA_H
 #define NOHOST_JINJA_H
@@ -24,8 +24,8 @@ struct jinja_env {
 };
 
 #define JINJA_SOURCE_MAX (256 * KIB)
-#define JINJA_STEPS_MAX 64000000u /* tokens read and bytes handled; well under a second */
-#define JINJA_DEPTH_MAX 32u       /* nested operands: at most 2 KiB of stack each */
+#define JINJA_STEPS_MAX  64000000u /* tokens read and bytes handled; well under a second */
+#define JINJA_DEPTH_MAX  48u       /* nested blocks and operands: at most 2 KiB of stack each */
 
 /* Parts of one kind each, in the arena, which needs about 8 bytes for each byte of text. E_FORMAT:
  * the template is malformed or raised an exception; E_LIMIT: it ran too long, too deep or too
