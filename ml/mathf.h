@@ -1,7 +1,6 @@
 /*
- * mathf.h: the elementary functions for freestanding code, and numbers as decimal text. f64
- * functions are the core, the f32 ones round their result once. Bounds against exact values are
- * tested in tests/ml_quant_test.c.
+ * mathf.h: the elementary functions for freestanding code, and numbers as decimal text. Bounds
+ * against exact values are tested in tests/ml_quant_test.c.
  */
 #ifndef NOHOST_MATHF_H
 #define NOHOST_MATHF_H
@@ -22,8 +21,6 @@ f64 math_floor(f64 x);
 /* x >= 0 (NaN below): relative error about 1e-16 * (1 + |y * log x|). */
 f64 math_pow(f64 x, f64 y);
 
-/* Within 0.51 ulp. expf is the one in the sampler's loop: fewer terms, no f64 division. */
-f32 mathf_exp(f32 x);
 static inline f32 mathf_log(f32 x)
 {
     return (f32)math_log((f64)x);
