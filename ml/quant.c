@@ -34,14 +34,8 @@ static void put_halves(const u8 *packed, u32 bytes, u8 *low, u8 *high)
 /* The bits `mask` of 32 bytes, shifted right, become bits 4 and up of 32 codes. */
 static void add_high_bits(const u8 *bits, u32 shift, u8 mask, u8 *code)
 {
-    for (u32 i = 0; i < 32; i += 8) {
-        u64 eight, codes;
-
-        memcpy(&eight, bits + i, 8);
-        memcpy(&codes, code + i, 8);
-        codes |= (eight >> shift & EACH_BYTE(mask)) << 4;
-        memcpy(code + i, &codes, 8);
-    }
+    for (u32 i = 0; i < 32; i++)
+        code[i] |= (u8)((bits[i] >> shift & mask) << 4);
 }
 
 /* Blocks of 32: scale, minimum if there is one, fifth bits if there are some, then the codes: the
@@ -55,25 +49,21 @@ static void unpack_32(const struct quant_format *format, const u8 *b, struct qua
         out->offset[0] = get_f16(b + 2);
     put_halves(packed, 16, out->code, out->code + 16);
     for (u32 i = 0; format->code_bits == 5 && i < 32; i++)
-        out->code[i] = (u8)(out->code[i] | (high[i / 8] >> (i % 8) & 1) << 4);
+        out->code[i] |= (u8)((high[i / 8] >> (i % 8) & 1) << 4);
 }
 
 static void unpack_q8_0(const struct quant_format *format, const u8 *b, struct quant_block *out)
 {
     out->scale[0] = get_f16(b);
-    for (u32 i = 0; i < format->elements; i += 8) { /* signed to unsigned: plus 128 */
-        u64 eight;
-
-        memcpy(&eight, b + 2 + i, 8);
-        eight ^= EACH_BYTE(0x80);
-        memcpy(out->code + i, &eight, 8);
-    }
+    for (u32 i = 0; i < format->elements; i++)
+        out->code[i] = b[2 + i] ^ 0x80; /* signed to unsigned: plus 128 */
 }
 
-/* Eight pairs of 6-bit scale and minimum in 12 bytes; the last four keep their top bits apart. */
-static void unpack_k_scales(const u8 *b, struct quant_block *out)
+/* Eight pairs of 6-bit scale and minimum in 12 bytes; the last four keep their top bits apart. Each
+ * run of 32 bytes holds 64 codes, low halves first; a byte of `high` the fifth bits of eight. */
+static void unpack_k(const struct quant_format *format, const u8 *b, struct quant_block *out)
 {
-    const u8 *s = b + 4;
+    const u8 *packed = b + format->bytes - 128, *high = packed - 32, *s = b + 4;
     f32 scale = get_f16(b), min = get_f16(b + 2);
 
     for (u32 i = 0; i < 4; i++) {
@@ -81,18 +71,8 @@ static void unpack_k_scales(const u8 *b, struct quant_block *out)
         out->offset[i] = -(min * (f32)(s[i + 4] & 63));
         out->scale[i + 4] = scale * (f32)((s[i + 8] & 15) | (s[i] >> 6) << 4);
         out->offset[i + 4] = -(min * (f32)((s[i + 8] >> 4) | (s[i + 4] >> 6) << 4));
-    }
-}
-
-/* Each run of 32 bytes holds 64 codes, low halves first; a byte of `high` the fifth bits of
- * eight. */
-static void unpack_k(const struct quant_format *format, const u8 *b, struct quant_block *out)
-{
-    const u8 *packed = b + format->bytes - 128, *high = packed - 32;
-
-    unpack_k_scales(b, out);
-    for (u32 i = 0; i < 4; i++)
         put_halves(packed + i * 32, 32, out->code + i * 64, out->code + i * 64 + 32);
+    }
     for (u32 i = 0; format->code_bits == 5 && i < 8; i++)
         add_high_bits(high, i, 1, out->code + i * 32);
 }
@@ -147,21 +127,18 @@ void quant_unpack(const struct quant_format *format, const void *block, struct q
 {
     CHECK(format->unpack != NULL);
     format->unpack(format, block, out);
-    out->zero = format->zero;
     for (u32 i = 0; !format->has_min && i < format->elements / format->sub_elements; i++)
         out->offset[i] = -(out->scale[i] * (f32)format->zero);
 }
 
-static void decode_floats(enum quant_type type, const u8 *bytes, f32 *out, u64 count)
+static f32 decode_float(enum quant_type type, const u8 *bytes)
 {
-    for (u64 i = 0; i < count; i++) {
-        if (type == QUANT_F32)
-            memcpy(&out[i], bytes + i * 4, 4);
-        else if (type == QUANT_F16)
-            out[i] = get_f16(bytes + i * 2);
-        else
-            out[i] = bf16_to_f32(get_u16(bytes + i * 2));
-    }
+    f32 value;
+
+    if (type != QUANT_F32)
+        return type == QUANT_F16 ? get_f16(bytes) : bf16_to_f32(get_u16(bytes));
+    memcpy(&value, bytes, sizeof(value));
+    return value;
 }
 
 void quant_decode(const struct quant_format *format, const void *bytes, f32 *out, u64 count)
@@ -170,15 +147,16 @@ void quant_decode(const struct quant_format *format, const void *bytes, f32 *out
     const u8 *from = bytes;
 
     CHECK(count % format->elements == 0);
-    if (format->unpack == NULL) {
-        decode_floats(format->type, from, out, count);
-        return;
-    }
     for (u64 i = 0; i < count; i++) {
-        u32 in = (u32)(i % format->elements), sub = in / format->sub_elements;
+        u32 in = (u32)(i % format->elements), sub;
 
+        if (format->unpack == NULL) {
+            out[i] = decode_float(format->type, from + i * format->bytes);
+            continue;
+        }
         if (in == 0)
             quant_unpack(format, from + i / format->elements * format->bytes, &block);
+        sub = in / format->sub_elements;
         /* Two statements, because a compiler may fuse one and ggml's reference does not. */
         out[i] = block.scale[sub] * (f32)((i32)block.code[in] - (i32)format->zero);
         if (format->has_min)
@@ -188,31 +166,20 @@ void quant_decode(const struct quant_format *format, const void *bytes, f32 *out
 
 /* ---- half precision ---- */
 
-static f32 f32_of_bits(u32 bits)
-{
+union bits {
+    u32 u;
     f32 value;
-
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
-static u32 bits_of_f32(f32 value)
-{
-    u32 bits;
-
-    memcpy(&bits, &value, sizeof(bits));
-    return bits;
-}
+};
 
 f32 f16_to_f32(u16 half)
 {
     u32 sign = (u32)(half & 0x8000) << 16, rest = half & 0x7fff;
 
     if (rest >= 0x7c00) /* infinity, NaN */
-        return f32_of_bits(sign | 0x7f800000 | (rest & 0x3ff) << 13);
+        return (union bits){sign | 0x7f800000 | (rest & 0x3ff) << 13}.value;
     if (rest < 0x400) /* denormal: rest * 2^-24, exact */
-        return f32_of_bits(sign | bits_of_f32((f32)rest * 0x1p-24f));
-    return f32_of_bits(sign | ((rest << 13) + ((127 - 15) << 23)));
+        return (sign ? -0x1p-24f : 0x1p-24f) * (f32)rest;
+    return (union bits){sign | ((rest << 13) + ((127 - 15) << 23))}.value;
 }
 
 /* Drops the low `shift` bits, to nearest, ties to even. */
@@ -225,25 +192,25 @@ static u32 round_bits(u32 bits, u32 shift)
 
 u16 f32_to_f16(f32 value)
 {
-    u32 bits = bits_of_f32(value), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+    u32 bits = (union bits){.value = value}.u, sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
 
     if (rest > 0x7f800000)
         return (u16)(sign | 0x7e00 | (rest >> 13 & 0x3ff));
     if (rest >= 0x477ff000) /* rounds to 65520 or more */
         return (u16)(sign | 0x7c00);
     if (rest < 0x38800000) /* denormal: 2^24 steps, the adder rounds to even */
-        return (u16)(sign | (bits_of_f32(f32_of_bits(rest) + 0.5f) - bits_of_f32(0.5f)));
+        return (u16)(sign | ((union bits){.value = (union bits){rest}.value + 0.5f}.u & 0x7fff));
     return (u16)(sign | round_bits(rest - ((127 - 15) << 23), 13));
 }
 
 f32 bf16_to_f32(u16 value)
 {
-    return f32_of_bits((u32)value << 16);
+    return (union bits){(u32)value << 16}.value;
 }
 
 u16 f32_to_bf16(f32 value)
 {
-    u32 bits = bits_of_f32(value);
+    u32 bits = (union bits){.value = value}.u;
 
     if ((bits & 0x7fffffff) > 0x7f800000)
         return (u16)(bits >> 16 | 0x40);

@@ -20,19 +20,13 @@ enum quant_type {
 #define QUANT_BLOCK_MAX 256u /* elements */
 #define QUANT_SUBS_MAX  16u
 
-/*
- * One block, unpacked. With s = i / sub_elements:
- *     value[i] = scale[s] * code[i] + offset[s]                        (what a kernel computes)
- *     value[i] = scale[s] * (code[i] - zero)      when the format has no minimum:
- *                offset[s] = -zero * scale[s] exactly, so that a kernel may use signed codes
- *                (code - zero) and no offset at all.
- * scale and offset are exact in f32: f16 times a small integer.
- */
+/* One block, unpacked: value[i] = scale[s] * code[i] + offset[s], s = i / sub_elements. Without a
+ * stored minimum offset[s] is exactly -zero * scale[s], so that a kernel may use signed codes
+ * (code - zero) and no offset. Both are exact in f32: f16 times a small integer. */
 struct quant_block {
     u8 code[QUANT_BLOCK_MAX];
     f32 scale[QUANT_SUBS_MAX];
     f32 offset[QUANT_SUBS_MAX];
-    u32 zero; /* same as the format's */
 };
 
 struct quant_format {
@@ -43,9 +37,8 @@ struct quant_format {
     u32 code_bits;       /* 4, 5, 6 or 8; 0: float */
     bool has_min;        /* the offset is stored in the file; zero is 0 */
     u32 zero;            /* code of the value 0 when !has_min */
-    /* NULL: float */
     void (*unpack)(const struct quant_format *format, const u8 *block, struct quant_block *out);
-};
+}; /* a float format has no unpack */
 
 /* The row of a GGUF tensor type, NULL when it is unknown or not supported. */
 const struct quant_format *quant_format(u32 type);
