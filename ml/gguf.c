@@ -10,7 +10,6 @@
 #define GGUF_MAGIC             0x46554747u /* "GGUF" */
 #define GGUF_ALIGNMENT_DEFAULT 32u
 #define GGUF_ALIGNMENT_MIN     8u
-#define HEADER_BYTES           24u
 #define KEY_BYTES_MIN          13u /* empty name, type, one byte */
 #define TENSOR_BYTES_MIN       32u /* empty name, one dim, type, offset */
 #define READ_BYTES             (256 * KIB)
@@ -19,94 +18,28 @@
 #define TYPE(name) (1u << GGUF_##name)
 #define FLOATS     (TYPE(F32) | TYPE(F64))
 #define SIGNED     (TYPE(I8) | TYPE(I16) | TYPE(I32) | TYPE(I64))
-#define INTEGERS   (SIGNED | TYPE(U8) | TYPE(U16) | TYPE(U32) | TYPE(U64))
+#define INTEGERS   (SIGNED | TYPE(U8) | TYPE(U16) | TYPE(U32) | TYPE(U64) | TYPE(BOOL))
 
 static const u8 type_bytes[GGUF_TYPE_COUNT] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
+/* What a part starts with. */
+struct header {
+    u32 magic, version;
+    u64 tensors, keys;
+};
+_Static_assert(sizeof(struct header) == 24, "as in the file");
+
 /* One part while it is judged. */
 struct reader {
-    const struct gguf *gguf;
-    struct store *store;
+    struct gguf *gguf; /* with this part's keys */
     struct arena *arena;
     struct text *reason;
-    struct str item; /* the key or tensor that is looked at, for messages */
-    u32 part, key_count, tensor_count;
-    u8 *copy; /* of the store's bytes behind the header, growing at the arena's end */
+    struct store *store;
+    u32 part;
+    struct str item; /* the key or tensor that is looked at */
+    char *copy;      /* of the store's bytes behind the header, growing at the arena's end */
     u64 have, at;
-    struct gguf_key *key;
-    struct gguf_tensor *tensor;
-    struct names names; /* of the keys */
 };
-
-static err read_header(struct reader *r);
-static err walk_keys(struct reader *r);
-static err walk_tensors(struct reader *r);
-static err judge_keys(struct reader *r);
-static err judge_split(struct reader *r, u32 tensors_total);
-static err place_tensors(struct reader *r);
-static err judge_tensor_names(struct reader *r, struct gguf *gguf);
-__attribute__((format(printf, 3, 4))) static err fault(struct reader *r, err why,
-                                                       const char *format, ...);
-
-static err judge_part(struct reader *r, u32 tensors_total)
-{
-    r->key = arena_new(r->arena, struct gguf_key, r->key_count);
-    if (r->key == NULL)
-        return fault(r, E_NOMEM, "%u keys", r->key_count);
-    r->copy = r->arena->base + r->arena->used;
-    TRY(walk_keys(r));
-    TRY(walk_tensors(r));
-    arena_reset(r->arena, (usize)(r->copy - r->arena->base) + (usize)r->at);
-    TRY(judge_keys(r));
-    TRY(judge_split(r, tensors_total));
-    return place_tensors(r);
-}
-
-err gguf_open(struct gguf *gguf, struct store *part, u32 part_count, struct arena *arena,
-              struct text *reason)
-{
-    struct reader reader = {.gguf = gguf, .arena = arena, .reason = reason}, r = reader;
-    u32 keys[ML_PARTS_MAX], tensors[ML_PARTS_MAX], total = 0;
-
-    CHECK(part_count > 0 && part_count <= ML_PARTS_MAX);
-    *gguf = (struct gguf){.part = part, .part_count = part_count};
-    for (r.part = 0; r.part < part_count; r.part++) {
-        r.store = &part[r.part];
-        TRY(read_header(&r));
-        keys[r.part] = r.key_count;
-        tensors[r.part] = r.tensor_count;
-        total += r.tensor_count;
-    }
-    if (total > GGUF_TENSORS_MAX)
-        return fault(&r, E_LIMIT, "%u tensors, at most %u", total, GGUF_TENSORS_MAX);
-    gguf->tensor = arena_new(arena, struct gguf_tensor, total);
-    if (gguf->tensor == NULL)
-        return fault(&r, E_NOMEM, "%u tensors", total);
-    for (u32 i = 0; i < part_count; i++) {
-        r = reader;
-        r.part = i;
-        r.store = &part[i];
-        r.key_count = keys[i];
-        r.tensor_count = tensors[i];
-        r.tensor = gguf->tensor + gguf->tensor_count;
-        TRY(judge_part(&r, total));
-        gguf->tensor_count += tensors[i];
-        if (i == 0) {
-            gguf->key = r.key;
-            gguf->key_count = r.key_count;
-            gguf->key_names = r.names;
-        }
-    }
-    return judge_tensor_names(&r, gguf);
-}
-
-static err refuse(struct text *reason, err why, const char *format, va_list args)
-{
-    text_vfmt(reason, format, args);
-    if (why != E_NOMEM) /* the caller may have more memory, and try again */
-        log_error("model", "%.*s (%s)", (int)reason->len, reason->ptr, err_text(why));
-    return why;
-}
 
 err gguf_refuse(struct text *reason, err why, const char *format, ...)
 {
@@ -114,261 +47,26 @@ err gguf_refuse(struct text *reason, err why, const char *format, ...)
 
     reason->len = 0;
     va_start(args, format);
-    why = refuse(reason, why, format, args);
+    text_vfmt(reason, format, args);
     va_end(args);
+    if (why != E_NOMEM) /* the caller may have more memory, and try again */
+        log_error("model", "%.*s (%s)", (int)reason->len, reason->ptr, err_text(why));
     return why;
 }
 
-static err fault(struct reader *r, err why, const char *format, ...)
-{
-    va_list args;
+/* The same, about the reader's item. */
+#define FAULT(r, why, format, ...)                                                                 \
+    gguf_refuse((r)->reason, why, "model part %u, \"%.*s\": " format, (r)->part,                   \
+                (int)min_u64((r)->item.len, SHOWN_MAX), (r)->item.ptr __VA_OPT__(, ) __VA_ARGS__)
 
-    r->reason->len = 0;
-    text_fmt(r->reason, "model part %u, \"%.*s\": ", r->part, (int)min_u64(r->item.len, SHOWN_MAX),
-             r->item.ptr);
-    va_start(args, format);
-    why = refuse(r->reason, why, format, args);
-    va_end(args);
-    return why;
-}
+/* ---- values of what was judged ---- */
 
-/* ---- bytes: nothing is looked at before it is known to be there ---- */
-
-static u64 number_at(const u8 *bytes, u32 count)
+static u64 number_at(const char *at, u32 bytes)
 {
     u64 value = 0;
 
-    memcpy(&value, bytes, count);
+    memcpy(&value, at, bytes);
     return value;
-}
-
-static err copy_more(struct reader *r, u64 bytes)
-{
-    u64 left = r->store->bytes - HEADER_BYTES - r->have;
-    u64 step = min_u64(max_u64(bytes, READ_BYTES), left);
-    u8 *to;
-
-    if (bytes > left)
-        return fault(r, E_FORMAT, "the file ends here, after %lu bytes", r->store->bytes);
-    if (r->have + bytes > GGUF_META_BYTES_MAX)
-        return fault(r, E_LIMIT, "over %lu bytes of metadata", GGUF_META_BYTES_MAX);
-    to = arena_alloc(r->arena, (usize)step, 1);
-    if (to == NULL)
-        return fault(r, E_NOMEM, "%lu bytes of metadata", r->have + step);
-    CHECK(to == r->copy + r->have);
-    TRY(r->store->read(r->store, HEADER_BYTES + r->have, to, (usize)step));
-    r->have += step;
-    return OK;
-}
-
-static err take(struct reader *r, u64 bytes, const u8 **out)
-{
-    if (bytes > r->have - r->at)
-        TRY(copy_more(r, bytes - (r->have - r->at)));
-    *out = r->copy + r->at;
-    r->at += bytes;
-    return OK;
-}
-
-static err take_number(struct reader *r, u32 bytes, u64 *value)
-{
-    const u8 *ptr;
-
-    TRY(take(r, bytes, &ptr));
-    *value = number_at(ptr, bytes);
-    return OK;
-}
-
-static err take_text(struct reader *r, u64 max, struct str *text)
-{
-    const u8 *ptr;
-    u64 len;
-
-    TRY(take_number(r, 8, &len));
-    if (len > max)
-        return fault(r, E_LIMIT, "text of %lu bytes, at most %lu", len, max);
-    TRY(take(r, len, &ptr));
-    *text = (struct str){(const char *)ptr, (usize)len};
-    return OK;
-}
-
-/* Of a key or tensor, which messages from here on carry. */
-static err take_name(struct reader *r, u64 max, struct str *name)
-{
-    TRY(take_text(r, max, name));
-    r->item = *name;
-    if (name->len == 0 || !utf8_valid(*name) || str_find_char(*name, 0) < name->len)
-        return fault(r, E_FORMAT, "a name that is empty, not UTF-8 or has a NUL in it");
-    return OK;
-}
-
-/* ---- first pass: structure ---- */
-
-static err read_header(struct reader *r)
-{
-    u8 bytes[HEADER_BYTES];
-    u64 magic, version, tensors, keys;
-
-    if (r->store->bytes < HEADER_BYTES)
-        return fault(r, E_FORMAT, "%lu bytes are no model, want %u at least", r->store->bytes,
-                     HEADER_BYTES);
-    TRY(r->store->read(r->store, 0, bytes, sizeof(bytes)));
-    magic = number_at(bytes, 4);
-    version = number_at(bytes + 4, 4);
-    tensors = number_at(bytes + 8, 8);
-    keys = number_at(bytes + 16, 8);
-    if (magic != GGUF_MAGIC)
-        return fault(r, E_FORMAT, "no GGUF file, it starts with %08lx", magic);
-    if (version != 2 && version != 3)
-        return fault(r, E_UNSUPPORTED, "GGUF version %lu, want 2 or 3", version);
-    if (keys > GGUF_KEYS_MAX || tensors > GGUF_TENSORS_MAX)
-        return fault(r, E_LIMIT, "%lu keys and %lu tensors, at most %u and %u", keys, tensors,
-                     GGUF_KEYS_MAX, GGUF_TENSORS_MAX);
-    if (keys * KEY_BYTES_MIN + tensors * TENSOR_BYTES_MIN > r->store->bytes - HEADER_BYTES)
-        return fault(r, E_FORMAT, "%lu keys and %lu tensors in %lu bytes", keys, tensors,
-                     r->store->bytes);
-    r->key_count = (u32)keys;
-    r->tensor_count = (u32)tensors;
-    return OK;
-}
-
-static bool is_finite(const u8 *bytes, enum gguf_type type)
-{
-    u64 bits = number_at(bytes, type_bytes[type]);
-
-    if (type == GGUF_F32)
-        return (~bits & 0x7f800000u) != 0;
-    return type != GGUF_F64 || (~bits & 0x7ff0000000000000ull) != 0;
-}
-
-/* The elements behind the key's type: their extent, and what no reader should have to ask. */
-static err walk_elements(struct reader *r, struct gguf_key *key)
-{
-    u64 from = r->at;
-    const u8 *bytes;
-    struct str text;
-
-    for (u32 i = 0; key->type == GGUF_STRING && i < key->count; i++) {
-        TRY(take_text(r, GGUF_STRING_BYTES_MAX, &text));
-        if (!key->is_array && !utf8_valid(text))
-            return fault(r, E_FORMAT, "text that is not UTF-8");
-    }
-    TRY(take(r, (u64)key->count * type_bytes[key->type], &bytes));
-    for (u32 i = 0; key->type == GGUF_BOOL && i < key->count; i++) {
-        if (bytes[i] > 1)
-            return fault(r, E_FORMAT, "a bool of %u", bytes[i]);
-    }
-    if (!key->is_array && !is_finite(bytes, key->type))
-        return fault(r, E_FORMAT, "a number that is not finite");
-    key->bytes = r->copy + from;
-    return OK;
-}
-
-static err walk_keys(struct reader *r)
-{
-    for (u32 i = 0; i < r->key_count; i++) {
-        struct gguf_key *key = &r->key[i];
-        u64 type, count = 1;
-
-        TRY(take_name(r, GGUF_KEY_BYTES_MAX, &key->name));
-        TRY(take_number(r, 4, &type));
-        key->is_array = type == GGUF_ARRAY;
-        if (key->is_array) {
-            TRY(take_number(r, 4, &type));
-            TRY(take_number(r, 8, &count));
-        }
-        if (type >= GGUF_TYPE_COUNT || type == GGUF_ARRAY)
-            return fault(r, E_FORMAT, "value type %lu, or an array of arrays", type);
-        if (count > GGUF_ARRAY_MAX)
-            return fault(r, E_LIMIT, "an array of %lu, at most %u", count, GGUF_ARRAY_MAX);
-        key->type = (enum gguf_type)type;
-        key->count = (u32)count;
-        TRY(walk_elements(r, key));
-    }
-    return OK;
-}
-
-static err walk_dims(struct reader *r, struct gguf_tensor *t)
-{
-    u64 count;
-
-    TRY(take_number(r, 4, &count));
-    if (count == 0 || count > GGUF_DIMS_MAX)
-        return fault(r, E_FORMAT, "%lu dimensions, want 1 to %u", count, GGUF_DIMS_MAX);
-    t->dim_count = (u32)count;
-    t->elements = 1;
-    for (u32 i = 0; i < GGUF_DIMS_MAX; i++) {
-        t->dim[i] = 1;
-        if (i < count)
-            TRY(take_number(r, 8, &t->dim[i]));
-        if (t->dim[i] == 0)
-            return fault(r, E_FORMAT, "dimension %u is 0", i);
-        if (t->dim[i] > GGUF_ELEMENTS_MAX / t->elements)
-            return fault(r, E_LIMIT, "over %lu elements", (u64)GGUF_ELEMENTS_MAX);
-        t->elements *= t->dim[i];
-    }
-    return OK;
-}
-
-static err walk_tensors(struct reader *r)
-{
-    for (u32 i = 0; i < r->tensor_count; i++) {
-        struct gguf_tensor *t = &r->tensor[i];
-        u64 type;
-
-        t->part = r->part;
-        TRY(take_name(r, GGUF_NAME_BYTES_MAX, &t->name));
-        TRY(walk_dims(r, t));
-        TRY(take_number(r, 4, &type));
-        TRY(take_number(r, 8, &t->offset));
-        t->format = quant_format((u32)type);
-        if (t->format == NULL)
-            return fault(r, E_UNSUPPORTED, "tensor type %lu", type);
-        if (t->dim[0] % t->format->elements != 0)
-            return fault(r, E_FORMAT, "rows of %lu in blocks of %u", t->dim[0],
-                         t->format->elements);
-        t->bytes = quant_bytes(t->format, t->elements);
-    }
-    r->item = STR("");
-    return OK;
-}
-
-/* ---- second pass: what the entries say about each other ---- */
-
-/* Where each string of an array starts. */
-static err index_strings(struct reader *r, struct gguf_key *key)
-{
-    u32 *at = arena_new(r->arena, u32, key->count);
-    u64 offset = 0;
-
-    if (at == NULL)
-        return fault(r, E_NOMEM, "an array of %u strings", key->count);
-    for (u32 i = 0; i < key->count; i++) {
-        at[i] = (u32)offset;
-        offset += 8 + number_at(key->bytes + offset, 8);
-    }
-    key->at = at;
-    return OK;
-}
-
-static struct str key_name(const void *table, u32 entry)
-{
-    return ((const struct gguf_key *)table)[entry].name;
-}
-
-static err judge_keys(struct reader *r)
-{
-    r->names = (struct names){.table = r->key, .name = key_name};
-    if (names_init(&r->names, r->arena, r->key_count) != OK)
-        return fault(r, E_NOMEM, "%u keys", r->key_count);
-    for (u32 i = 0; i < r->key_count; i++) {
-        r->item = r->key[i].name;
-        if (names_put(&r->names, i) != OK)
-            return fault(r, E_FORMAT, "this key is there twice");
-        if (r->key[i].is_array && r->key[i].type == GGUF_STRING)
-            TRY(index_strings(r, &r->key[i]));
-    }
-    return OK;
 }
 
 static bool is_type(const struct gguf_key *key, u32 types)
@@ -376,84 +74,37 @@ static bool is_type(const struct gguf_key *key, u32 types)
     return types >> key->type & 1;
 }
 
-/* The integer of a key of this part, `absent` when there is no such key, -1 when it is no
- * integer. */
-static i64 part_number(struct reader *r, struct str name, i64 absent)
+i64 gguf_at_int(const struct gguf_key *array, u32 index)
 {
-    u32 entry = names_find(&r->names, name);
-    const struct gguf_key *key = &r->key[entry == NAMES_NONE ? 0 : entry];
+    u32 bytes = type_bytes[array->type], spare = 64 - 8 * bytes;
+    u64 value;
 
-    r->item = name;
-    if (entry == NAMES_NONE)
-        return absent;
-    return key->is_array || !is_type(key, INTEGERS) ? -1 : gguf_at_int(key, 0);
+    CHECK(is_type(array, INTEGERS) && index < array->count);
+    value = number_at(array->data.ptr + (usize)index * bytes, bytes);
+    if (is_type(array, SIGNED))
+        return (i64)(value << spare) >> spare; /* the sign bit to the top and back */
+    return (i64)min_u64(value, INT64_MAX);
 }
 
-static err judge_split(struct reader *r, u32 tensors_total)
+static f64 float_of(const struct gguf_key *key)
 {
-    const struct {
-        struct str name;
-        i64 want;
-    } rows[] = {{STR("split.count"), r->gguf->part_count},
-                {STR("split.no"), r->part},
-                {STR("split.tensors.count"), tensors_total}};
+    f32 single;
+    f64 value;
 
-    for (u32 i = 0; i < ARRAY_LEN(rows); i++) {
-        i64 absent = r->gguf->part_count == 1 ? rows[i].want : -1;
-        i64 seen = part_number(r, rows[i].name, absent);
-
-        if (seen != rows[i].want)
-            return fault(r, E_FORMAT, "%ld, but here it is %ld", seen, rows[i].want);
-    }
-    return OK;
+    memcpy(&single, key->data.ptr, sizeof(single));
+    if (key->type == GGUF_F32)
+        return (f64)single;
+    memcpy(&value, key->data.ptr, sizeof(value));
+    return value;
 }
 
-/* Offsets become places in the part. Writers put the data in the order of the table. */
-static err place_tensors(struct reader *r)
+struct str gguf_cut_str(struct str *rest)
 {
-    i64 alignment = part_number(r, STR("general.alignment"), GGUF_ALIGNMENT_DEFAULT);
-    u64 step = (u64)alignment, end = 0, data, room;
+    struct str text = str_slice(*rest, 8, 8 + (usize)number_at(rest->ptr, 8));
 
-    if (step < GGUF_ALIGNMENT_MIN || step > GGUF_ALIGNMENT_MAX || (step & (step - 1)) != 0)
-        return fault(r, E_FORMAT, "%ld, want a power of two from %u to %u", alignment,
-                     GGUF_ALIGNMENT_MIN, GGUF_ALIGNMENT_MAX);
-    data = round_up(HEADER_BYTES + r->at, step);
-    room = r->store->bytes - min_u64(data, r->store->bytes);
-    for (u32 i = 0; i < r->tensor_count; i++) {
-        struct gguf_tensor *t = &r->tensor[i];
-
-        r->item = t->name;
-        if (t->offset % step != 0 || t->offset < end)
-            return fault(r, E_FORMAT, "data at %lu: not aligned, or inside of the tensor before",
-                         t->offset);
-        if (t->offset > room || t->bytes > room - t->offset)
-            return fault(r, E_FORMAT, "%lu bytes at %lu, the file has %lu", t->bytes, t->offset,
-                         room);
-        end = t->offset + t->bytes;
-        t->offset += data;
-    }
-    return OK;
+    *rest = str_slice(*rest, 8 + text.len, rest->len);
+    return text;
 }
-
-static struct str tensor_name(const void *table, u32 entry)
-{
-    return ((const struct gguf_tensor *)table)[entry].name;
-}
-
-static err judge_tensor_names(struct reader *r, struct gguf *gguf)
-{
-    gguf->tensor_names = (struct names){.table = gguf->tensor, .name = tensor_name};
-    if (names_init(&gguf->tensor_names, r->arena, gguf->tensor_count) != OK)
-        return fault(r, E_NOMEM, "%u tensors", gguf->tensor_count);
-    for (u32 i = 0; i < gguf->tensor_count; i++) {
-        r->item = gguf->tensor[i].name;
-        if (names_put(&gguf->tensor_names, i) != OK)
-            return fault(r, E_FORMAT, "this tensor is there twice");
-    }
-    return OK;
-}
-
-/* ---- readers of what was judged ---- */
 
 const struct gguf_key *gguf_key(const struct gguf *gguf, const char *name)
 {
@@ -472,16 +123,11 @@ const struct gguf_tensor *gguf_tensor(const struct gguf *gguf, struct str name)
 static err find_value(const struct gguf *gguf, const char *name, u32 types, bool is_array,
                       const struct gguf_key **found)
 {
-    const struct gguf_key *key = gguf_key(gguf, name);
+    const struct gguf_key *key = *found = gguf_key(gguf, name);
 
     if (key == NULL)
         return E_NOTFOUND;
-    if (key->is_array != is_array || !is_type(key, types)) {
-        log_error("model", "key \"%s\" is of another type (%u) than it must", name, key->type);
-        return E_FORMAT;
-    }
-    *found = key;
-    return OK;
+    return key->is_array == is_array && is_type(key, types) ? OK : E_FORMAT;
 }
 
 err gguf_u32(const struct gguf *gguf, const char *name, u32 *value)
@@ -491,10 +137,8 @@ err gguf_u32(const struct gguf *gguf, const char *name, u32 *value)
 
     TRY(find_value(gguf, name, INTEGERS, false, &key));
     wide = gguf_at_int(key, 0);
-    if (wide < 0 || wide > UINT32_MAX) {
-        log_error("model", "key \"%s\" is %ld, want 0 to 2^32 - 1", name, wide);
+    if (wide < 0 || wide > UINT32_MAX)
         return E_RANGE;
-    }
     *value = (u32)wide;
     return OK;
 }
@@ -504,16 +148,7 @@ err gguf_f32(const struct gguf *gguf, const char *name, f32 *value)
     const struct gguf_key *key;
 
     TRY(find_value(gguf, name, FLOATS, false, &key));
-    *value = (f32)gguf_at_float(key, 0);
-    return OK;
-}
-
-err gguf_bool(const struct gguf *gguf, const char *name, bool *value)
-{
-    const struct gguf_key *key;
-
-    TRY(find_value(gguf, name, TYPE(BOOL), false, &key));
-    *value = key->bytes[0] != 0;
+    *value = (f32)float_of(key);
     return OK;
 }
 
@@ -522,7 +157,7 @@ err gguf_str(const struct gguf *gguf, const char *name, struct str *value)
     const struct gguf_key *key;
 
     TRY(find_value(gguf, name, TYPE(STRING), false, &key));
-    *value = gguf_at_str(key, 0);
+    *value = str_slice(key->data, 8, key->data.len);
     return OK;
 }
 
@@ -532,41 +167,6 @@ err gguf_array(const struct gguf *gguf, const char *name, enum gguf_type type,
     return find_value(gguf, name, 1u << type, true, array);
 }
 
-struct str gguf_at_str(const struct gguf_key *array, u32 index)
-{
-    const u8 *at;
-
-    CHECK(array->type == GGUF_STRING && index < array->count);
-    at = array->bytes + (array->at == NULL ? 0 : array->at[index]);
-    return (struct str){(const char *)at + 8, (usize)number_at(at, 8)};
-}
-
-i64 gguf_at_int(const struct gguf_key *array, u32 index)
-{
-    u32 bytes = type_bytes[array->type], spare = 64 - 8 * bytes;
-    u64 value;
-
-    CHECK(is_type(array, INTEGERS) && index < array->count);
-    value = number_at(array->bytes + (u64)index * bytes, bytes);
-    if (is_type(array, SIGNED))
-        return (i64)(value << spare) >> spare; /* the sign bit to the top and back */
-    return (i64)min_u64(value, INT64_MAX);
-}
-
-f64 gguf_at_float(const struct gguf_key *array, u32 index)
-{
-    f32 single;
-    f64 value;
-
-    CHECK(is_type(array, FLOATS) && index < array->count);
-    if (array->type == GGUF_F64) {
-        memcpy(&value, array->bytes + (u64)index * sizeof(value), sizeof(value));
-        return value;
-    }
-    memcpy(&single, array->bytes + (u64)index * sizeof(single), sizeof(single));
-    return (f64)single;
-}
-
 err gguf_read(const struct gguf *gguf, const struct gguf_tensor *tensor, u64 from, void *out,
               usize bytes)
 {
@@ -574,4 +174,273 @@ err gguf_read(const struct gguf *gguf, const struct gguf_tensor *tensor, u64 fro
 
     CHECK(from <= tensor->bytes && bytes <= tensor->bytes - from);
     return store->read(store, tensor->offset + from, out, bytes);
+}
+
+/* ---- bytes: nothing is looked at before it is known to be there ---- */
+
+static err copy_more(struct reader *r, u64 bytes)
+{
+    u64 left = r->store->bytes - sizeof(struct header) - r->have;
+    u64 step = min_u64(max_u64(bytes, READ_BYTES), left);
+    u8 *to;
+
+    if (bytes > left)
+        return FAULT(r, E_FORMAT, "the file ends here, after %lu bytes", r->store->bytes);
+    if (r->have + bytes > GGUF_META_BYTES_MAX)
+        return FAULT(r, E_LIMIT, "over %lu bytes of metadata", GGUF_META_BYTES_MAX);
+    to = arena_alloc(r->arena, (usize)step, 1);
+    if (to == NULL)
+        return FAULT(r, E_NOMEM, "%lu bytes of metadata", r->have + step);
+    TRY(r->store->read(r->store, sizeof(struct header) + r->have, to, (usize)step));
+    r->have += step;
+    return OK;
+}
+
+static err take(struct reader *r, u64 bytes, struct str *out)
+{
+    if (bytes > r->have - r->at)
+        TRY(copy_more(r, bytes - (r->have - r->at)));
+    *out = (struct str){r->copy + r->at, (usize)bytes};
+    r->at += bytes;
+    return OK;
+}
+
+static err take_number(struct reader *r, u32 bytes, u64 *value)
+{
+    struct str data;
+
+    TRY(take(r, bytes, &data));
+    *value = number_at(data.ptr, bytes);
+    return OK;
+}
+
+static err take_text(struct reader *r, u64 max, struct str *text)
+{
+    u64 len;
+
+    TRY(take_number(r, 8, &len));
+    if (len > max)
+        return FAULT(r, E_LIMIT, "text of %lu bytes, at most %lu", len, max);
+    return take(r, len, text);
+}
+
+/* Of a key or tensor, which messages from here on carry. */
+static err take_name(struct reader *r, struct str *name)
+{
+    TRY(take_text(r, GGUF_NAME_BYTES_MAX, name));
+    r->item = *name;
+    if (name->len == 0 || !utf8_valid(*name) || str_find_char(*name, 0) < name->len)
+        return FAULT(r, E_FORMAT, "a name that is empty, not UTF-8 or has a NUL in it");
+    return OK;
+}
+
+/* ---- first pass: structure ---- */
+
+static err read_header(struct reader *r, struct header *h)
+{
+    u64 bytes = r->store->bytes;
+
+    if (bytes < sizeof(*h))
+        return FAULT(r, E_FORMAT, "%lu bytes are no model", bytes);
+    TRY(r->store->read(r->store, 0, h, sizeof(*h)));
+    if (h->magic != GGUF_MAGIC)
+        return FAULT(r, E_FORMAT, "no GGUF file, it starts with %08x", h->magic);
+    if (h->version != 2 && h->version != 3)
+        return FAULT(r, E_UNSUPPORTED, "GGUF version %u, want 2 or 3", h->version);
+    if (h->keys > GGUF_KEYS_MAX || h->tensors > GGUF_TENSORS_MAX)
+        return FAULT(r, E_LIMIT, "%lu keys and %lu tensors", h->keys, h->tensors);
+    if (h->keys * KEY_BYTES_MIN + h->tensors * TENSOR_BYTES_MIN > bytes - sizeof(*h))
+        return FAULT(r, E_FORMAT, "%lu keys, %lu tensors in %lu bytes", h->keys, h->tensors, bytes);
+    return OK;
+}
+
+/* The elements behind the key's type: their extent, and what no reader should have to ask. */
+static err walk_elements(struct reader *r, struct gguf_key *key)
+{
+    u64 from = r->at;
+    struct str data;
+
+    for (u32 i = 0; key->type == GGUF_STRING && i < key->count; i++) {
+        TRY(take_text(r, GGUF_STRING_BYTES_MAX, &data));
+        if (!key->is_array && !utf8_valid(data))
+            return FAULT(r, E_FORMAT, "text that is not UTF-8");
+    }
+    TRY(take(r, (u64)key->count * type_bytes[key->type], &data));
+    key->data = (struct str){r->copy + from, (usize)(r->at - from)};
+    for (u32 i = 0; key->type == GGUF_BOOL && i < key->count; i++) {
+        if ((u8)data.ptr[i] > 1)
+            return FAULT(r, E_FORMAT, "a bool that is not 0 or 1");
+    }
+    if (!key->is_array && is_type(key, FLOATS) && float_of(key) - float_of(key) != 0)
+        return FAULT(r, E_FORMAT, "a number that is not finite");
+    return OK;
+}
+
+static err walk_key(struct reader *r, struct gguf_key *key)
+{
+    u64 type, count = 1;
+
+    TRY(take_name(r, &key->name));
+    TRY(take_number(r, 4, &type));
+    key->is_array = type == GGUF_ARRAY;
+    if (key->is_array) {
+        TRY(take_number(r, 4, &type));
+        TRY(take_number(r, 8, &count));
+    }
+    if (type >= GGUF_TYPE_COUNT || type == GGUF_ARRAY)
+        return FAULT(r, E_FORMAT, "value type %lu, or an array of arrays", type);
+    if (count > GGUF_ARRAY_MAX)
+        return FAULT(r, E_LIMIT, "an array of %lu, at most %u", count, GGUF_ARRAY_MAX);
+    key->type = (enum gguf_type)type;
+    key->count = (u32)count;
+    return walk_elements(r, key);
+}
+
+static err walk_tensor(struct reader *r, struct gguf_tensor *t)
+{
+    u64 dims, type;
+
+    TRY(take_name(r, &t->name));
+    TRY(take_number(r, 4, &dims));
+    if (dims == 0 || dims > GGUF_DIMS_MAX)
+        return FAULT(r, E_FORMAT, "%lu dimensions, want 1 to %u", dims, GGUF_DIMS_MAX);
+    *t = (struct gguf_tensor){t->name, NULL, (u32)dims, {1, 1, 1, 1}, 1, 0, r->part, 0};
+    for (u32 i = 0; i < dims; i++) {
+        TRY(take_number(r, 8, &t->dim[i]));
+        if (t->dim[i] == 0)
+            return FAULT(r, E_FORMAT, "dimension %u is 0", i);
+        if (t->dim[i] > GGUF_ELEMENTS_MAX / t->elements)
+            return FAULT(r, E_LIMIT, "over %llu elements", GGUF_ELEMENTS_MAX);
+        t->elements *= t->dim[i];
+    }
+    TRY(take_number(r, 4, &type));
+    TRY(take_number(r, 8, &t->offset));
+    t->format = quant_format((u32)type);
+    if (t->format == NULL)
+        return FAULT(r, E_UNSUPPORTED, "tensor type %lu", type);
+    if (t->dim[0] % t->format->elements != 0)
+        return FAULT(r, E_FORMAT, "rows of %lu in blocks of %u", t->dim[0], t->format->elements);
+    t->bytes = quant_bytes(t->format, t->elements);
+    return OK;
+}
+
+/* ---- second pass: what the entries say about each other ---- */
+
+static struct str key_name(const void *table, u32 entry)
+{
+    return ((const struct gguf_key *)table)[entry].name;
+}
+
+static struct str tensor_name(const void *table, u32 entry)
+{
+    return ((const struct gguf_tensor *)table)[entry].name;
+}
+
+static err index_names(struct reader *r, struct names *names, u32 count)
+{
+    if (names_init(names, r->arena, count) != OK)
+        return FAULT(r, E_NOMEM, "%u names", count);
+    for (u32 i = 0; i < count; i++) {
+        r->item = names->name(names->table, i);
+        if (names_put(names, i) != OK)
+            return FAULT(r, E_FORMAT, "this name is there twice");
+    }
+    return OK;
+}
+
+/* A number of this part; *value is what holds when it does not say. */
+static err part_number(struct reader *r, const char *name, u32 *value)
+{
+    err e = gguf_u32(r->gguf, name, value);
+
+    r->item = str_of(name);
+    return e == OK || e == E_NOTFOUND ? OK : FAULT(r, E_FORMAT, "no number of 32 bits");
+}
+
+static err judge_split(struct reader *r, const char *name, u32 want)
+{
+    u32 seen = r->gguf->part_count == 1 ? want : UINT32_MAX; /* one part need not say so */
+
+    TRY(part_number(r, name, &seen));
+    return seen == want ? OK : FAULT(r, E_FORMAT, "%u, but here it is %u", seen, want);
+}
+
+/* Offsets become places in the part. Writers put the data in the order of the table. */
+static err place_tensors(struct reader *r, struct gguf_tensor *tensor, u64 count)
+{
+    u32 step = GGUF_ALIGNMENT_DEFAULT;
+    u64 end = 0, data, room;
+
+    TRY(part_number(r, "general.alignment", &step));
+    if (step < GGUF_ALIGNMENT_MIN || step > GGUF_ALIGNMENT_MAX || (step & (step - 1)) != 0)
+        return FAULT(r, E_FORMAT, "%u, want a power of two from %u to %u", step, GGUF_ALIGNMENT_MIN,
+                     GGUF_ALIGNMENT_MAX);
+    data = round_up(sizeof(struct header) + r->at, step);
+    room = r->store->bytes - min_u64(data, r->store->bytes);
+    for (struct gguf_tensor *t = tensor; t < tensor + count; t++) {
+        r->item = t->name;
+        if (t->offset % step != 0 || t->offset < end)
+            return FAULT(r, E_FORMAT, "at %lu: not aligned, or in another tensor", t->offset);
+        if (t->offset > room || t->bytes > room - t->offset)
+            return FAULT(r, E_FORMAT, "%lu at %lu of %lu bytes", t->bytes, t->offset, room);
+        end = t->offset + t->bytes;
+        t->offset += data;
+    }
+    return OK;
+}
+
+static err judge_part(struct reader *r, const struct header *h, struct gguf_tensor *tensor)
+{
+    struct gguf *g = r->gguf;
+    usize mark;
+
+    g->key_count = (u32)h->keys;
+    g->key = arena_new(r->arena, struct gguf_key, g->key_count);
+    g->key_names = (struct names){.table = g->key, .name = key_name};
+    if (g->key == NULL)
+        return FAULT(r, E_NOMEM, "%u keys", g->key_count);
+    mark = arena_mark(r->arena);
+    r->copy = (char *)r->arena->base + mark;
+    r->have = r->at = 0;
+    for (u32 i = 0; i < g->key_count; i++)
+        TRY(walk_key(r, &g->key[i]));
+    for (u32 i = 0; i < h->tensors; i++)
+        TRY(walk_tensor(r, &tensor[i]));
+    arena_reset(r->arena, mark + (usize)r->at);
+    TRY(index_names(r, &g->key_names, g->key_count));
+    TRY(judge_split(r, "split.count", g->part_count));
+    TRY(judge_split(r, "split.no", r->part));
+    TRY(judge_split(r, "split.tensors.count", g->tensor_count));
+    return place_tensors(r, tensor, h->tensors);
+}
+
+err gguf_open(struct gguf *gguf, struct store *part, u32 part_count, struct arena *arena,
+              struct text *reason)
+{
+    struct reader r = {.gguf = gguf, .arena = arena, .reason = reason, .item = STR("header")};
+    struct header header[ML_PARTS_MAX];
+    u64 total = 0;
+
+    CHECK(part_count > 0 && part_count <= ML_PARTS_MAX);
+    *gguf = (struct gguf){.part = part, .part_count = part_count};
+    for (u32 i = 0; i < part_count; i++) {
+        r.part = i;
+        r.store = &part[i];
+        TRY(read_header(&r, &header[i]));
+        total += header[i].tensors;
+    }
+    if (total > GGUF_TENSORS_MAX)
+        return FAULT(&r, E_LIMIT, "%lu tensors, at most %u", total, GGUF_TENSORS_MAX);
+    gguf->tensor_count = (u32)total;
+    gguf->tensor = arena_new(arena, struct gguf_tensor, total);
+    gguf->tensor_names = (struct names){.table = gguf->tensor, .name = tensor_name};
+    if (gguf->tensor == NULL)
+        return FAULT(&r, E_NOMEM, "%lu tensors", total);
+    for (u32 i = part_count; i-- > 0;) { /* backwards: the first part's keys are what stays */
+        r.part = i;
+        r.store = &part[i];
+        total -= header[i].tensors;
+        TRY(judge_part(&r, &header[i], gguf->tensor + total));
+    }
+    return index_names(&r, &gguf->tensor_names, gguf->tensor_count);
 }

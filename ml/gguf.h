@@ -16,8 +16,7 @@
 #define GGUF_KEYS_MAX         4096u       /* per part */
 #define GGUF_TENSORS_MAX      65536u      /* all parts together */
 #define GGUF_STRING_BYTES_MAX (16 * MIB)
-#define GGUF_KEY_BYTES_MAX    256u
-#define GGUF_NAME_BYTES_MAX   256u        /* of a tensor */
+#define GGUF_NAME_BYTES_MAX   256u        /* of a key or tensor */
 #define GGUF_ARRAY_MAX        (16u << 20) /* elements */
 #define GGUF_ALIGNMENT_MAX    65536u
 #define GGUF_DIMS_MAX         4u
@@ -36,8 +35,7 @@ struct gguf_key {
     enum gguf_type type; /* of the value, or of the elements when is_array */
     bool is_array;
     u32 count;       /* elements; 1 for a single value */
-    const u8 *bytes; /* the value or the elements, unaligned; a string is length, text */
-    const u32 *at;   /* array of strings: where each element starts behind bytes; else NULL */
+    struct str data; /* the value or the elements, unaligned; strings are read by gguf_cut_str */
 };
 
 struct gguf_tensor {
@@ -62,9 +60,9 @@ struct gguf {
 
 /*
  * Reads and checks all headers. Text and tables live in the arena (about the size of the metadata
- * plus 96 bytes per tensor and 4 per string of an array). On failure the first fault is logged
- * and `reason` holds it as a sentence: E_FORMAT, E_LIMIT, E_UNSUPPORTED (version, tensor type),
- * E_NOMEM (arena), or what the store's read returned.
+ * plus 96 bytes per tensor). On failure the first fault is logged and `reason` holds it as a
+ * sentence: E_FORMAT, E_LIMIT, E_UNSUPPORTED (version, tensor type), E_NOMEM (arena), or what the
+ * store's read returned.
  */
 err gguf_open(struct gguf *gguf, struct store *part, u32 part_count, struct arena *arena,
               struct text *reason);
@@ -73,21 +71,20 @@ err gguf_open(struct gguf *gguf, struct store *part, u32 part_count, struct aren
 const struct gguf_key *gguf_key(const struct gguf *gguf, const char *name);
 const struct gguf_tensor *gguf_tensor(const struct gguf *gguf, struct str name);
 
-/* Typed values: E_NOTFOUND (silent), E_FORMAT (another type; logged), E_RANGE (does not fit;
- * logged). Every integer type is accepted for integers, f32 and f64 for floats. On failure
- * *value is untouched, so it may hold a default. */
+/* Typed values, all silent: E_NOTFOUND, E_FORMAT (another type), E_RANGE (does not fit). Every
+ * integer type and bool is accepted for integers, f32 and f64 for floats. On failure *value is
+ * untouched, so it may hold a default. */
 err gguf_u32(const struct gguf *gguf, const char *name, u32 *value);
 err gguf_f32(const struct gguf *gguf, const char *name, f32 *value);
-err gguf_bool(const struct gguf *gguf, const char *name, bool *value);
 err gguf_str(const struct gguf *gguf, const char *name, struct str *value);
 /* The key as an array of `type`. */
 err gguf_array(const struct gguf *gguf, const char *name, enum gguf_type type,
                const struct gguf_key **array);
 
-/* Elements of an array (or index 0 of a single value). The type must be the right kind: CHECKed. */
-struct str gguf_at_str(const struct gguf_key *array, u32 index);
-i64 gguf_at_int(const struct gguf_key *array, u32 index); /* at most INT64_MAX */
-f64 gguf_at_float(const struct gguf_key *array, u32 index);
+/* An element of an array of integers, at most INT64_MAX; type and index are CHECKed. */
+i64 gguf_at_int(const struct gguf_key *array, u32 index);
+/* Takes the next string off *rest, at first the data of an array of strings. */
+struct str gguf_cut_str(struct str *rest);
 
 /* Bytes [from, from + bytes) of the tensor's data; the range is CHECKed. */
 err gguf_read(const struct gguf *gguf, const struct gguf_tensor *tensor, u64 from, void *out,

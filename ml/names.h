@@ -1,14 +1,14 @@
 /*
- * names.h: finds an entry of a caller's table by its name. Open addressing with a bounded number of
- * probes, so that no file can make it slow. Knows nothing of what the entries are.
+ * names.h: finds an entry of a caller's table by its name, which is any bytes. Open addressing with
+ * a bounded number of probes, so that no file can make it slow. Knows nothing of what the entries
+ * are.
  */
 #ifndef NOHOST_NAMES_H
 #define NOHOST_NAMES_H
 
 #include "kernel/base.h"
 
-#define NAMES_NONE       0xffffffffu
-#define NAMES_PROBES_MAX 512u /* a table that is half full needs some dozens at worst */
+#define NAMES_NONE 0xffffffffu
 
 struct names {
     u32 *slot; /* entry + 1; 0: free */

@@ -13,7 +13,7 @@
 /* The texts of special tokens as a tree, siblings in a list. */
 struct twig {
     u32 child, sibling, token;
-    u8 byte;
+    char byte;
 };
 
 struct tokenizer {
@@ -30,51 +30,28 @@ struct tokenizer {
     u32 twig_count;
 };
 
-static err load_vocabulary(struct tokenizer *t, const struct gguf *gguf, struct arena *arena,
-                           struct text *reason);
-static err load_merges(struct tokenizer *t, const struct gguf *gguf, struct arena *arena,
-                       struct text *reason);
-static err load_specials(struct tokenizer *t, const struct gguf *gguf, struct arena *arena,
-                         struct text *reason);
+/* What a tokenizer is loaded with. */
+struct load {
+    const struct gguf *gguf;
+    struct arena *arena;
+    struct text *reason;
+};
 
-err tokenizer_open(struct tokenizer **tok, const struct gguf *gguf, struct arena *arena,
-                   struct text *reason)
-{
-    struct tokenizer *t = arena_new(arena, struct tokenizer, 1);
-    struct str model = {}, pre = {};
-
-    if (t == NULL)
-        return gguf_refuse(reason, E_NOMEM, "no memory for the tokenizer");
-    if (gguf_str(gguf, "tokenizer.ggml.model", &model) != OK || !str_eq(model, STR("gpt2")))
-        return gguf_refuse(reason, E_UNSUPPORTED, "tokenizer model \"%.*s\", want gpt2",
-                           (int)model.len, model.ptr);
-    if (gguf_str(gguf, "tokenizer.ggml.pre", &pre) == OK)
-        t->pretok = pretok_find(pre);
-    if (t->pretok == NULL)
-        return gguf_refuse(reason, E_UNSUPPORTED, "unknown pre-tokenizer \"%.*s\"", (int)pre.len,
-                           pre.ptr);
-    TRY(load_vocabulary(t, gguf, arena, reason));
-    TRY(load_merges(t, gguf, arena, reason));
-    TRY(load_specials(t, gguf, arena, reason));
-    *tok = t;
-    return OK;
-}
-
-/* ---- loading ---- */
+/* ---- words of the vocabulary ---- */
 
 /*
  * GPT-2 writes each byte as a printable character: printable Latin-1 as itself, the 68 others as
- * U+0100 and on. Returns the bytes written, or text.len + 1 when a character is none of these.
+ * U+0100 and on. Returns the bytes written, 0 when a character is none of these.
  */
 static usize bytes_of_word(struct str text, char *out)
 {
-    usize n = 0, at = 0, len;
+    usize n = 0, len;
     u32 c;
 
-    for (; at < text.len; at += len) {
-        len = utf8_decode(str_slice(text, at, text.len), &c);
+    for (; text.len > 0; text = str_slice(text, len, text.len)) {
+        len = utf8_decode(text, &c);
         if (len == 0 || c > 0x100 + 67 || c <= ' ' || (c >= 0x7f && c <= 0xa0) || c == 0xad)
-            return text.len + 1;
+            return 0;
         if (c >= 0x100) /* the 33 below '!', the 34 from DEL on, the soft hyphen */
             c = c < 0x100 + 33 ? c - 0x100 : c < 0x100 + 67 ? c - 0x100 - 33 + 0x7f : 0xad;
         out[n++] = (char)c;
@@ -93,52 +70,44 @@ static struct str token_text(const void *table, u32 token)
 static err add_token(struct tokenizer *t, u32 token, struct str word, i64 kind, struct text *reason)
 {
     char *to = t->text + t->start[token];
-    usize len = word.len;
-    bool is_word = false;
+    usize len = kind == TOKEN_NORMAL ? bytes_of_word(word, to) : 0;
 
     if (kind < TOKEN_NORMAL || kind > TOKEN_BYTE)
         return gguf_refuse(reason, E_FORMAT, "token %u has type %ld, want 1 to 6", token, kind);
+    if (len == 0)
+        memcpy(to, word.ptr, word.len);
     t->kind[token] = (u8)kind;
-    if (kind == TOKEN_NORMAL) {
-        len = bytes_of_word(word, to);
-        is_word = len > 0 && len <= word.len;
-        len = min_u64(len, word.len);
-    }
-    if (!is_word)
-        memcpy(to, word.ptr, len);
-    t->start[token + 1] = t->start[token] + (u32)len;
-    if (is_word && names_put(&t->words, token) != OK)
-        return gguf_refuse(reason, E_FORMAT, "token %u: its text \"%.*s\" is there twice", token,
-                           (int)min_u64(word.len, 64), word.ptr);
+    t->start[token + 1] = t->start[token] + (u32)(len > 0 ? len : word.len);
+    if (len > 0 && names_put(&t->words, token) != OK)
+        return gguf_refuse(reason, E_FORMAT, "token %u is there twice", token);
     return OK;
 }
 
-static err load_vocabulary(struct tokenizer *t, const struct gguf *gguf, struct arena *arena,
-                           struct text *reason)
+static err load_vocabulary(struct tokenizer *t, const struct load *load)
 {
     const struct gguf_key *tokens, *kinds;
-    usize bytes = 0;
+    struct str rest, word;
 
-    if (gguf_array(gguf, "tokenizer.ggml.tokens", GGUF_STRING, &tokens) != OK ||
-        gguf_array(gguf, "tokenizer.ggml.token_type", GGUF_I32, &kinds) != OK)
-        return gguf_refuse(reason, E_FORMAT, "no tokenizer.ggml.tokens or token_type");
-    if (tokens->count != kinds->count || tokens->count == 0 || tokens->count > TOKEN_VOCAB_MAX)
-        return gguf_refuse(reason, E_FORMAT, "%u tokens and %u token types, want equal, 1 to %u",
-                           tokens->count, kinds->count, TOKEN_VOCAB_MAX);
+    if (gguf_array(load->gguf, "tokenizer.ggml.tokens", GGUF_STRING, &tokens) != OK ||
+        gguf_array(load->gguf, "tokenizer.ggml.token_type", GGUF_I32, &kinds) != OK)
+        return gguf_refuse(load->reason, E_FORMAT, "no tokenizer.ggml.tokens or token_type");
     t->vocab = tokens->count;
-    for (u32 i = 0; i < t->vocab; i++) {
-        if (gguf_at_str(tokens, i).len > TOKEN_BYTES_MAX)
-            return gguf_refuse(reason, E_LIMIT, "token %u is over %u bytes", i, TOKEN_BYTES_MAX);
-        bytes += gguf_at_str(tokens, i).len;
-    }
-    t->kind = arena_new(arena, u8, t->vocab);
-    t->start = arena_new(arena, u32, t->vocab + 1);
-    t->text = arena_new(arena, char, bytes + 1);
+    if (t->vocab != kinds->count || t->vocab == 0 || t->vocab > TOKEN_VOCAB_MAX)
+        return gguf_refuse(load->reason, E_FORMAT, "%u tokens and %u types, want equal, 1 to %u",
+                           t->vocab, kinds->count, TOKEN_VOCAB_MAX);
+    t->kind = arena_new(load->arena, u8, t->vocab);
+    t->start = arena_new(load->arena, u32, t->vocab + 1);
+    t->text = arena_new(load->arena, char, tokens->data.len - 8 * t->vocab + 1);
     t->words = (struct names){.table = t, .name = token_text};
-    if (!t->kind || !t->start || !t->text || names_init(&t->words, arena, t->vocab) != OK)
-        return gguf_refuse(reason, E_NOMEM, "no memory for %u tokens", t->vocab);
-    for (u32 i = 0; i < t->vocab; i++)
-        TRY(add_token(t, i, gguf_at_str(tokens, i), gguf_at_int(kinds, i), reason));
+    if (!t->kind || !t->start || !t->text || names_init(&t->words, load->arena, t->vocab) != OK)
+        return gguf_refuse(load->reason, E_NOMEM, "no memory for %u tokens", t->vocab);
+    rest = tokens->data;
+    for (u32 i = 0; i < t->vocab; i++) {
+        word = gguf_cut_str(&rest);
+        if (word.len > TOKEN_BYTES_MAX)
+            return gguf_refuse(load->reason, E_LIMIT, "token %u has %lu bytes", i, word.len);
+        TRY(add_token(t, i, word, gguf_at_int(kinds, i), load->reason));
+    }
     for (u32 i = 0; i < ARRAY_LEN(t->byte); i++)
         t->byte[i] = names_find(&t->words, (struct str){(const char[]){(char)i}, 1});
     return OK;
@@ -154,41 +123,36 @@ static bool parse_merge(const struct tokenizer *t, struct str text, struct merge
     struct str right, left = str_cut(text, ' ', &right);
     usize left_len, right_len;
 
-    if (left.len > TOKEN_BYTES_MAX || right.len > TOKEN_BYTES_MAX)
+    if (text.len > sizeof(bytes))
         return false;
     left_len = bytes_of_word(left, bytes);
-    if (left_len > left.len || left_len == 0)
-        return false;
     right_len = bytes_of_word(right, bytes + left_len);
-    if (right_len > right.len || right_len == 0)
-        return false;
     merge->left = names_find(&t->words, (struct str){bytes, left_len});
     merge->right = names_find(&t->words, (struct str){bytes + left_len, right_len});
     merge->into = names_find(&t->words, (struct str){bytes, left_len + right_len});
     return merge->left != NONE && merge->right != NONE && merge->into != NONE;
 }
 
-static err load_merges(struct tokenizer *t, const struct gguf *gguf, struct arena *arena,
-                       struct text *reason)
+static err load_merges(struct tokenizer *t, const struct load *load)
 {
     const struct gguf_key *merges;
+    struct str rest;
     u32 left_out = 0;
 
-    if (gguf_array(gguf, "tokenizer.ggml.merges", GGUF_STRING, &merges) != OK)
-        return gguf_refuse(reason, E_FORMAT, "no tokenizer.ggml.merges");
-    if (merges->count > TOKEN_MERGES_MAX)
-        return gguf_refuse(reason, E_LIMIT, "%u merges, at most %u", merges->count,
+    if (gguf_array(load->gguf, "tokenizer.ggml.merges", GGUF_STRING, &merges) != OK ||
+        merges->count > TOKEN_MERGES_MAX)
+        return gguf_refuse(load->reason, E_FORMAT, "want up to %u tokenizer.ggml.merges",
                            TOKEN_MERGES_MAX);
-    if (bpe_init(&t->bpe, arena, t->start, merges->count) != OK)
-        return gguf_refuse(reason, E_NOMEM, "no memory for %u merges", merges->count);
+    if (bpe_init(&t->bpe, load->arena, t->start, merges->count) != OK)
+        return gguf_refuse(load->reason, E_NOMEM, "no memory for %u merges", merges->count);
+    rest = merges->data;
     for (u32 i = 0; i < merges->count; i++) {
-        struct str text = gguf_at_str(merges, i);
+        struct str text = gguf_cut_str(&rest);
         struct merge merge;
 
         if (str_find_char(text, ' ') == text.len)
-            return gguf_refuse(reason, E_FORMAT, "merge %u has no space", i);
-        if (!parse_merge(t, text, &merge) || !bpe_add(&t->bpe, &merge))
-            left_out++;
+            return gguf_refuse(load->reason, E_FORMAT, "merge %u has no space", i);
+        left_out += !parse_merge(t, text, &merge) || !bpe_add(&t->bpe, &merge);
     }
     if (left_out > 0)
         log_warn("model", "%u of %u merges left out: said twice, or not of words of the vocabulary",
@@ -207,7 +171,7 @@ static u32 twig_find(const struct tokenizer *t, u32 parent, char byte)
 {
     u32 at = t->twig[parent].child;
 
-    while (at != 0 && t->twig[at].byte != (u8)byte)
+    while (at != 0 && t->twig[at].byte != byte)
         at = t->twig[at].sibling;
     return at;
 }
@@ -221,11 +185,11 @@ static void twig_add(struct tokenizer *t, u32 token)
         next = twig_find(t, at, text.ptr[i]);
         if (next != 0)
             continue;
-        next = t->twig_count++;
-        t->twig[next] = (struct twig){0, t->twig[at].child, NONE, (u8)text.ptr[i]};
+        next = ++t->twig_count;
+        t->twig[next] = (struct twig){0, t->twig[at].child, NONE, text.ptr[i]};
         t->twig[at].child = next;
     }
-    if (at != 0 && t->twig[at].token == NONE) /* of equal texts the first one counts */
+    if (t->twig[at].token == NONE) /* of equal texts the first one counts */
         t->twig[at].token = token;
 }
 
@@ -235,35 +199,32 @@ static u32 special_at(const struct tokenizer *t, struct str text, usize at, usiz
     u32 twig = 0, found = NONE;
 
     for (usize i = at; i < text.len; i++) {
-        u32 token;
-
         twig = twig_find(t, twig, text.ptr[i]);
         if (twig == 0)
             break;
-        token = t->twig[twig].token;
+        u32 token = t->twig[twig].token;
         if (token != NONE && (i < control_end || tokenizer_kind(t, token) == TOKEN_USER_DEFINED))
             found = token;
     }
     return found;
 }
 
-static err load_id(const struct gguf *gguf, const char *key, u32 vocab, u32 *token,
-                   struct text *reason)
+static err load_id(const struct tokenizer *t, const struct load *load, const char *key, u32 *token)
 {
-    err e = gguf_u32(gguf, key, token);
+    err e = gguf_u32(load->gguf, key, token);
 
-    if (e == E_NOTFOUND)
-        return OK;
-    if (e != OK || *token >= vocab)
-        return gguf_refuse(reason, E_FORMAT, "%s is no token of %u", key, vocab);
+    if (e != E_NOTFOUND && (e != OK || *token >= t->vocab))
+        return gguf_refuse(load->reason, E_FORMAT, "%s is no token of %u", key, t->vocab);
     return OK;
 }
 
-static void mark_ends(struct tokenizer *t)
+static err load_ends(struct tokenizer *t, const struct load *load)
 {
     static const char *const texts[] = {
         "<|im_end|>",      "<|eot_id|>",    "<|eom_id|>", "<|end|>", "<|endoftext|>",
         "<|end_of_text|>", "<end_of_turn>", "<EOT>",      "</s>",    "<｜end▁of▁sentence｜>"};
+    static const char *const keys[] = {"tokenizer.ggml.eom_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eos_token_id"};
 
     for (u32 i = 0; i < ARRAY_LEN(texts); i++) {
         u32 token = tokenizer_find(t, str_of(texts[i]));
@@ -271,41 +232,60 @@ static void mark_ends(struct tokenizer *t)
         if (token != NONE && is_special(t->kind[token]))
             t->kind[token] |= KIND_END;
     }
+    for (u32 i = 0; i < ARRAY_LEN(keys); i++) {
+        t->eos = NONE; /* the last of the keys */
+        TRY(load_id(t, load, keys[i], &t->eos));
+        if (t->eos != NONE)
+            t->kind[t->eos] |= KIND_END;
+    }
+    return OK;
 }
 
-static err load_specials(struct tokenizer *t, const struct gguf *gguf, struct arena *arena,
-                         struct text *reason)
+static err load_specials(struct tokenizer *t, const struct load *load)
 {
-    static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
-                                       "tokenizer.ggml.eom_token_id"};
     usize bytes = 1;
-    u32 id[ARRAY_LEN(ends)] = {NONE, NONE, NONE};
+    u32 adds_bos;
 
     for (u32 i = 0; i < t->vocab; i++)
         bytes += is_special(t->kind[i]) ? token_text(t, i).len : 0;
-    t->twig = arena_new(arena, struct twig, bytes);
+    t->twig = arena_new(load->arena, struct twig, bytes);
     if (t->twig == NULL)
-        return gguf_refuse(reason, E_NOMEM, "no memory for special tokens");
-    t->twig[0].token = NONE;
-    t->twig_count = 1;
+        return gguf_refuse(load->reason, E_NOMEM, "no memory for special tokens");
     for (u32 i = 0; i < t->vocab; i++) {
-        if (is_special(t->kind[i]))
+        if (is_special(t->kind[i]) && token_text(t, i).len > 0)
             twig_add(t, i);
     }
-    mark_ends(t);
-    for (u32 i = 0; i < ARRAY_LEN(ends); i++) {
-        TRY(load_id(gguf, ends[i], t->vocab, &id[i], reason));
-        if (id[i] != NONE)
-            t->kind[id[i]] |= KIND_END;
-    }
-    t->eos = id[0];
+    TRY(load_ends(t, load));
     t->bos = NONE;
-    TRY(load_id(gguf, "tokenizer.ggml.bos_token_id", t->vocab, &t->bos, reason));
-    t->adds_bos = t->pretok->adds_bos && t->bos != NONE;
-    if (gguf_bool(gguf, "tokenizer.ggml.add_bos_token", &t->adds_bos) == OK && t->adds_bos &&
-        t->bos == NONE)
-        return gguf_refuse(reason, E_FORMAT, "add_bos_token without a bos_token_id");
+    TRY(load_id(t, load, "tokenizer.ggml.bos_token_id", &t->bos));
+    adds_bos = t->pretok->adds_bos && t->bos != NONE;
+    (void)!gguf_u32(load->gguf, "tokenizer.ggml.add_bos_token", &adds_bos);
+    t->adds_bos = adds_bos != 0;
+    if (t->adds_bos && t->bos == NONE)
+        return gguf_refuse(load->reason, E_FORMAT, "add_bos_token without a bos_token_id");
     return OK;
+}
+
+err tokenizer_open(struct tokenizer **tok, const struct gguf *gguf, struct arena *arena,
+                   struct text *reason)
+{
+    struct tokenizer *t = *tok = arena_new(arena, struct tokenizer, 1);
+    struct load load = {gguf, arena, reason};
+    struct str model = {}, pre = {};
+
+    if (t == NULL)
+        return gguf_refuse(reason, E_NOMEM, "no memory for the tokenizer");
+    if (gguf_str(gguf, "tokenizer.ggml.model", &model) != OK || !str_eq(model, STR("gpt2")))
+        return gguf_refuse(reason, E_UNSUPPORTED, "tokenizer model \"%.*s\", want gpt2",
+                           (int)model.len, model.ptr);
+    if (gguf_str(gguf, "tokenizer.ggml.pre", &pre) == OK)
+        t->pretok = pretok_find(pre);
+    if (t->pretok == NULL)
+        return gguf_refuse(reason, E_UNSUPPORTED, "unknown pre-tokenizer \"%.*s\"", (int)pre.len,
+                           pre.ptr);
+    TRY(load_vocabulary(t, &load));
+    TRY(load_merges(t, &load));
+    return load_specials(t, &load);
 }
 
 /* ---- questions ---- */
@@ -342,16 +322,15 @@ enum token_kind tokenizer_kind(const struct tokenizer *t, u32 token)
 
 struct str tokenizer_text(const struct tokenizer *t, u32 token)
 {
-    return token < t->vocab ? token_text(t, token) : (struct str){"", 0};
+    return token < t->vocab ? token_text(t, token) : STR("");
 }
 
 u32 tokenizer_find(const struct tokenizer *t, struct str text)
 {
-    u32 token = text.len == 0 ? NONE : special_at(t, text, 0, text.len);
+    u32 token = special_at(t, text, 0, text.len);
 
-    if (token != NONE && token_text(t, token).len == text.len)
-        return token;
-    return names_find(&t->words, text);
+    return token != NONE && token_text(t, token).len == text.len ? token
+                                                                 : names_find(&t->words, text);
 }
 
 /* ---- text to tokens ---- */
@@ -365,10 +344,8 @@ static void put_token(struct token_list *out, u32 token)
 
 static void encode_word(struct tokenizer *t, struct str word, struct token_list *out)
 {
-    u32 places = 0, whole = NONE;
+    u32 places = 0, whole = t->pretok->ignore_merges ? names_find(&t->words, word) : NONE;
 
-    if (t->pretok->ignore_merges && word.len <= TOKEN_BYTES_MAX)
-        whole = names_find(&t->words, word);
     if (whole != NONE) {
         put_token(out, whole);
         return;
@@ -377,105 +354,81 @@ static void encode_word(struct tokenizer *t, struct str word, struct token_list 
         u32 token = t->byte[(u8)word.ptr[i]];
 
         if (token != NONE)
-            t->bpe.symbol[places++] = token;
+            t->bpe.place[places++].symbol = token;
     }
     bpe_word(&t->bpe, places);
     for (u32 i = 0; i < places; i = bpe_next(&t->bpe, i))
-        put_token(out, t->bpe.symbol[i]);
+        put_token(out, t->bpe.place[i].symbol);
 }
-
-/* ---- whole texts ---- */
 
 static void encode_words(struct tokenizer *t, struct str text, struct token_list *out)
 {
-    while (text.len > 0) {
-        usize len = pretok_next(t->pretok, text);
-
+    for (usize len; text.len > 0; text = str_slice(text, len, text.len)) {
+        len = pretok_next(t->pretok, text);
         encode_word(t, str_slice(text, 0, len), out);
-        text = str_slice(text, len, text.len);
     }
 }
 
-/* The joined text of all parts; *text.ptr is NULL when the scratch is full. */
-static struct str join(struct arena *scratch, const struct ml_part *part, u32 part_count)
-{
-    usize len = 0, at = 0;
-    char *to;
-
-    for (u32 i = 0; i < part_count; i++)
-        len += part[i].text.len;
-    to = len > BPE_PLACES_MAX ? NULL : arena_alloc(scratch, len + 1, 1);
-    for (u32 i = 0; to != NULL && i < part_count; at += part[i++].text.len)
-        memcpy(to + at, part[i].text.ptr, part[i].text.len);
-    return (struct str){to, len};
-}
-
-/* Neighbours of one kind count as one part: where the run of them that starts with *next ends. */
-static usize run_end(const struct ml_part *part, u32 part_count, u32 *next, usize end)
-{
-    enum ml_part_kind kind = part[*next].kind;
-
-    while (*next < part_count && part[*next].kind == kind)
-        end += part[(*next)++].text.len;
-    return end;
-}
-
+/* `text` is that of all parts. */
 static void encode_joined(struct tokenizer *t, struct str text, const struct ml_part *part,
                           u32 part_count, struct token_list *out)
 {
-    usize from = 0, at = 0, end = 0, control_end = 0;
+    usize from = 0, at = 0, end = 0;
 
-    for (u32 next = 0, token; at < text.len;) {
-        while (at >= end) {
-            enum ml_part_kind kind = part[next].kind;
+    for (u32 i = 0; i < part_count; i++) {
+        end += part[i].text.len;
+        if (i + 1 < part_count && part[i + 1].kind == part[i].kind)
+            continue; /* neighbours of one kind count as one part */
+        while (at < end) {
+            u32 token = special_at(t, text, at, part[i].kind == ML_PART_TEMPLATE ? end : 0);
 
-            end = run_end(part, part_count, &next, end);
-            control_end = kind == ML_PART_TEMPLATE ? end : 0;
+            if (token == NONE) {
+                at++;
+                continue;
+            }
+            encode_words(t, str_slice(text, from, at), out);
+            put_token(out, token);
+            from = at += token_text(t, token).len;
         }
-        token = special_at(t, text, at, control_end);
-        if (token == NONE) {
-            at++;
-            continue;
-        }
-        encode_words(t, str_slice(text, from, at), out);
-        put_token(out, token);
-        at += token_text(t, token).len;
-        from = at;
     }
-    encode_words(t, str_slice(text, from, at), out);
+    encode_words(t, str_slice(text, from, text.len), out);
 }
 
 err tokenizer_encode(struct tokenizer *t, struct arena *scratch, const struct ml_part *part,
                      u32 part_count, struct token_list *out)
 {
-    usize mark = arena_mark(scratch);
-    struct str text = join(scratch, part, part_count);
+    usize mark = arena_mark(scratch), len = 0;
+    struct text text = {};
 
-    t->bpe.symbol = arena_new(scratch, u32, text.len + 1);
-    t->bpe.before = arena_new(scratch, u32, text.len + 1);
-    t->bpe.after = arena_new(scratch, u32, text.len + 1);
-    if (text.ptr == NULL || !t->bpe.symbol || !t->bpe.before || !t->bpe.after) {
+    for (u32 i = 0; i < part_count; i++)
+        len += part[i].text.len;
+    if (len <= BPE_PLACES_MAX) {
+        text = (struct text){arena_new(scratch, char, len + 1), 0, len, false};
+        t->bpe.place = arena_new(scratch, struct bpe_place, len + 1);
+    }
+    if (text.ptr == NULL || t->bpe.place == NULL) {
         arena_reset(scratch, mark);
         return E_NOMEM;
     }
-    encode_joined(t, text, part, part_count, out);
+    for (u32 i = 0; i < part_count; i++)
+        text_put(&text, part[i].text);
+    encode_joined(t, text_str(&text), part, part_count, out);
     arena_reset(scratch, mark);
     return out->count > out->max ? E_LIMIT : OK;
 }
 
-/* ---- streaming: Unicode 15, table 3-7 (well-formed UTF-8) ---- */
+/* ---- streaming ---- */
 
-/* Whether more bytes could make this one character. */
-static bool is_unfinished(const char *ptr, u32 len)
+/* Whether more bytes could make this one character: if so, the lowest or the highest ones do. */
+static bool is_unfinished(const struct utf8_stream *s)
 {
-    u8 first = (u8)ptr[0], second = (u8)ptr[1];
-    u32 need = first < 0xc2 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 1;
-    u8 low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
-    u8 high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+    struct utf8_stream low = *s, high = *s;
+    u32 code;
 
-    if (len >= need || (len > 1 && (second < low || second > high)))
-        return false;
-    return len < 3 || ((u8)ptr[2] & 0xc0) == 0x80;
+    memset(low.held + s->held_len, 0x80, sizeof(low.held) - s->held_len);
+    memset(high.held + s->held_len, 0xbf, sizeof(high.held) - s->held_len);
+    return utf8_decode((struct str){low.held, sizeof(low.held)}, &code) > s->held_len ||
+           utf8_decode((struct str){high.held, sizeof(high.held)}, &code) > s->held_len;
 }
 
 void utf8_stream_put(struct utf8_stream *s, struct str bytes, struct text *out)
@@ -487,7 +440,7 @@ void utf8_stream_put(struct utf8_stream *s, struct str bytes, struct text *out)
         if (utf8_decode((struct str){s->held, s->held_len}, &code) == s->held_len) {
             text_put(out, (struct str){s->held, s->held_len});
             s->held_len = 0;
-        } else if (!is_unfinished(s->held, s->held_len)) {
+        } else if (!is_unfinished(s)) {
             i -= s->held_len > 1; /* the last byte may start a character of its own */
             s->held_len = 1;
             utf8_stream_end(s, out);

@@ -16,21 +16,24 @@ static err read_input(struct store *store, u64 offset, void *out, usize bytes)
     return OK;
 }
 
-/* Reads every element by the getter of its type. */
+/* Reads every element by the getter of its type, and the bytes of those that have none. */
 static u64 use_key(const struct gguf_key *key)
 {
+    struct str rest = key->data;
     u64 sum = 0;
 
     for (u32 i = 0; i < key->count; i++) {
-        if (key->type == GGUF_STRING)
-            sum += gguf_at_str(key, i).len ? (u8)gguf_at_str(key, i).ptr[0] : 0;
-        else if (key->type == GGUF_F32 || key->type == GGUF_F64)
-            sum += gguf_at_float(key, i) > 0;
-        else if (key->type == GGUF_BOOL)
-            sum += key->bytes[i];
-        else
+        if (key->type == GGUF_STRING) {
+            struct str text = gguf_cut_str(&rest);
+
+            sum += text.len ? (u8)text.ptr[text.len - 1] : 0;
+        } else if (key->type != GGUF_F32 && key->type != GGUF_F64 && key->type != GGUF_BOOL) {
             sum += (u64)gguf_at_int(key, i);
+        }
     }
+    CHECK(key->type != GGUF_STRING || rest.len == 0);
+    for (usize i = 0; i < key->data.len; i++)
+        sum += (u8)key->data.ptr[i];
     return sum;
 }
 

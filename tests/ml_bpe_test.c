@@ -88,7 +88,8 @@ TEST(ml_bpe_is_the_definition)
      * merging. */
     static u8 memory[64 * KIB];
     static struct language language;
-    u32 symbol[WORD_MAX], before[WORD_MAX], after[WORD_MAX], want[WORD_MAX];
+    struct bpe_place place[WORD_MAX];
+    u32 want[WORD_MAX];
 
     for (u32 round = 0; round < 20000; round++) {
         struct arena arena = arena_on("bpe", memory, sizeof(memory));
@@ -101,16 +102,14 @@ TEST(ml_bpe_is_the_definition)
         EXPECT_OK(bpe_init(&bpe, &arena, language.start, language.merges));
         for (u32 i = 0; i < language.merges; i++)
             bpe_add(&bpe, &language.merge[i]); /* a pair that is there keeps its rank */
-        bpe.symbol = symbol;
-        bpe.before = before;
-        bpe.after = after;
+        bpe.place = place;
         for (u32 i = 0; i < len; i++)
-            want[i] = symbol[i] = test_random_below(letters);
+            want[i] = place[i].symbol = test_random_below(letters);
         count = merge_literally(&language, want, len);
         bpe_word(&bpe, len);
         for (u32 i = 0; i < count; i++, at = bpe_next(&bpe, at)) {
             EXPECT(at < len);
-            EXPECT_EQ(symbol[at], want[i]);
+            EXPECT_EQ(place[at].symbol, want[i]);
         }
         EXPECT_EQ(at, len);
     }
@@ -122,19 +121,17 @@ TEST(ml_bpe_reuse)
     static u8 memory[64 * KIB];
     static const u32 start[] = {0, 1, 2, 4};
     struct arena arena = arena_on("bpe", memory, sizeof(memory));
-    u32 symbol[4], before[4], after[4];
+    struct bpe_place place[4];
     struct bpe bpe;
 
     EXPECT_OK(bpe_init(&bpe, &arena, start, 1));
     EXPECT(bpe_add(&bpe, &(struct merge){0, 1, 2}));
     EXPECT(!bpe_add(&bpe, &(struct merge){0, 1, 2}));
-    bpe.symbol = symbol;
-    bpe.before = before;
-    bpe.after = after;
+    bpe.place = place;
     for (u32 round = 0; round < 3; round++) {
-        symbol[0] = symbol[2] = 0;
-        symbol[1] = symbol[3] = 1;
+        place[0].symbol = place[2].symbol = 0;
+        place[1].symbol = place[3].symbol = 1;
         bpe_word(&bpe, 4);
-        EXPECT(symbol[0] == 2 && symbol[2] == 2 && bpe_next(&bpe, 2) == 4);
+        EXPECT(place[0].symbol == 2 && place[2].symbol == 2 && bpe_next(&bpe, 2) == 4);
     }
 }

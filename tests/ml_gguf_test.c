@@ -93,13 +93,16 @@ static void check_promises(const struct gguf *g, u64 file_bytes)
     for (u32 i = 0; i < g->key_count; i++) {
         const struct gguf_key *key = &g->key[i];
 
+        struct str rest = key->data;
+
         EXPECT(utf8_valid(key->name) && key->name.len > 0);
         for (u32 k = 0; key->type == GGUF_STRING && k < key->count; k++) {
-            struct str text = gguf_at_str(key, k);
+            struct str text = gguf_cut_str(&rest);
 
             EXPECT(text.len <= file_bytes);
             EXPECT(key->is_array || utf8_valid(text));
         }
+        EXPECT(key->type != GGUF_STRING || rest.len == 0);
     }
 }
 
@@ -112,10 +115,9 @@ TEST(ml_gguf_valid)
     struct fake_store fake;
     const struct gguf_key *key;
     const struct gguf_tensor *t;
-    struct str text;
+    struct str text, rest;
     u8 row[36];
-    u32 number = 7;
-    bool flag = false;
+    u32 number = 7, flag = 0;
     f32 real = 0;
 
     build_small(&b, &at);
@@ -125,15 +127,18 @@ TEST(ml_gguf_valid)
     check_promises(&o.gguf, b.len);
     EXPECT_OK(gguf_str(&o.gguf, "general.architecture", &text));
     EXPECT_STR(text, STR("llama"));
-    EXPECT_OK(gguf_bool(&o.gguf, "flag", &flag));
+    EXPECT_OK(gguf_u32(&o.gguf, "flag", &flag));
     EXPECT_OK(gguf_f32(&o.gguf, "real", &real));
-    EXPECT(flag && real == 1.0f);
+    EXPECT(flag == 1 && real == 1.0f);
     EXPECT_EQ(gguf_u32(&o.gguf, "absent", &number), E_NOTFOUND);
     EXPECT_EQ(gguf_u32(&o.gguf, "real", &number), E_FORMAT);
     EXPECT_EQ(gguf_u32(&o.gguf, "numbers", &number), E_FORMAT);
     EXPECT_EQ(number, 7);
     EXPECT_OK(gguf_array(&o.gguf, "tokens", GGUF_STRING, &key));
-    EXPECT_STR(gguf_at_str(key, 2), STR("\xff\xfe"));
+    rest = key->data;
+    EXPECT_STR(gguf_cut_str(&rest), STR("a"));
+    EXPECT_STR(gguf_cut_str(&rest), STR(""));
+    EXPECT_STR(gguf_cut_str(&rest), STR("\xff\xfe"));
     EXPECT_OK(gguf_array(&o.gguf, "numbers", GGUF_I16, &key));
     EXPECT_EQ(gguf_at_int(key, 0), 7);
     EXPECT_EQ(gguf_at_int(key, 1), -2);
