@@ -65,26 +65,27 @@ void address_look(struct net *net, u64 now)
     }
 }
 
-/* lwIP calls this when an address has become valid, or may have. */
+/* lwIP calls this when an address may have become valid. */
 static void address_changed(struct netif *netif, netif_nsc_reason_t reason,
                             const netif_ext_callback_args_t *args)
 {
     struct net *net = netif->state;
-    u32 ms = (u32)((time_ns() - net->link_ns) / NS_PER_MS);
-    i8 at =
-        reason & LWIP_NSC_IPV6_ADDR_STATE_CHANGED ? args->ipv6_addr_state_changed.addr_index : 0;
+    const char *address = NULL;
     ip_addr_t dns = {};
 
-    if (reason & LWIP_NSC_IPV6_ADDR_STATE_CHANGED &&
-        ip6_addr_ispreferred(netif_ip6_addr_state(netif, at)))
-        log_info("net", "address %s, %u ms after link", ip6addr_ntoa(netif_ip6_addr(netif, at)),
-                 ms);
-    if (!(reason & LWIP_NSC_IPV4_ADDR_VALID))
-        return;
-    log_info("net", "address %s, %u ms after link", ip4addr_ntoa(netif_ip4_addr(netif)), ms);
-    if (address_read(net->config.dns, "dns", ip_2_ip4(&dns)))
-        dns_setserver(0, &dns); /* rather than DHCP's */
-    sntp_init();                /* which does nothing but once */
+    if (reason & LWIP_NSC_IPV4_ADDR_VALID) {
+        address = ip4addr_ntoa(netif_ip4_addr(netif));
+        if (address_read(net->config.dns, "dns", ip_2_ip4(&dns)))
+            dns_setserver(0, &dns); /* rather than DHCP's */
+        sntp_init();                /* which does nothing but once */
+    } else if (reason & LWIP_NSC_IPV6_ADDR_STATE_CHANGED) {
+        i8 at = args->ipv6_addr_state_changed.addr_index;
+        if (ip6_addr_ispreferred(netif_ip6_addr_state(netif, at)))
+            address = ip6addr_ntoa(netif_ip6_addr(netif, at));
+    }
+    if (address)
+        log_info("net", "address %s, %u ms after link", address,
+                 (u32)((time_ns() - net->link_ns) / NS_PER_MS));
 }
 
 /* ---- name and clock ---- */

@@ -1,7 +1,8 @@
 /*
  * conn.c: TCP connections as streams (priv.h): places, what has arrived, back-pressure, and a
  * bounded end. lwIP's callbacks fill a place and set flags; the loop does the rest. Knows no HTTP.
- * Follows: RFC 9293; lwIP 2.2.1, doc/rawapi.txt.
+ * Follows: RFC 9293; lwIP 2.2.1, doc/rawapi.txt; for sequence numbers RFC 6528 and J.-P. Aumasson,
+ * D. J. Bernstein, "SipHash: a fast short-input PRF" (2012).
  */
 #include "net/stack.h"
 
@@ -9,6 +10,7 @@
 
 /* A closed connection may drain this long, then it is reset (lwIP polls twice a second). */
 #define LINGER_POLLS 40u
+#define ISN_CLOCK_NS 4000u /* RFC 6528, section 3: M ticks every 4 microseconds */
 
 /* ---- lwIP's callbacks ---- */
 
@@ -169,9 +171,8 @@ static const struct stream_ops conn_ops = {conn_recv,  conn_send,  conn_push, co
 
 static err_t accepted(void *ctx, struct tcp_pcb *pcb, err_t status)
 {
-    struct tcp_conns *conns = ctx;
-    struct tcp_conn *conn = conns->conn;
-    struct tcp_conn *end = conns->conn + NET_CONNECTIONS_MAX;
+    struct net *net = ctx;
+    struct tcp_conn *conn = net->conn, *end = net->conn + NET_CONNECTIONS_MAX;
 
     if (status != ERR_OK || !pcb)
         return ERR_VAL;
@@ -191,7 +192,7 @@ static err_t accepted(void *ctx, struct tcp_pcb *pcb, err_t status)
     return ERR_OK;
 }
 
-err conns_open(struct tcp_conns *conns, u16 port)
+err conns_open(struct net *net)
 {
     struct tcp_pcb *pcb = tcp_new_ip_type(IPADDR_TYPE_ANY);
     u8 *rings = pages_alloc(NET_CONNECTIONS_MAX * TCP_WND);
@@ -199,30 +200,25 @@ err conns_open(struct tcp_conns *conns, u16 port)
     if (!pcb || !rings)
         return E_NOMEM;
     for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
-        conns->conn[i].ring = rings + (usize)i * TCP_WND;
-    CHECK(tcp_bind(pcb, IP_ANY_TYPE, port) == ERR_OK);
+        net->conn[i].ring = rings + (usize)i * TCP_WND;
+    CHECK(tcp_bind(pcb, IP_ANY_TYPE, net->config.port) == ERR_OK);
     struct tcp_pcb *listener = tcp_listen(pcb);
     if (!listener)
         return E_NOMEM;
-    tcp_arg(listener, conns);
+    tcp_arg(listener, net);
     tcp_accept(listener, accepted);
     return OK;
 }
 
-bool conns_accept(struct tcp_conns *conns, bool (*accept)(void *ctx, struct stream *), void *ctx)
+struct stream *conns_next(struct net *net)
 {
-    bool any = false;
-
-    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++) {
-        struct tcp_conn *conn = &conns->conn[i];
-        if (!conn->waiting)
-            continue;
-        conn->waiting = false;
-        any = true;
-        if (!accept(ctx, &conn->stream))
-            conn_abort(&conn->stream);
+    for (struct tcp_conn *conn = net->conn; conn < net->conn + NET_CONNECTIONS_MAX; conn++) {
+        if (conn->waiting) {
+            conn->waiting = false;
+            return &conn->stream;
+        }
     }
-    return any;
+    return NULL;
 }
 
 void conns_reopen(const u8 *ip, const u8 *tcp)
@@ -238,4 +234,61 @@ void conns_reopen(const u8 *ip, const u8 *tcp)
             (i32)(lwip_ntohl(syn->seqno) - pcb->rcv_nxt) > 0)
             tcp_abort(pcb); /* sends nothing in this state */
     }
+}
+
+/* ---- sequence numbers that nobody can guess ---- */
+
+static u64 rotate(u64 value, u32 by)
+{
+    return value << by | value >> (64 - by);
+}
+
+static void rounds(u64 v[4], u32 count)
+{
+    while (count--) {
+        v[0] += v[1], v[2] += v[3];
+        v[1] = rotate(v[1], 13) ^ v[0];
+        v[3] = rotate(v[3], 16) ^ v[2];
+        v[0] = rotate(v[0], 32);
+        v[2] += v[1], v[0] += v[3];
+        v[1] = rotate(v[1], 17) ^ v[2];
+        v[3] = rotate(v[3], 21) ^ v[0];
+        v[2] = rotate(v[2], 32);
+    }
+}
+
+u64 siphash(const u64 key[2], const u8 *data, usize bytes)
+{
+    u64 v[4] = {key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d,
+                key[0] ^ 0x6c7967656e657261, key[1] ^ 0x7465646279746573};
+
+    for (usize at = 0; at <= bytes; at += 8) { /* the last word is partly the length */
+        usize rest = min_u64(bytes - at, 8);
+        u64 word = rest < 8 ? (u64)bytes << 56 : 0;
+        for (usize i = 0; i < rest; i++)
+            word |= (u64)data[at + i] << 8 * i;
+        v[3] ^= word;
+        rounds(v, 2);
+        v[0] ^= word;
+    }
+    v[2] ^= 0xff;
+    rounds(v, 4);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+/* A 4 us clock plus a keyed hash of both ends, so that an outsider cannot forge segments. lwIP asks
+ * without a context; the only interface there is carries it. */
+u32_t port_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote,
+                   u16_t remote_port)
+{
+    const struct net *net = netif_default->state;
+    struct {
+        u8 local[16], remote[16];
+        u16 local_port, remote_port;
+    } ends = {.local_port = local_port, .remote_port = remote_port};
+    usize bytes = IP_IS_V6(local) ? 16 : 4;
+
+    memcpy(ends.local, &local->u_addr, bytes);
+    memcpy(ends.remote, &remote->u_addr, bytes);
+    return (u32)(time_ns() / ISN_CLOCK_NS + siphash(net->isn_key, (const u8 *)&ends, sizeof ends));
 }

@@ -15,24 +15,21 @@ err net_open(struct net **out, const struct net_config *config, struct nic *nic,
     net->config = *config;
     net->nic = nic;
     stack_open(net);
-    TRY(conns_open(&net->conns, config->port));
+    TRY(conns_open(net));
     TRY(server_open(&net->server, &net->config, ml));
     *out = net;
     return OK;
-}
-
-static bool offer(void *ctx, struct stream *stream)
-{
-    return server_accept(ctx, stream);
 }
 
 bool net_poll(struct net *net)
 {
     bool worked = stack_poll(net);
 
-    worked |= conns_accept(&net->conns, offer, net->server);
-    worked |= server_poll(net->server);
-    return worked;
+    for (struct stream *stream; (stream = conns_next(net)); worked = true) {
+        if (!server_accept(net->server, stream))
+            stream->ops->abort(stream);
+    }
+    return server_poll(net->server) || worked;
 }
 
 bool net_bound(const struct net *net)

@@ -79,11 +79,9 @@ err net_open(struct net **net, const struct net_config *config, struct nic *nic,
 bool net_poll(struct net *net);
 /* Everything that is ready to go leaves. */
 void net_flush(struct net *net);
-/* How long the loop may idle when nothing else happens: until the stack's next timer, or look. */
-u64 net_idle_ns(const struct net *net);
-/* Called before idling, with the CPU's interrupts off: turns the card's interrupts on. False when a
- * frame has come in meanwhile: then poll instead of idling. net_poll turns them off again. */
-bool net_irq_arm(struct net *net);
+/* How long the loop may idle when nothing else happens. Called with the CPU's interrupts off; turns
+ * those of the card on, until net_poll. 0: there is something to do, so don't. */
+u64 net_idle_ns(struct net *net);
 /* Lines for /metrics: frames, bytes, the stack's pools. For config.metrics of kernel/main.c. */
 void net_metrics(struct text *out);
 

@@ -155,9 +155,8 @@ bool stack_poll(struct net *net)
     u32 frames = 0;
 
     if (net->nic) {
-        if (net->irq_on && !net->nic->failed)
+        if (!net->nic->failed)
             net->nic->ops->irq(net->nic, false);
-        net->irq_on = false;
         if (now >= net->look_ns || net->nic->failed)
             look(net, now);
         while (frames < BATCH_MAX && frame_in(net))
@@ -167,22 +166,16 @@ bool stack_poll(struct net *net)
     return frames > 0;
 }
 
-/* ---- idling ---- */
-
-u64 net_idle_ns(const struct net *net)
+u64 net_idle_ns(struct net *net)
 {
-    u64 most = net->nic && !net->nic->has_irq ? POLL_NS : LOOK_NS;
+    struct nic *nic = net->nic;
 
-    return min_u64(sys_timeouts_sleeptime() * NS_PER_MS, most);
-}
-
-bool net_irq_arm(struct net *net)
-{
-    if (!net->nic || net->nic->failed)
-        return true;
-    net->nic->ops->irq(net->nic, true);
-    net->irq_on = true;
-    return !frame_in(net);
+    if (nic && !nic->failed) {
+        nic->ops->irq(nic, true);
+        if (frame_in(net))
+            return 0;
+    }
+    return min_u64(sys_timeouts_sleeptime() * NS_PER_MS, nic && !nic->has_irq ? POLL_NS : LOOK_NS);
 }
 
 /* ---- start ---- */

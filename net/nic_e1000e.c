@@ -22,7 +22,7 @@ enum reg {
     ICR = 0x00c0, IMS = 0x00d0, IMC = 0x00d8, EIAC = 0x00dc, IVAR = 0x00e4, /* 10.2.4 interrupts */
     RCTL = 0x0100, RDBAL = 0x2800, RDBAH = 0x2804, RDLEN = 0x2808,          /* 10.2.5 receive */
     RDH = 0x2810, RDT = 0x2818, RXCSUM = 0x5000, RFCTL = 0x5008,
-    MTA = 0x5200, RAL = 0x5400, RAH = 0x5404,
+    RAL = 0x5400, RAH = 0x5404,
     TCTL = 0x0400, TIPG = 0x0410, TDBAL = 0x3800, TDT = 0x3818, TXDCTL = 0x3828, /* 10.2.6 */
 };
 enum field {
@@ -33,7 +33,7 @@ enum field {
     /* link, few buffers, overrun, frame; with MSI-X: queue 0, other */
     CAUSES = 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 20 | 1 << 24,
     RCTL_ON = 1 << 1, RCTL_ALL_MULTICAST = 1 << 4, RCTL_BROADCAST = 1 << 15,
-    RCTL_STRIP_CRC = 1 << 26, RXCSUM_IP_TCP_UDP = 3 << 8, MTA_WORDS = 128,
+    RCTL_STRIP_CRC = 1 << 26, RXCSUM_IP_TCP_UDP = 3 << 8,
     TCTL_ON = 1 << 1, TCTL_PAD_SHORT = 1 << 3, TCTL_COLLISIONS = 0xf << 4 | 0x3f << 12,
     TIPG_COPPER = 8 | 8 << 10 | 6 << 20, TXDCTL_WRITE_BACK_EACH = 1 << 16 | 1 << 22 | 1 << 24,
 };
@@ -105,6 +105,7 @@ static err device_reset(struct e1000e *e)
     return OK;
 }
 
+/* Head and tail are 0 after a reset. */
 static void ring_write(const struct e1000e *e, enum reg base_low, usize offset)
 {
     u64 bus = e->dma.bus.v + offset;
@@ -112,8 +113,6 @@ static void ring_write(const struct e1000e *e, enum reg base_low, usize offset)
     reg_write(e, base_low, (u32)bus);
     reg_write(e, base_low + (RDBAH - RDBAL), (u32)(bus >> 32));
     reg_write(e, base_low + (RDLEN - RDBAL), RING_SIZE * (u32)sizeof(struct rx_desc));
-    reg_write(e, base_low + (RDH - RDBAL), 0);
-    reg_write(e, base_low + (RDT - RDBAL), 0);
 }
 
 /* 4.6.5 and 4.6.6. All multicast: mDNS and neighbour discovery live on it, lwIP sorts it out. */
@@ -126,8 +125,6 @@ static void rings_start(struct e1000e *e)
     }
     e->rx_next = e->tx_next = 0;
     dma_wmb();
-    for (u32 i = 0; i < MTA_WORDS; i++)
-        reg_write(e, MTA + i * 4, 0);
     reg_write(e, RFCTL, 0); /* legacy descriptors */
     reg_write(e, RXCSUM, RXCSUM_IP_TCP_UDP);
     ring_write(e, RDBAL, offsetof(struct rings, rx));

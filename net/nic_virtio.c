@@ -9,7 +9,6 @@
 #define QUEUE_SIZE_MAX 256u
 #define BUFFER_BYTES   2048u
 #define RESET_WAIT_MS  100u
-#define NO_VECTOR      0xffffu
 #define TCP_CHECKSUM   16u /* where it stands in the header, RFC 9293, 3.1 */
 
 // clang-format off
@@ -20,7 +19,7 @@ enum { CAP_VENDOR = 9, CAPS_MAX = 32, CAP_TYPE = 3, CAP_BAR = 4, CAP_OFFSET = 8,
        CAP_MULTIPLIER = 16 };
 enum { COMMON = 1, NOTIFY = 2, DEVICE = 4, WINDOWS };
 enum { DEVICE_FEATURE_SELECT = 0, DEVICE_FEATURE = 4, DRIVER_FEATURE_SELECT = 8,
-       DRIVER_FEATURE = 12, CONFIG_VECTOR = 16, DEVICE_STATUS = 20, QUEUE_SELECT = 22,
+       DRIVER_FEATURE = 12, DEVICE_STATUS = 20, QUEUE_SELECT = 22,
        QUEUE_SIZE = 24, QUEUE_VECTOR = 26, QUEUE_ENABLE = 28, QUEUE_NOTIFY_OFF = 30,
        QUEUE_DESC = 32, QUEUE_DRIVER = 40, QUEUE_DEVICE = 48, COMMON_BYTES = 56 };
 enum { CONFIG_MAC = 0, CONFIG_STATUS = 6, CONFIG_BYTES = 8, CONFIG_LINK_UP = 1 };
@@ -185,7 +184,7 @@ static void address_write(const struct virtio *v, u32 reg, const struct queue *q
 }
 
 /* 4.1.5.1.3 */
-static err queue_start(struct virtio *v, u16 number, u16 vector)
+static err queue_start(struct virtio *v, u16 number)
 {
     struct queue *q = &v->queue[number];
 
@@ -204,9 +203,10 @@ static err queue_start(struct virtio *v, u16 number, u16 vector)
     address_write(v, QUEUE_DESC, q, offsetof(struct shared, desc));
     address_write(v, QUEUE_DRIVER, q, offsetof(struct shared, avail));
     address_write(v, QUEUE_DEVICE, q, offsetof(struct shared, used));
-    mmio_write16(common(v), QUEUE_VECTOR, vector);
-    if (vector != NO_VECTOR && mmio_read16(common(v), QUEUE_VECTOR) == NO_VECTOR)
-        v->nic.has_irq = false; /* 4.1.5.1.2: the device has no room for the vector */
+    if (number == RX && v->nic.has_irq) { /* what was sent is collected when room is needed */
+        mmio_write16(common(v), QUEUE_VECTOR, 0);
+        v->nic.has_irq = mmio_read16(common(v), QUEUE_VECTOR) == 0; /* 4.1.5.1.2: or it cannot */
+    }
     mmio_write16(common(v), QUEUE_ENABLE, 1);
     return OK;
 }
@@ -214,15 +214,13 @@ static err queue_start(struct virtio *v, u16 number, u16 vector)
 static err start(struct nic *nic)
 {
     struct virtio *v = (struct virtio *)nic;
-    u16 vector = nic->has_irq ? 0 : NO_VECTOR;
 
     TRY(device_reset(v));
     mmio_write8(common(v), DEVICE_STATUS, ACKNOWLEDGE);
     mmio_write8(common(v), DEVICE_STATUS, DRIVER);
     TRY(features_agree(v));
-    mmio_write16(common(v), CONFIG_VECTOR, vector);
-    TRY(queue_start(v, RX, vector));
-    TRY(queue_start(v, TX, NO_VECTOR)); /* what was sent is collected when room is needed */
+    TRY(queue_start(v, RX));
+    TRY(queue_start(v, TX));
     for (u32 i = 0; i < sizeof nic->mac; i++)
         nic->mac[i] = mmio_read8(&v->window[DEVICE], CONFIG_MAC + i);
     nic->tx_checksum = v->features & F_CSUM;

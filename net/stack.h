@@ -1,5 +1,5 @@
 /*
- * stack.h: what net.c, netif.c, address.c, isn.c and conn.c share: the interface under lwIP and
+ * stack.h: what net.c, netif.c, address.c and conn.c share: the interface under lwIP and
  * the places of TCP connections above it. Only these files see lwIP; above `struct stream`
  * (priv.h) nobody does.
  */
@@ -24,15 +24,11 @@ struct tcp_conn {
     bool peer_done;
 };
 
-struct tcp_conns {
-    struct tcp_conn conn[NET_CONNECTIONS_MAX];
-};
-
 enum net_count { RX_FRAMES, RX_BYTES, RX_DROPPED, TX_FRAMES, TX_BYTES, TX_DROPPED, NET_COUNTS };
 
 struct net {
     struct net_config config;
-    struct tcp_conns conns;
+    struct tcp_conn conn[NET_CONNECTIONS_MAX];
     struct server *server;
     struct nic *nic; /* NULL: no card; the stack then only keeps time */
     struct netif netif;
@@ -40,7 +36,7 @@ struct net {
     struct nic_frame in;
     u8 out[NIC_FRAME_MAX]; /* a frame that lwIP holds in pieces */
     bool tx_waiting;       /* frames were given to the card since the last doorbell */
-    bool irq_on, link, fallback;
+    bool link, fallback;
     u64 count[NET_COUNTS];
     u32 faults; /* of the card, lately; over FAULTS_MAX it stays off */
     u64 fault_ns, sent_ns;
@@ -65,21 +61,17 @@ void address_start(struct net *net);
 /* Ten times a second: fallback when DHCP is silent. */
 void address_look(struct net *net, u64 now);
 
-/* ---- isn.c: sequence numbers that nobody can guess ---- */
-
-/* SipHash-2-4 of `bytes` under a 128-bit key. */
-u64 siphash(const u64 key[2], const u8 *data, usize bytes);
-
 /* ---- conn.c: TCP connections as streams ---- */
 
-/* Listens on the port, IPv4 and IPv6. E_NOMEM. */
-err conns_open(struct tcp_conns *conns, u16 port);
-/* Shows each new connection to accept(ctx, stream); aborts it when that says no. True when there
- * was one. */
-bool conns_accept(struct tcp_conns *conns, bool (*accept)(void *ctx, struct stream *), void *ctx);
+/* Listens on the configured port, IPv4 and IPv6. E_NOMEM. */
+err conns_open(struct net *net);
+/* A new connection, each once; NULL: none. */
+struct stream *conns_next(struct net *net);
 /* Called with every TCP header before lwIP sees it. A SYN beyond the end of a connection in
  * TIME_WAIT ends that one (RFC 1122, 4.2.2.13): lwIP would answer for the old one, and a client
  * that got the same port again would wait for seconds. Seen with QEMU's user network. */
 void conns_reopen(const u8 *ip, const u8 *tcp);
+/* SipHash-2-4 of `bytes` under a 128-bit key. */
+u64 siphash(const u64 key[2], const u8 *data, usize bytes);
 
 #endif

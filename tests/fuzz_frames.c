@@ -90,8 +90,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, usize size)
         t.data_len = 0;
     }
     for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++) {
-        if (w->net.conns.conn[i].taken)
-            w->net.conns.conn[i].stream.ops->abort(&w->net.conns.conn[i].stream);
+        if (w->net.conn[i].taken)
+            w->net.conn[i].stream.ops->abort(&w->net.conn[i].stream);
     }
     wire_turn(w);
     wire_drop_all(w);

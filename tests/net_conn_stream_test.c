@@ -58,7 +58,7 @@ TEST(net_conn_carries_a_request_and_its_answer)
     wire_tcp_turn(&client, true);
     EXPECT_EQ(client.data_len, 10);
     EXPECT(client.fin && !client.reset);
-    EXPECT_EQ(wire_connections(&client.wire->net.conns), 0);
+    EXPECT_EQ(wire_connections(client.wire), 0);
 }
 
 /* Guards: a client that resets is seen as gone, and the place is free after close. */
@@ -71,7 +71,7 @@ TEST(net_conn_sees_a_reset)
     EXPECT_EQ(s->ops->state(s), STREAM_GONE);
     EXPECT_EQ(s->ops->send(s, "x", 1), 0);
     s->ops->close(s);
-    EXPECT_EQ(wire_connections(&client.wire->net.conns), 0);
+    EXPECT_EQ(wire_connections(client.wire), 0);
 }
 
 /* Guards: back-pressure towards the client: what is not read closes its window, reading opens it
@@ -246,7 +246,7 @@ TEST(net_conn_aborts_what_the_server_refuses)
     EXPECT(!wire_tcp_connect(&client, w, 43000));
     wire_tcp_turn(&client, false);
     EXPECT(client.reset);
-    EXPECT_EQ(wire_connections(&w->net.conns), 0);
+    EXPECT_EQ(wire_connections(w), 0);
 }
 
 /* Guards: with no memory for what is sent, send takes nothing; a close then still reaches the
@@ -356,7 +356,7 @@ TEST(net_conn_ten_thousand_leave_nothing)
             wire_run(w, 10);
         wire_drop_all(w);
     }
-    EXPECT_EQ(wire_connections(&w->net.conns), 0);
+    EXPECT_EQ(wire_connections(w), 0);
     settle(w);
     struct wire_pools after = wire_pools();
     for (u32 i = 0; i < ARRAY_LEN(before.used); i++)

@@ -40,11 +40,8 @@ static void regs_write(void *ctx, u64 offset, u32 width, u64 value)
         card.resets++;
         REG(CTRL) = card.reset_hangs ? CTRL_RESET : 0;
         REG(RCTL) = REG(TCTL) = REG(IMS) = 0;
+        REG(RDT) = REG(TDT) = card.rx_head = card.tx_head = 0;
     }
-    if (offset == RDH)
-        card.rx_head = (u32)value;
-    if (offset == TDBAL + (RDH - RDBAL))
-        card.tx_head = (u32)value;
     if (offset == IMC)
         REG(IMS) &= ~(u32)value;
     if (offset == TDT)

@@ -101,7 +101,7 @@ struct wire *wire_plug(void)
         w->net.config = (struct net_config){.hostname = STR("nohost"), .port = WIRE_PORT};
         w->net.nic = &w->nic;
         stack_open(&w->net);
-        if (conns_open(&w->net.conns, WIRE_PORT) != OK)
+        if (conns_open(&w->net) != OK)
             panic(__FILE__, __LINE__, "conns_open");
         w->open = true;
     }
@@ -110,20 +110,16 @@ struct wire *wire_plug(void)
     return w;
 }
 
-static bool accept_any(void *ctx, struct stream *stream)
-{
-    struct wire *w = ctx;
-
-    if (!w->refuse)
-        w->accepted = stream;
-    return !w->refuse;
-}
-
 static bool turn_once(struct wire *w)
 {
     bool worked = stack_poll(&w->net);
 
-    worked |= conns_accept(&w->net.conns, accept_any, w);
+    for (struct stream *stream; (stream = conns_next(&w->net)); worked = true) {
+        if (w->refuse)
+            stream->ops->abort(stream);
+        else
+            w->accepted = stream;
+    }
     net_flush(&w->net);
     return worked;
 }
@@ -403,12 +399,12 @@ bool wire_tcp_connect(struct wire_tcp *t, struct wire *w, u16 port)
     return t->open && w->accepted;
 }
 
-u32 wire_connections(const struct tcp_conns *conns)
+u32 wire_connections(const struct wire *w)
 {
     u32 count = 0;
 
     for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
-        count += conns->conn[i].taken;
+        count += w->net.conn[i].taken;
     return count;
 }
 

@@ -87,7 +87,7 @@ void wire_tcp_turn(struct wire_tcp *t, bool ack);
 /* SYN, SYN-ACK, ACK; true when open and shown to the server's side (wire->accepted). */
 bool wire_tcp_connect(struct wire_tcp *t, struct wire *w, u16 port);
 
-u32 wire_connections(const struct tcp_conns *conns);
+u32 wire_connections(const struct wire *w);
 
 /* Places in use of every pool of lwIP and bytes of its heap, to be compared before and after. */
 struct wire_pools {

@@ -19,7 +19,6 @@
 #define PBUF_POOL_BUFSIZE   1536
 #define MEMP_NUM_PBUF       128
 #define MEMP_NUM_TCP_PCB    288 /* 64 connections, 128 half open, the rest closing */
-#define MEMP_NUM_TCP_PCB_LISTEN 2
 #define MEMP_NUM_TCP_SEG    (64 * TCP_SND_QUEUELEN)
 #define MEMP_NUM_UDP_PCB    8 /* DHCP, DNS, mDNS, SNTP */
 #define MEMP_NUM_SYS_TIMEOUT (LWIP_NUM_SYS_TIMEOUT_INTERNAL + 16) /* mDNS and SNTP have their own */
@@ -34,15 +33,12 @@
 
 /* ---- IPv4 ---- */
 #define ARP_TABLE_SIZE      64
-#define ARP_QUEUEING        1
 #define IP_REASS_MAX_PBUFS  16
 #define LWIP_IGMP           1
 #define LWIP_DHCP           1
 #define LWIP_DHCP_DOES_ACD_CHECK 0 /* takes seconds; the server knows what it gives */
 #define LWIP_DHCP_GET_NTP_SRV 1
 #define LWIP_AUTOIP         1
-#define LWIP_DHCP_AUTOIP_COOP 1 /* link down stops AutoIP; */
-#define LWIP_DHCP_AUTOIP_COOP_TRIES 256 /* starting it is netif.c's decision, never DHCP's */
 
 /* ---- IPv6 ---- */
 #define LWIP_IPV6           1

@@ -1,5 +1,5 @@
 /*
- * cc.h: what lwIP asks of compiler and platform. netif.c, address.c and isn.c implement the port_* functions; of libc
+ * cc.h: what lwIP asks of compiler and platform. netif.c, address.c and conn.c implement the port_* functions; of libc
  * it uses what string.h beside this folder declares. Follows: lwIP 2.2.1, lwip/arch.h.
  */
 #ifndef NOHOST_LWIP_CC_H
@@ -36,7 +36,7 @@ __attribute__((noreturn)) void panic(const char *file, int line, const char *wha
 uint32_t port_rand(void);
 #define LWIP_RAND() port_rand()
 
-/* Initial sequence numbers must not be guessable (RFC 6528): isn.c. */
+/* Initial sequence numbers must not be guessable (RFC 6528): conn.c. */
 struct ip_addr;
 uint32_t port_tcp_isn(const struct ip_addr *local, uint16_t local_port,
                       const struct ip_addr *remote, uint16_t remote_port);
