@@ -14,55 +14,48 @@
 
 /* ---- loader.c ---- */
 
-struct loader {
+/* One for the whole program: CHECK has no other way to the console. */
+extern struct loader {
     EFI_HANDLE image;
     EFI_SYSTEM_TABLE *table;
     EFI_BOOT_SERVICES *services;
-    EFI_FILE_HANDLE root; /* of the boot partition; NULL: there is no file system */
+    EFI_FILE_HANDLE root; /* of the boot partition */
     struct handoff *handoff;
-    u64 tsc_start, tsc_per_ms;
-};
+    u8 *map; /* room for the firmware's memory map */
+} boot;
 
-/* One line on the firmware's console, which firmware mirrors to serial where it has one. */
-__attribute__((format(printf, 2, 3))) void say(const struct loader *loader, const char *format,
-                                               ...);
+/* Text on the firmware's console, which firmware mirrors to serial where it has one. */
+__attribute__((format(printf, 1, 2))) void say(const char *format, ...);
 /* The end of the road: says why, waits so that it can be read, resets. */
-__attribute__((noreturn, format(printf, 2, 3))) void stop(const struct loader *loader,
-                                                          const char *format, ...);
-/* Pages below `below` (0: anywhere); NULL when there are none. */
-void *loader_pages(const struct loader *loader, EFI_MEMORY_TYPE type, u64 bytes, u64 below);
+__attribute__((noreturn, format(printf, 1, 2))) void stop(const char *format, ...);
+/* Zeroed pages below `below`; stops when there are none. */
+void *loader_pages(EFI_MEMORY_TYPE type, u64 bytes, u64 below);
 
 /* ---- file.c ---- */
 
-void file_volume_open(struct loader *loader);
+void file_volume_open(void);
 /* Reads a whole file into pages of `type`, with a progress bar. file->status tells how it went. */
-void file_load(const struct loader *loader, struct str path, EFI_MEMORY_TYPE type,
-               struct handoff_file *file);
-/* First name in the root folder, in alphabetical order, that ends in ".gguf"; E_NOTFOUND. */
-err file_find_model(const struct loader *loader, struct text *name);
+void file_load(struct str path, EFI_MEMORY_TYPE type, struct handoff_file *file);
+/* First name in the root folder, in alphabetical order, that ends in ".gguf"; empty: none. */
+void file_find_model(struct text *name);
 
 /* ---- image.c ---- */
 
-struct image {
-    u64 physical, bytes; /* as placed */
-    u64 entry;           /* virtual */
-    u64 page_table;
-};
-
-/* Checks every header of the ELF file before anything of it is used; places the segments. */
-err image_place(const struct loader *loader, struct str elf, struct image *image);
-/* Builds the page tables: segments W^X, direct map of the RAM, the firmware's own map below. */
-err image_map(const struct loader *loader, struct str elf, struct image *image);
+/* Checks every header of the kernel's ELF file, places its segments, builds the page tables:
+ * segments W^X, direct map of the RAM, the firmware's own map below. Returns the entry. */
+u64 image_load(struct str elf);
 
 /* ---- memory.c ---- */
 
-/* Page tables above need to know where RAM ends. */
-err memory_map_read(const struct loader *loader, UINTN *key);
+#define MAP_BYTES (256 * KIB)
+/* Fills handoff->ranges; returns the key that ExitBootServices wants. */
+UINTN memory_map_read(void);
 /* Leaves the firmware for good, with handoff->ranges describing the memory as it is then. */
-err memory_map_leave(const struct loader *loader);
+void memory_map_leave(void);
 
 /* ---- enter.S ---- */
 
+u64 cpu_cr3(void);
 u64 cpu_cr4(void);
 __attribute__((noreturn)) void kernel_jump(u64 handoff, u64 page_table, u64 entry);
 

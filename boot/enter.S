@@ -1,16 +1,18 @@
 /*
- * enter.S: the last instructions of the loader.
+ * enter.S: control registers, and the last instructions of the loader.
  * Follows: AMD64 volume 2, 5.3 (paging), 3.1 (CR0, EFER).
  */
     .text
-    .globl cpu_cr4
+    .globl cpu_cr3, cpu_cr4, kernel_jump
+cpu_cr3:
+    mov %cr3, %rax
+    ret
 cpu_cr4:
     mov %cr4, %rax
     ret
 
 /* kernel_jump(rdi handoff, rsi page table, rdx entry): these instructions stay mapped, because the
  * new page table keeps the firmware's own lower half until the kernel drops it. */
-    .globl kernel_jump
 kernel_jump:
     cli
     cld

@@ -6,8 +6,6 @@
  */
 #include "boot/boot.h"
 
-#include <cpuid.h>
-
 #define SEGMENTS_MAX    16u
 #define IMAGE_BYTES_MAX (64 * MIB)
 #define PT_LOAD         1u
@@ -32,20 +30,10 @@ _Static_assert(sizeof(struct elf_header) == 64 && sizeof(struct elf_segment) == 
 
 /* ---- the file ---- */
 
-static const struct elf_header *header_of(struct str elf)
-{
-    return (const void *)elf.ptr;
-}
-
-static const struct elf_segment *segment_of(struct str elf, u32 idx)
-{
-    return (const void *)(elf.ptr + header_of(elf)->segments_at + idx * sizeof(struct elf_segment));
-}
-
 static bool header_good(struct str elf)
 {
     static const u8 ident[7] = {0x7f, 'E', 'L', 'F', 2 /* 64 bit */, 1 /* little endian */, 1};
-    const struct elf_header *h = header_of(elf);
+    const struct elf_header *h = (const void *)elf.ptr;
 
     return elf.len >= sizeof(*h) && memcmp(h->ident, ident, sizeof(ident)) == 0 &&
            h->type == 2 /* executable */ && h->machine == 62 /* x86-64 */ &&
@@ -72,54 +60,47 @@ static bool holds_entry(const struct elf_segment *s, u64 entry)
            entry - s->virtual < s->file_bytes;
 }
 
-/* First and last virtual address of all segments; false when the file is not a kernel. */
-static bool image_check(struct str elf, u64 *low, u64 *high)
+/* The kernel as checked and placed. */
+struct image {
+    struct str elf;
+    struct elf_header header;
+    struct elf_segment segment[SEGMENTS_MAX];
+    u32 count; /* of segments to load */
+    u64 low, high, physical;
+};
+
+/* False when the file is not a kernel. */
+static bool image_read(struct image *image)
 {
+    struct elf_segment *s = image->segment;
     bool entry_good = false;
 
-    *low = 0;
-    *high = HANDOFF_KERNEL_LOW;
-    if (!header_good(elf))
+    if (!header_good(image->elf))
         return false;
-    for (u32 i = 0; i < header_of(elf)->segment_count; i++) {
-        const struct elf_segment *s = segment_of(elf, i);
+    memcpy(&image->header, image->elf.ptr, sizeof(image->header));
+    image->high = HANDOFF_KERNEL_LOW;
+    for (u32 i = 0; i < image->header.segment_count; i++) {
+        memcpy(s, image->elf.ptr + image->header.segments_at + i * sizeof(*s), sizeof(*s));
         if (s->type != PT_LOAD)
             continue;
-        if (!segment_good(elf, s, *high))
+        if (!segment_good(image->elf, s, image->high))
             return false;
-        *low = *low ? *low : s->virtual;
-        *high = round_up(s->virtual + s->bytes, PAGE_BYTES);
-        entry_good |= holds_entry(s, header_of(elf)->entry);
+        image->high = round_up(s->virtual + s->bytes, PAGE_BYTES);
+        entry_good |= holds_entry(s, image->header.entry);
+        s = &image->segment[++image->count];
     }
+    image->low = image->segment[0].virtual;
     return entry_good;
-}
-
-err image_place(const struct loader *loader, struct str elf, struct image *image)
-{
-    u64 low, high;
-
-    if (!image_check(elf, &low, &high))
-        return E_FORMAT;
-    u8 *place = loader_pages(loader, EfiLoaderData, high - low, 0);
-    if (!place)
-        return E_NOMEM;
-    memset(place, 0, high - low);
-    for (u32 i = 0; i < header_of(elf)->segment_count; i++) {
-        const struct elf_segment *s = segment_of(elf, i);
-        if (s->type == PT_LOAD)
-            memcpy(place + (s->virtual - low), elf.ptr + s->file_at, s->file_bytes);
-    }
-    *image = (struct image){(usize)place, high - low, header_of(elf)->entry, 0};
-    return OK;
 }
 
 /* ---- page tables ---- */
 
-#define PRESENT    (1ull << 0)
-#define WRITE      (1ull << 1)
-#define LARGE      (1ull << 7)
-#define NO_EXECUTE (1ull << 63)
-#define ADDRESS    0x000ffffffffff000ull
+#define PRESENT     (1ull << 0)
+#define WRITE       (1ull << 1)
+#define LARGE       (1ull << 7)
+#define NO_EXECUTE  (1ull << 63)
+#define ADDRESS     0x000ffffffffff000ull
+#define LARGE_BYTES (2 * MIB)
 
 /* Tables come from one block, so that none is asked for while the memory map is being read. */
 struct tables {
@@ -130,12 +111,11 @@ struct tables {
 static u64 *table_take(struct tables *tables)
 {
     CHECK(tables->next < tables->end);
-    u64 *table = (u64 *)(void *)tables->next;
     tables->next += PAGE_BYTES;
-    return memset(table, 0, PAGE_BYTES);
+    return (u64 *)(void *)(tables->next - PAGE_BYTES);
 }
 
-/* Maps one page of level 1 (4 KiB), 2 (2 MiB) or 3 (1 GiB). What is mapped already stays. */
+/* Maps one page of level 1 (4 KiB) or 2 (2 MiB). What is mapped already stays. */
 static void map(struct tables *tables, u64 virtual, u64 physical, u64 flags, u32 level)
 {
     u64 *table = tables->root;
@@ -144,82 +124,60 @@ static void map(struct tables *tables, u64 virtual, u64 physical, u64 flags, u32
         u64 *entry = &table[virtual >> (3 + 9 * at) & 511];
         if (!*entry)
             *entry = (usize)table_take(tables) | PRESENT | WRITE;
-        if (*entry & LARGE)
-            return;
         table = (u64 *)(usize)(*entry & ADDRESS);
     }
-    u64 *leaf = &table[virtual >> (3 + 9 * level) & 511];
-    if (!*leaf)
-        *leaf = physical | flags | PRESENT | (level > 1 ? LARGE : 0);
+    table[virtual >> (3 + 9 * level) & 511] = physical | flags | PRESENT;
 }
 
-static bool has_1g_pages(void)
+static void map_kernel(struct tables *tables, const struct image *image)
 {
-    u32 eax, ebx, ecx, edx = 0;
-
-    return __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) && (edx & 1u << 26);
-}
-
-static void map_ram(struct tables *tables, const struct handoff_range *range)
-{
-    u64 end = range->base + range->bytes, at = range->base / (2 * MIB) * (2 * MIB);
-    bool huge = has_1g_pages();
-
-    while (at < end) {
-        bool whole = huge && at % GIB == 0 && at >= range->base && end - at >= GIB;
-        map(tables, HANDOFF_DIRECT_MAP + at, at, WRITE | NO_EXECUTE, whole ? 3 : 2);
-        at += whole ? GIB : 2 * MIB;
-    }
-}
-
-static void map_kernel(struct tables *tables, struct str elf, const struct image *image)
-{
-    u64 low = 0;
-
-    for (u32 i = 0; i < header_of(elf)->segment_count; i++) {
-        const struct elf_segment *s = segment_of(elf, i);
-        if (s->type != PT_LOAD)
-            continue;
-        low = low ? low : s->virtual;
+    for (const struct elf_segment *s = image->segment; s < image->segment + image->count; s++) {
         u64 flags =
             (s->flags & SEGMENT_WRITE ? WRITE : 0) | (s->flags & SEGMENT_EXECUTE ? 0 : NO_EXECUTE);
         for (u64 at = 0; at < s->bytes; at += PAGE_BYTES)
-            map(tables, s->virtual + at, image->physical + (s->virtual - low) + at, flags, 1);
+            map(tables, s->virtual + at, image->physical + s->virtual - image->low + at, flags, 1);
     }
 }
 
-static u64 cr3_read(void)
+static void build_tables(const struct image *image)
 {
-    u64 value;
-
-    __asm__ volatile("mov %%cr3, %0" : "=r"(value));
-    return value;
-}
-
-err image_map(const struct loader *loader, struct str elf, struct image *image)
-{
-    const struct handoff *handoff = loader->handoff;
+    const struct handoff *handoff = boot.handoff;
+    const struct handoff_range *end = handoff->ranges + handoff->range_count;
     struct tables tables;
-    UINTN key;
     u64 top = 0;
 
-    if (cpu_cr4() & 1u << 12)
-        stop(loader, "the firmware uses five-level paging, this loader knows four");
-    TRY(memory_map_read(loader, &key));
-    for (u32 i = 0; i < handoff->range_count; i++)
-        if (handoff->ranges[i].kind != HANDOFF_DEVICE)
-            top = handoff->ranges[i].base + handoff->ranges[i].bytes;
-    u64 bytes = (16 + image->bytes / (2 * MIB) + 2 * (top / GIB + 1)) * PAGE_BYTES;
-    tables.next = loader_pages(loader, EfiLoaderData, bytes, 4 * GIB); /* cores start in 32 bits */
-    if (!tables.next)
-        return E_NOMEM;
+    for (const struct handoff_range *r = handoff->ranges; r < end; r++)
+        top = max_u64(top, r->base + r->bytes);
+    u64 bytes = (16 + (image->high - image->low) / LARGE_BYTES + top / GIB + 1) * PAGE_BYTES;
+    tables.next = loader_pages(EfiLoaderData, bytes, 4 * GIB); /* cores start in 32 bits */
     tables.end = tables.next + bytes;
     tables.root = table_take(&tables);
-    memcpy(tables.root, (const void *)(usize)(cr3_read() & ADDRESS), PAGE_BYTES / 2);
-    for (u32 i = 0; i < handoff->range_count; i++)
-        if (handoff->ranges[i].kind != HANDOFF_DEVICE)
-            map_ram(&tables, &handoff->ranges[i]);
-    map_kernel(&tables, elf, image);
-    image->page_table = (usize)tables.root;
-    return OK;
+    memcpy(tables.root, (const void *)(usize)(cpu_cr3() & ADDRESS), PAGE_BYTES / 2);
+    for (const struct handoff_range *r = handoff->ranges; r < end; r++)
+        for (u64 at = r->base / LARGE_BYTES * LARGE_BYTES; at < r->base + r->bytes;
+             at += LARGE_BYTES)
+            map(&tables, HANDOFF_DIRECT_MAP + at, at, LARGE | WRITE | NO_EXECUTE, 2);
+    map_kernel(&tables, image);
+    boot.handoff->page_table = (usize)tables.root;
+}
+
+u64 image_load(struct str elf)
+{
+    struct image image = {.elf = elf};
+
+    if (!image_read(&image))
+        stop("the kernel file is damaged");
+    if (cpu_cr4() & 1u << 12)
+        stop("the firmware uses five-level paging, this loader knows four");
+    u64 bytes = image.high - image.low;
+    u8 *place = loader_pages(EfiLoaderData, bytes, UINT64_MAX);
+    for (u32 i = 0; i < image.count; i++)
+        memcpy(place + image.segment[i].virtual - image.low, elf.ptr + image.segment[i].file_at,
+               image.segment[i].file_bytes);
+    image.physical = (usize)place;
+    boot.handoff->kernel_base = image.physical;
+    boot.handoff->kernel_bytes = bytes;
+    (void)memory_map_read();
+    build_tables(&image);
+    return image.header.entry;
 }

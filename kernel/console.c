@@ -148,7 +148,7 @@ void screen_start(const struct handoff_framebuffer *framebuffer)
     screen.pixels = vm_map_device((paddr){f->base}, f->bytes, VM_WRITE_COMBINING);
     if (!screen.pixels)
         return;
-    screen.stride = f->stride;
+    screen.stride = (u32)f->stride;
     screen.scale = max_u32(f->width / PIXELS_PER_SCALE, 1);
     screen.columns = f->width / (CELL_WIDTH * screen.scale);
     screen.rows = f->height / (CELL_HEIGHT * screen.scale);

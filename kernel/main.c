@@ -68,8 +68,8 @@ static err start_console(struct system *sys)
 
     screen_start(&sys->handoff->framebuffer);
     cpu_name(&name);
-    log_info("nohost", "%s on %.*s, %lu MiB free, loader took %llu ms", NOHOST_VERSION,
-             (int)name.len, name.ptr, pages_available() / MIB, sys->handoff->boot_ns / NS_PER_MS);
+    log_info("nohost", "%s on %.*s, %lu MiB free", NOHOST_VERSION, (int)name.len, name.ptr,
+             pages_available() / MIB);
     return OK;
 }
 
@@ -81,7 +81,7 @@ static err start_config(struct system *sys)
     for (u32 i = 0; i < handoff->file_count; i++) {
         const struct handoff_file *f = &handoff->files[i];
         if (f->status)
-            log_warn("files", "%s was not read (UEFI status %u)", f->name, f->status);
+            log_warn("files", "%s was not read (UEFI status %lu)", f->name, f->status);
         else if (str_eq_nocase(str_of(f->name), STR("nohost.conf")))
             file = (struct str){(const char *)(HANDOFF_DIRECT_MAP + f->base), f->bytes};
     }
@@ -93,7 +93,7 @@ static err start_config(struct system *sys)
 static err start_random(struct system *sys)
 {
     random_start(sys->handoff->entropy,
-                 min_u32(sys->handoff->entropy_bytes, HANDOFF_ENTROPY_BYTES));
+                 (u32)min_u64(sys->handoff->entropy_bytes, HANDOFF_ENTROPY_BYTES));
     return OK;
 }
 
@@ -260,9 +260,8 @@ static void feed_watchdog(struct system *sys)
 static void idle(struct system *sys)
 {
     cpu_interrupts(false);
-    u64 idle_ns = net_idle_ns(sys->net);
-    if (idle_ns)
-        clock_idle(min_u64(idle_ns, IDLE_MAX_NS));
+    if (net_irq_arm(sys->net))
+        clock_idle(min_u64(net_idle_ns(sys->net), IDLE_MAX_NS));
     else
         cpu_interrupts(true);
 }
