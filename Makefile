@@ -29,7 +29,7 @@ all: build/nohost.img
 
 # ---- what a user calls; sub-makes build in parallel and leave the console to QEMU ----
 
-SUB = @$(MAKE) --no-print-directory -j$(JOBS)
+SUB = @$(MAKE) -s --no-print-directory -j$(JOBS)
 run: build/deps/host.ok
 	$(SUB) build/nohost.img build/deps/qemu.ok
 	@tools/run
@@ -196,7 +196,8 @@ build/nohost.elf: linker.ld $(call objects,build/target,$(kernel) $(portable)) \
 build/image/nohost.elf: build/nohost.elf
 	@mkdir -p $(@D)
 	$(SAY)strip --strip-all $< -o $@
-build/nohost.img: build/image/BOOTX64.EFI build/image/nohost.elf $(CONF) $(DEPS)/model.ok FORCE
+build/nohost.img: build/image/BOOTX64.EFI build/image/nohost.elf FORCE \
+		$(if $(filter build/model/%,$(MODEL)),$(DEPS)/model.ok)
 	@tools/mkimage $@ $(CONF) build/image/BOOTX64.EFI build/image/nohost.elf $(MODEL)
 
 -include $(shell find $(TREES) -name '*.d' 2>/dev/null)
