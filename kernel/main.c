@@ -260,8 +260,9 @@ static void feed_watchdog(struct system *sys)
 static void idle(struct system *sys)
 {
     cpu_interrupts(false);
-    if (net_irq_arm(sys->net))
-        clock_idle(min_u64(net_idle_ns(sys->net), IDLE_MAX_NS));
+    u64 idle_ns = net_idle_ns(sys->net);
+    if (idle_ns)
+        clock_idle(min_u64(idle_ns, IDLE_MAX_NS));
     else
         cpu_interrupts(true);
 }
