@@ -28,19 +28,15 @@ struct jinja_env chat_env(const struct chat *chat, const struct ml_message *mess
 /* ---- sampler.c: logits -> token ---- */
 
 struct rng {
-    u64 s[4];
+    u64 state;
 };
 
 /* From the request's seed, or from random_bytes. */
 void rng_start(struct rng *rng, const struct ml_sampling *how);
 
-#define SAMPLER_BUCKETS 1024u
 struct sampler { /* scratch, one for all sequences */
     u32 vocab;
-    f32 *weight; /* [vocab, rounded up to whole vectors] */
-    u32 *member; /* [vocab] tokens of one bucket */
-    u32 count[SAMPLER_BUCKETS];
-    f64 mass[SAMPLER_BUCKETS];
+    u64 *key; /* [vocab, rounded up to whole vectors] a token and its weight */
 };
 
 struct draw {
