@@ -7,30 +7,25 @@
 #define ANY 0xffu
 
 static const struct {
-    u8 class_code, subclass;
+    u16 kind; /* class, subclass */
     const char *name;
 } classes[] = {
     // clang-format off
-    {0x01, 0x06, "SATA controller"},   {0x01, 0x08, "NVMe controller"},
-    {0x01, ANY, "storage controller"}, {0x02, 0x00, "Ethernet"},
-    {0x02, ANY, "network controller"}, {0x03, 0x00, "VGA display"},
-    {0x03, ANY, "display"},            {0x04, ANY, "multimedia"},
-    {0x05, ANY, "memory controller"},  {0x06, 0x00, "host bridge"},
-    {0x06, 0x01, "ISA bridge"},        {0x06, 0x04, "PCI bridge"},
-    {0x06, ANY, "bridge"},             {0x07, ANY, "communication"},
-    {0x08, 0x06, "IOMMU"},             {0x08, ANY, "system peripheral"},
-    {0x0c, 0x03, "USB controller"},    {0x0c, 0x05, "SMBus"},
-    {0x0c, ANY, "serial bus"},         {0x0d, ANY, "wireless"},
-    {0x10, ANY, "encryption"},         {0x11, ANY, "signal processing"},
-    {0x12, ANY, "accelerator"},        {0xff, ANY, "unassigned class"},
+    {0x0106, "SATA controller"},   {0x0108, "NVMe controller"}, {0x01ff, "storage controller"},
+    {0x0200, "Ethernet"},          {0x02ff, "network"},         {0x0300, "VGA display"},
+    {0x03ff, "display"},           {0x04ff, "multimedia"},      {0x05ff, "memory controller"},
+    {0x0600, "host bridge"},       {0x0601, "ISA bridge"},      {0x0604, "PCI bridge"},
+    {0x06ff, "bridge"},            {0x07ff, "communication"},   {0x0806, "IOMMU"},
+    {0x08ff, "system peripheral"}, {0x0c03, "USB controller"},  {0x0c05, "SMBus"},
+    {0x0cff, "serial bus"},        {0x10ff, "encryption"},      {0x12ff, "accelerator"},
     // clang-format on
 };
 
 static const char *class_name(const struct pci_dev *dev)
 {
     for (u32 i = 0; i < ARRAY_LEN(classes); i++)
-        if (classes[i].class_code == dev->class_code &&
-            (classes[i].subclass == dev->subclass || classes[i].subclass == ANY))
+        if (classes[i].kind >> 8 == dev->class_code &&
+            ((classes[i].kind & ANY) == dev->subclass || (classes[i].kind & ANY) == ANY))
             return classes[i].name;
     return "device";
 }

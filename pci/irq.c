@@ -65,48 +65,49 @@ static err open_table(struct pci_dev *dev, u16 at)
 
 static err msix_on(struct pci_dev *dev, u16 at, u32 idx, u8 vector)
 {
-    u64 entry = (u64)idx * ENTRY_BYTES;
-
     if (!dev->msix.bytes)
         TRY(open_table(dev, at));
+    u64 entry = (u64)idx * ENTRY_BYTES;
     mmio_write32(&dev->msix, entry + ENTRY_ADDRESS, (u32)irq_message_address());
-    mmio_write32(&dev->msix, entry + ENTRY_ADDRESS + 4, (u32)(irq_message_address() >> 32));
+    mmio_write32(&dev->msix, entry + ENTRY_ADDRESS + 4, 0);
     mmio_write32(&dev->msix, entry + ENTRY_DATA, vector);
     mmio_write32(&dev->msix, entry + ENTRY_CONTROL, 0);
     return OK;
 }
 
-static err msi_on(struct pci_dev *dev, u16 at, u8 vector)
+static void msi_on(struct pci_dev *dev, u16 at, u8 vector)
 {
     u16 control = mmio_read16(&dev->config, at + 2u);
     u32 data_at = at + (control & MSI_64 ? 12u : 8u);
 
     mmio_write32(&dev->config, at + 4u, (u32)irq_message_address());
     if (control & MSI_64)
-        mmio_write32(&dev->config, at + 8u, (u32)(irq_message_address() >> 32));
+        mmio_write32(&dev->config, at + 8u, 0);
     mmio_write16(&dev->config, data_at, vector);
     if (control & MSI_MASKS && data_at + 8 <= CONFIG_CAPS_END)
         mmio_write32(&dev->config, data_at + 4, 0);
     mmio_write16(&dev->config, at + 2u, (u16)((control & ~MSI_MANY) | MSI_ON));
-    return OK;
 }
 
 err pci_vector_on(struct pci_dev *dev, u32 idx, void (*handler)(void *ctx), void *ctx)
 {
-    u16 msix = cap_at(dev, CAP_MSIX, 12), msi = cap_at(dev, CAP_MSI, 14);
+    u16 msix = cap_at(dev, CAP_MSIX, 12);
+    err e = OK;
     u8 vector;
 
     if (idx >= pci_vectors(dev))
         return E_UNSUPPORTED;
     CHECK(dev->vector[idx] == 0);
     TRY(irq_take(handler, ctx, &vector));
-    err e = msix ? msix_on(dev, msix, idx, vector) : msi_on(dev, msi, vector);
-    if (e != OK) {
+    if (msix)
+        e = msix_on(dev, msix, idx, vector);
+    else
+        msi_on(dev, cap_at(dev, CAP_MSI, 14), vector);
+    if (e == OK)
+        dev->vector[idx] = vector;
+    else
         irq_give(vector);
-        return e;
-    }
-    dev->vector[idx] = vector;
-    return OK;
+    return e;
 }
 
 void pci_vector_off(struct pci_dev *dev, u32 idx)

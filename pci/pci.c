@@ -23,7 +23,6 @@ enum config_offset {
     C_HEADER = 14,
     C_BAR = 16,
     C_BUSES = 24,
-    C_SUBSYSTEM = 44,
     C_CAPS = 52,
     C_EXT_CAPS = 256,
 };
@@ -142,77 +141,55 @@ void pci_write_bar(const struct pci_dev *dev, u32 idx)
 
 /* ---- the walk ---- */
 
-/* One window while it is walked. */
-struct walk {
-    struct pci_bus *bus;
-    const struct pci_ecam *ecam;
-    u8 *window; /* mapped; NULL with a device model */
-};
-
-static bool function_config(const struct walk *walk, struct pci_dev *dev)
+/* On silicon: 4 KiB for each function, in order; `ctx` is where those of bus 0 would be. */
+static bool mapped_function(void *ctx, u8 bus, u8 device, u8 function, struct mmio *config)
 {
-    const struct pci_ecam *ecam = walk->ecam;
-    u64 at =
-        (u64)(dev->bus - ecam->bus_first) << 20 | (u64)dev->device << 15 | (u64)dev->function << 12;
+    u64 at = (u64)bus << 20 | (u64)device << 15 | (u64)function << 12;
 
-    if (ecam->function)
-        return ecam->function(ecam->ctx, dev->bus, dev->device, dev->function, &dev->config);
-    dev->config = (struct mmio){.base = walk->window + at, .bytes = CONFIG_BYTES};
+    *config = (struct mmio){.base = (u8 *)ctx + at, .bytes = CONFIG_BYTES};
     return true;
 }
 
-static void read_ids(struct pci_dev *dev)
+/* Adds a function to the list; false when nothing answers. */
+static bool add_function(struct pci_bus *bus, const struct pci_dev *found)
 {
-    u32 ids = mmio_read32(&dev->config, C_VENDOR), class_word = mmio_read32(&dev->config, C_CLASS);
-    u32 subsystem = mmio_read32(&dev->config, C_SUBSYSTEM);
+    struct pci_dev *dev = &bus->dev[bus->dev_count];
+    u32 ids = mmio_read32(&found->config, C_VENDOR), kind = mmio_read32(&found->config, C_CLASS);
+    u8 type = mmio_read8(&found->config, C_HEADER) & 0x7f;
 
+    if ((u16)ids == 0xffff || (u16)ids == 0)
+        return false;
+    *dev = *found;
+    struct text name = TEXT_ON(dev->name);
+    text_fmt(&name, "%02x:%02x.%x", dev->bus, dev->device, dev->function);
+    if (type > 1) {
+        log_warn(dev->name, "header type %02x is unknown: left alone", type);
+        return true;
+    }
     dev->vendor = (u16)ids;
     dev->id = (u16)(ids >> 16);
-    dev->revision = (u8)class_word;
-    dev->prog_if = (u8)(class_word >> 8);
-    dev->subclass = (u8)(class_word >> 16);
-    dev->class_code = (u8)(class_word >> 24);
-    dev->is_bridge = (mmio_read8(&dev->config, C_HEADER) & 0x7f) == 1;
-    dev->subsystem_vendor = dev->is_bridge ? 0 : (u16)subsystem;
-    dev->subsystem_id = dev->is_bridge ? 0 : (u16)(subsystem >> 16);
+    dev->revision = (u8)kind;
+    dev->subclass = (u8)(kind >> 16);
+    dev->class_code = (u8)(kind >> 24);
+    dev->is_bridge = type == 1;
     if (dev->is_bridge) {
         dev->secondary = mmio_read8(&dev->config, C_BUSES + 1);
         dev->subordinate = mmio_read8(&dev->config, C_BUSES + 2);
     }
-}
-
-/* Adds a function to the list; false when nothing answers. */
-static bool add_function(struct pci_bus *bus, struct pci_dev *place)
-{
-    u8 type = mmio_read8(&place->config, C_HEADER);
-    u16 vendor = mmio_read16(&place->config, C_VENDOR);
-
-    if (vendor == 0xffff || vendor == 0)
-        return false;
-    struct text name = TEXT_ON(place->name);
-    text_fmt(&name, "%02x:%02x.%x", place->bus, place->device, place->function);
-    if ((type & 0x7f) > 1) {
-        log_warn(place->name, "header type %02x is unknown: left alone", type);
-        return true;
-    }
-    read_ids(place);
-    read_bars(place);
-    place->home = bus;
+    read_bars(dev);
     bus->dev_count++;
     return true;
 }
 
-static void walk_device(const struct walk *walk, u8 number, u8 device)
+static void walk_device(struct pci_bus *bus, const struct pci_ecam *ecam, u8 number, u8 device)
 {
-    struct pci_bus *bus = walk->bus;
-    u32 functions = 1;
+    u8 functions = 1;
 
     for (u8 f = 0; f < functions && bus->dev_count < PCI_DEVICES_MAX; f++) {
-        struct pci_dev *place = &bus->dev[bus->dev_count];
-        *place = (struct pci_dev){
-            .segment = walk->ecam->segment, .bus = number, .device = device, .function = f};
-        if (function_config(walk, place) && add_function(bus, place) && f == 0 &&
-            mmio_read8(&place->config, C_HEADER) & 0x80)
+        struct pci_dev dev = {
+            .segment = ecam->segment, .bus = number, .device = device, .function = f};
+        if (ecam->function(ecam->ctx, number, device, f, &dev.config) && add_function(bus, &dev) &&
+            mmio_read8(&dev.config, C_HEADER) & 0x80)
             functions = FUNCTIONS_MAX;
     }
 }
@@ -228,22 +205,23 @@ static bool is_linked(const struct pci_bus *bus, u32 number)
 /* Machines with several roots do not link them by bridges, so every bus number is tried; but one
  * that nothing leads to counts as empty when there is no device 0 (8,000 reads take 20 ms in QEMU).
  */
-static err walk_window(struct pci_bus *bus, const struct pci_ecam *ecam)
+static err walk_window(struct pci_bus *bus, struct pci_ecam ecam)
 {
-    u64 bytes = (u64)(ecam->bus_last - ecam->bus_first + 1) << 20;
-    struct walk walk = {bus, ecam, NULL};
-
-    if (!ecam->function)
-        walk.window = vm_map_device((paddr){ecam->base}, bytes, VM_UNCACHED);
-    if (!walk.window && !ecam->function)
-        return E_NOMEM;
-    for (u32 number = ecam->bus_first; number <= ecam->bus_last; number++) {
+    if (!ecam.function) {
+        u64 bytes = (u64)(ecam.bus_last - ecam.bus_first + 1) << 20;
+        u8 *window = vm_map_device((paddr){ecam.base}, bytes, VM_UNCACHED);
+        if (!window)
+            return E_NOMEM;
+        ecam.function = mapped_function;
+        ecam.ctx = window - ((u64)ecam.bus_first << 20);
+    }
+    for (u32 number = ecam.bus_first; number <= ecam.bus_last; number++) {
         u32 before = bus->dev_count;
-        bool known = number == ecam->bus_first || is_linked(bus, number);
-        walk_device(&walk, (u8)number, 0);
+        bool known = number == ecam.bus_first || is_linked(bus, number);
+        walk_device(bus, &ecam, (u8)number, 0);
         for (u8 device = 1; device < DEVICES_PER_BUS && (known || bus->dev_count > before);
              device++)
-            walk_device(&walk, (u8)number, device);
+            walk_device(bus, &ecam, (u8)number, device);
     }
     if (bus->dev_count == PCI_DEVICES_MAX)
         log_warn("pci", "more than %u functions: the rest is left out", PCI_DEVICES_MAX);
@@ -252,14 +230,8 @@ static err walk_window(struct pci_bus *bus, const struct pci_ecam *ecam)
 
 err pci_start(struct pci_bus *bus, const struct pci_ecam *ecam, u32 ecam_count)
 {
-    for (u32 i = 0; i < ecam_count; i++) {
-        if (ecam[i].bus_last < ecam[i].bus_first) {
-            log_warn("pci", "window %u: buses %u to %u make no sense", i, ecam[i].bus_first,
-                     ecam[i].bus_last);
-            continue;
-        }
-        TRY(walk_window(bus, &ecam[i]));
-    }
+    for (u32 i = 0; i < ecam_count; i++)
+        TRY(walk_window(bus, ecam[i]));
     pci_assign(bus, ecam, ecam_count);
     for (u32 i = 0; i < bus->dev_count; i++)
         pci_describe(&bus->dev[i]);
@@ -276,21 +248,11 @@ struct pci_dev *pci_find(struct pci_bus *bus, const struct pci_dev *after, u16 v
     return NULL;
 }
 
-struct pci_dev *pci_find_class(struct pci_bus *bus, const struct pci_dev *after, u8 class_code,
-                               u8 subclass)
-{
-    for (u32 i = after ? (u32)(after - bus->dev) + 1 : 0; i < bus->dev_count; i++)
-        if (bus->dev[i].class_code == class_code && bus->dev[i].subclass == subclass)
-            return &bus->dev[i];
-    return NULL;
-}
-
 err pci_map_bar(struct pci_dev *dev, u32 idx, struct mmio *out)
 {
-    const struct pci_bar *bar = idx < PCI_BARS_MAX ? &dev->bar[idx] : NULL;
-
-    if (!bar)
+    if (idx >= PCI_BARS_MAX)
         return E_RANGE;
+    const struct pci_bar *bar = &dev->bar[idx];
     if (!bar->bytes || !bar->base || bar->is_io)
         return E_NOTFOUND;
     *out = (struct mmio){.base = vm_map_device((paddr){bar->base}, bar->bytes, VM_UNCACHED),
@@ -300,13 +262,25 @@ err pci_map_bar(struct pci_dev *dev, u32 idx, struct mmio *out)
 
 void pci_enable(struct pci_dev *dev, bool bus_master)
 {
-    u16 command = mmio_read16(&dev->config, C_COMMAND);
+    u16 command = mmio_read16(&dev->config, C_COMMAND) & (u16)~COMMAND_MASTER;
 
-    command =
-        (u16)((command & ~COMMAND_MASTER) | COMMAND_MEMORY | (bus_master ? COMMAND_MASTER : 0));
-    mmio_write16(&dev->config, C_COMMAND, command);
+    mmio_write16(&dev->config, C_COMMAND,
+                 command | COMMAND_MEMORY | (bus_master ? COMMAND_MASTER : 0));
 }
 
+err dma_alloc(struct pci_dev *dev, usize bytes, usize align, struct dma *out)
+{
+    void *ptr = pages_alloc_aligned(bytes, max_u64(align, PAGE_BYTES));
+
+    if (!ptr) {
+        log_error(dev->name, "no memory for %lu bytes that the device can reach", bytes);
+        return E_NOMEM;
+    }
+    *out = (struct dma){ptr, {vm_physical(ptr).v}, bytes}; /* an IOMMU would stand here */
+    return OK;
+}
+
+/* Function level reset. What it loses comes back from what was found: BARs, not bus mastering. */
 err pci_reset_function(struct pci_dev *dev)
 {
     u16 at = pci_find_cap(dev, PCI_CAP_EXPRESS, 0);
@@ -317,10 +291,9 @@ err pci_reset_function(struct pci_dev *dev)
     mmio_write16(&dev->config, C_COMMAND, COMMAND_NO_INTX);
     u16 control = mmio_read16(&dev->config, at + EXPRESS_DEVICE_CONTROL);
     mmio_write16(&dev->config, at + EXPRESS_DEVICE_CONTROL, control | EXPRESS_RESET);
-    for (struct deadline end = deadline_ms(RESET_WAIT_MS); !deadline_passed(end);)
-        cpu_relax();
-    struct deadline end = deadline_ms(RESET_ANSWER_MS);
-    while (mmio_read16(&dev->config, C_VENDOR) != dev->vendor && !deadline_passed(end))
+    struct deadline quiet = deadline_ms(RESET_WAIT_MS), end = deadline_ms(RESET_ANSWER_MS);
+    while (!deadline_passed(quiet) ||
+           (mmio_read16(&dev->config, C_VENDOR) != dev->vendor && !deadline_passed(end)))
         cpu_relax();
     if (mmio_read16(&dev->config, C_VENDOR) != dev->vendor) {
         log_error(dev->name, "after a reset: want vendor %04x, saw %04x", dev->vendor,

@@ -15,7 +15,7 @@ typedef struct {
 } busaddr;
 
 /* How registers are reached. `ctx` is the implementation's. Offsets are in bytes, naturally
- * aligned, width 1, 2, 4 or 8. */
+ * aligned, width 1, 2 or 4. */
 struct mmio_ops {
     u64 (*read)(void *ctx, u64 offset, u32 width);
     void (*write)(void *ctx, u64 offset, u32 width, u64 value);
@@ -30,17 +30,41 @@ struct mmio {
     void *ctx;
 };
 
-/* CHECKs the bounds. The only volatile device access of the project stands in these inlines. */
-static inline u32 mmio_read32(const struct mmio *m, u64 offset);
-static inline void mmio_write32(const struct mmio *m, u64 offset, u32 value);
-static inline u8 mmio_read8(const struct mmio *m, u64 offset);
-static inline void mmio_write8(const struct mmio *m, u64 offset, u8 value);
-static inline u16 mmio_read16(const struct mmio *m, u64 offset);
-static inline void mmio_write16(const struct mmio *m, u64 offset, u16 value);
-static inline u64 mmio_read64(const struct mmio *m, u64 offset);
-static inline void mmio_write64(const struct mmio *m, u64 offset, u64 value);
+/* CHECKs the bounds. The only volatile device access of the project stands here. */
+#define MMIO_ACCESS(bits)                                                                          \
+    static inline u##bits mmio_read##bits(const struct mmio *m, u64 offset)                        \
+    {                                                                                              \
+        CHECK(offset + bits / 8 <= m->bytes);                                                      \
+        if (m->base)                                                                               \
+            return *(volatile u##bits *)(m->base + offset);                                        \
+        return (u##bits)m->ops->read(m->ctx, offset, bits / 8);                                    \
+    }                                                                                              \
+    static inline void mmio_write##bits(const struct mmio *m, u64 offset, u##bits value)           \
+    {                                                                                              \
+        CHECK(offset + bits / 8 <= m->bytes);                                                      \
+        if (m->base)                                                                               \
+            *(volatile u##bits *)(m->base + offset) = value;                                       \
+        else                                                                                       \
+            m->ops->write(m->ctx, offset, bits / 8, value);                                        \
+    }
+
+MMIO_ACCESS(8)
+MMIO_ACCESS(16)
+MMIO_ACCESS(32)
+#undef MMIO_ACCESS
+
 /* A part of a window. CHECKs that it lies inside. */
-static inline struct mmio mmio_part(const struct mmio *m, u64 offset, u64 bytes);
+static inline struct mmio mmio_part(const struct mmio *m, u64 offset, u64 bytes)
+{
+    CHECK(offset <= m->bytes && bytes <= m->bytes - offset);
+    struct mmio part = *m;
+    part.bytes = bytes;
+    if (m->base)
+        part.base = m->base + offset;
+    else
+        CHECK(offset == 0 || bytes == 0); /* a model exposes whole windows */
+    return part;
+}
 
 #define PCI_BARS_MAX    6u
 #define PCI_DEVICES_MAX 256u
@@ -55,15 +79,14 @@ struct pci_dev {
     char name[16]; /* "00:02.0" */
     u16 segment;
     u8 bus, device, function;
-    u16 vendor, id, subsystem_vendor, subsystem_id;
-    u8 class_code, subclass, prog_if, revision;
+    u16 vendor, id;
+    u8 class_code, subclass, revision;
     bool is_bridge;
     u8 secondary, subordinate; /* bridges */
     struct pci_bar bar[PCI_BARS_MAX];
     struct mmio config;         /* 4096 bytes of ECAM */
     struct mmio msix;           /* the vector table, once a vector is on */
     u8 vector[PCI_VECTORS_MAX]; /* of the CPU; 0: off */
-    struct pci_bus *home;
 };
 
 /* All that was found, in bus order. */
@@ -90,8 +113,6 @@ err pci_start(struct pci_bus *bus, const struct pci_ecam *ecam, u32 ecam_count);
 /* Next device with these ids after `after` (NULL: first); NULL when there is none. id 0xffff: any
  * of the vendor. */
 struct pci_dev *pci_find(struct pci_bus *bus, const struct pci_dev *after, u16 vendor, u16 id);
-struct pci_dev *pci_find_class(struct pci_bus *bus, const struct pci_dev *after, u8 class_code,
-                               u8 subclass);
 /* Maps a memory BAR uncached. E_NOTFOUND, E_RANGE. */
 err pci_map_bar(struct pci_dev *dev, u32 bar, struct mmio *out);
 /* Offset of a capability in config space, 0 when absent. `after` 0: first. */
@@ -102,16 +123,6 @@ void pci_enable(struct pci_dev *dev, bool bus_master);
 /* Function level reset, waits its 100 ms; E_UNSUPPORTED without the capability. */
 err pci_reset_function(struct pci_dev *dev);
 
-/* ---- irq.c: MSI and MSI-X. A handler runs with interrupts off and only sets a flag. ---- */
-
-/* Vectors available: MSI-X entries (at most PCI_VECTORS_MAX), else 1 with MSI, else 0. */
-u32 pci_vectors(const struct pci_dev *dev);
-/* Routes vector `idx` to handler(ctx) and unmasks it. E_UNSUPPORTED, E_LIMIT (none left). */
-err pci_vector_on(struct pci_dev *dev, u32 idx, void (*handler)(void *ctx), void *ctx);
-void pci_vector_off(struct pci_dev *dev, u32 idx);
-
-/* ---- dma.c ---- */
-
 /* Memory that a device may reach: one contiguous run, zeroed, coherent on x86. */
 struct dma {
     void *ptr;
@@ -120,7 +131,6 @@ struct dma {
 };
 
 err dma_alloc(struct pci_dev *dev, usize bytes, usize align, struct dma *out);
-void dma_free(struct pci_dev *dev, struct dma *dma);
 /* All earlier writes are seen before all later ones, by devices too. */
 static inline void dma_wmb(void)
 {
@@ -134,6 +144,14 @@ static inline void dma_mb(void)
 {
     __asm__ volatile("mfence" ::: "memory");
 }
+
+/* ---- irq.c: MSI and MSI-X. A handler runs with interrupts off and only sets a flag. ---- */
+
+/* Vectors available: MSI-X entries (at most PCI_VECTORS_MAX), else 1 with MSI, else 0. */
+u32 pci_vectors(const struct pci_dev *dev);
+/* Routes vector `idx` to handler(ctx) and unmasks it. E_UNSUPPORTED, E_LIMIT (none left). */
+err pci_vector_on(struct pci_dev *dev, u32 idx, void (*handler)(void *ctx), void *ctx);
+void pci_vector_off(struct pci_dev *dev, u32 idx);
 
 /* ---- watchdog.c: resets a machine whose event loop has stopped turning ---- */
 
@@ -152,42 +170,5 @@ void watchdog_feed(struct watchdog *watchdog); /* nothing when none was started 
 void pci_write_bar(const struct pci_dev *dev, u32 idx);
 void pci_assign(struct pci_bus *bus, const struct pci_ecam *ecam, u32 ecam_count);
 void pci_describe(const struct pci_dev *dev);
-
-/* ---- mmio inlines ---- */
-
-#define MMIO_ACCESS(bits)                                                                          \
-    static inline u##bits mmio_read##bits(const struct mmio *m, u64 offset)                        \
-    {                                                                                              \
-        CHECK(offset + bits / 8 <= m->bytes);                                                      \
-        if (m->base)                                                                               \
-            return *(volatile u##bits *)(m->base + offset);                                        \
-        return (u##bits)m->ops->read(m->ctx, offset, bits / 8);                                    \
-    }                                                                                              \
-    static inline void mmio_write##bits(const struct mmio *m, u64 offset, u##bits value)           \
-    {                                                                                              \
-        CHECK(offset + bits / 8 <= m->bytes);                                                      \
-        if (m->base)                                                                               \
-            *(volatile u##bits *)(m->base + offset) = value;                                       \
-        else                                                                                       \
-            m->ops->write(m->ctx, offset, bits / 8, value);                                        \
-    }
-
-MMIO_ACCESS(8)
-MMIO_ACCESS(16)
-MMIO_ACCESS(32)
-MMIO_ACCESS(64)
-#undef MMIO_ACCESS
-
-static inline struct mmio mmio_part(const struct mmio *m, u64 offset, u64 bytes)
-{
-    CHECK(offset <= m->bytes && bytes <= m->bytes - offset);
-    struct mmio part = *m;
-    part.bytes = bytes;
-    if (m->base)
-        part.base = m->base + offset;
-    else
-        CHECK(offset == 0 || bytes == 0); /* a model exposes whole windows */
-    return part;
-}
 
 #endif

@@ -26,7 +26,8 @@ TEST(pci_walk_finds_functions_behind_bridges_and_other_roots)
         pci_find(&fake->bus, pci_find(&fake->bus, NULL, 0x1022, 0xffff), 0x1022, 0xffff)->device ==
         7);
     EXPECT(pci_find(&fake->bus, NULL, 0x8086, 0x00ff) == NULL);
-    EXPECT(pci_find_class(&fake->bus, NULL, 6, 4)->secondary == 9);
+    const struct pci_dev *bridge = pci_find(&fake->bus, NULL, 0x1b36, 0x000c);
+    EXPECT(bridge->secondary == 9 && bridge->class_code == 6 && bridge->subclass == 4);
 }
 
 /* No device but a bridge may reach memory before its driver says so; sizing leaves BARs as they
