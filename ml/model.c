@@ -37,7 +37,7 @@ struct model {
     bool f32_activations;
 };
 
-static err model_compile(struct model *m, const char *passes, struct text *dump, struct text *why);
+static err model_compile(struct model *m, const struct compile_options *dump, struct text *why);
 static err model_bind_inputs(struct model *m, struct text *why);
 static int by_place(const struct weight *a, const struct weight *b);
 
@@ -102,7 +102,7 @@ err model_open(struct model **out, struct gguf *gguf, const struct ml_config *co
         return E_NOMEM;
     m->arena = arena_on("model", m->tables, m->tables_bytes);
     m->io.weight = arena_new(&m->arena, struct weight, m->io.weight_max);
-    TRY(model_compile(m, NULL, NULL, why));
+    TRY(model_compile(m, NULL, why));
     sort_weights(m->io.weight, m->io.weight_count);
     for (u32 i = 0; i < m->io.weight_count; i++) {
         m->weights_all += m->io.weight[i].tensor->bytes;
@@ -153,20 +153,19 @@ static err keep_externals(struct model *m, const struct graph *graph)
     return OK;
 }
 
-static err model_compile(struct model *m, const char *passes, struct text *dump, struct text *why)
+static err model_compile(struct model *m, const struct compile_options *dump, struct text *why)
 {
     void *pages = pages_take(COMPILE_BYTES);
     struct arena arena = arena_on("compile", pages, COMPILE_BYTES);
     struct graph *graph = pages ? arena_new(&arena, struct graph, 1) : NULL;
-    const struct compile_options options = {.target = &m->target,
-                                            .why = why,
-                                            .int8_activations = !m->f32_activations,
-                                            .dump = dump,
-                                            .dump_passes = passes};
+    struct compile_options options = dump ? *dump : (struct compile_options){};
     struct program program;
     u64 start_ns = time_ns();
     err e = graph ? graph_init(graph, &arena, GRAPH_NODES) : E_NOMEM;
 
+    options.target = &m->target;
+    options.why = why;
+    options.int8_activations = !m->f32_activations;
     if (e == OK)
         e = model_graph(m->gguf, &m->hyper, graph, &m->io, why);
     if (e == OK)
@@ -188,7 +187,7 @@ static err model_compile(struct model *m, const char *passes, struct text *dump,
     return e;
 }
 
-err model_dump(struct model *m, const char *passes, struct text *out)
+err model_dump(struct model *m, const struct compile_options *dump)
 {
     char words[160];
     struct text why = TEXT_ON(words);
@@ -196,7 +195,7 @@ err model_dump(struct model *m, const char *passes, struct text *out)
     err e;
 
     m->io.weight_count = 0;
-    e = model_compile(m, passes, out, &why);
+    e = model_compile(m, dump, &why);
     m->io = kept;
     return e;
 }

@@ -3,6 +3,7 @@
  * compile.h and docs/GRAPH.md say. Values are judged elsewhere (compile_interp_test.c and
  * witness/eval_numpy.py); here it is shapes, reasons and what the rules leave.
  */
+#include "tests/oracle/listing.h"
 #include "tests/oracle/oracle.h"
 #include "tests/test.h"
 

@@ -2,7 +2,7 @@
  * compile_lir_test.c: what lir_check must refuse, one broken rule per program, and that building
  * never writes outside its memory.
  */
-#include "ml/compile/lir.h"
+#include "tests/oracle/listing.h"
 #include "tests/test.h"
 
 struct maker {

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "ml/compile/x86.h"
 #include "tests/compile_lir_random.h"
+#include "tests/oracle/listing.h"
 #include "tests/test.h"
 
 #define VARIANTS 48u
@@ -252,7 +252,7 @@ TEST(compile_x86_wrong_row_is_noticed)
 static void check_listing(struct target target, struct arena arena, u8 *bytes, struct text listing)
 {
     struct program_maker *maker = arena_new(&arena, struct program_maker, 1);
-    struct code_out out = {.bytes = bytes, .cap = MIB, .listing = &listing};
+    struct code_out out = {.bytes = bytes, .cap = MIB, .look = x86_look, .listing = &listing};
     struct witness witness;
 
     EXPECT(maker != NULL);

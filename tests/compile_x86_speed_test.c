@@ -6,8 +6,8 @@
  */
 #include <stdio.h>
 
-#include "ml/compile/lir.h"
 #include "tests/compile_lir_eval.h"
+#include "tests/oracle/listing.h"
 #include "tests/test.h"
 
 #define BLOCK       32u

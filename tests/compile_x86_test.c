@@ -5,6 +5,7 @@
  */
 #include "tests/compile_lir_eval.h"
 #include "tests/compile_lir_random.h"
+#include "tests/oracle/listing.h"
 #include "tests/test.h"
 
 #define CODE_BYTES  (256 * KIB)
@@ -43,7 +44,7 @@ static bool machine_runs(struct target target)
     const struct cpu_features *cpu = cpu_features();
 
     return target.isa != ISA_AVX512 ? cpu->avx2 && (!target.vnni || cpu->avx_vnni)
-                                  : cpu->avx512 && (!target.vnni || cpu->avx512_vnni);
+                                    : cpu->avx512 && (!target.vnni || cpu->avx512_vnni);
 }
 
 static struct bench bench_new(struct target target)
@@ -98,7 +99,8 @@ static void make_program(struct bench *bench, u32 length)
 
 static void compile_program(struct bench *bench, struct text *listing)
 {
-    struct code_out out = {.bytes = bench->bytes, .cap = CODE_BYTES, .listing = listing};
+    struct code_out out = {
+        .bytes = bench->bytes, .cap = CODE_BYTES, .look = x86_look, .listing = listing};
 
     EXPECT_OK(x86_emit(&bench->maker->lir, &bench->target, &bench->arena, &out));
     bench->len = out.len;

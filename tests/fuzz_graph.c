@@ -3,6 +3,7 @@
  * text that reads back to the same graph, stay legal through the rewriter, and be interpreted,
  * before and after, to the same values.
  */
+#include "tests/oracle/listing.h"
 #include "tests/oracle/oracle.h"
 
 int LLVMFuzzerTestOneInput(const u8 *data, usize bytes);

@@ -35,12 +35,10 @@ struct build {
     struct emit *emit;
 };
 
-static bool dumps(const struct compile_options *options, char pass)
+static void look(const struct build *b, char pass, void *made)
 {
-    for (const char *c = options->dump ? options->dump_passes : ""; c && *c; c++)
-        if (*c == pass)
-            return true;
-    return false;
+    if (b->options->look)
+        b->options->look(b->options, pass, b->graph, made);
 }
 
 /* Lowers and emits a kernel that is new. */
@@ -56,12 +54,8 @@ static err new_code(struct build *b, const struct kernel *k, const struct signat
         return E_NOMEM;
     TRY(lower_kernel(b->emit, k, b->arena, low));
     TRY(lir_hoist(&low->lir, b->arena));
-    if (dumps(b->options, 'L')) {
-        text_fmt(b->options->dump, "kernel code %u\n", p->kernel_count);
-        lir_print(&low->lir, b->options->dump);
-    }
-    if (dumps(b->options, 'A'))
-        out.listing = b->options->dump;
+    look(b, 'L', &low->lir);
+    look(b, 'A', &out);
     code->hash[0] = sig->hash[0];
     code->hash[1] = sig->hash[1];
     code->offset = (u32)out.len;
@@ -175,23 +169,18 @@ err compile(struct graph *graph, const struct compile_options *options, struct a
         .program = program};
 
     *program = (struct program){};
-    if (dumps(options, 'G'))
-        graph_print(graph, options->dump);
+    look(&b, 'G', NULL);
     err e = graph_rewrite(graph, options);
-    if (e == OK)
-        e = graph_check(graph);
     if (e != OK) {
         text_fmt(options->why, "graph: %s", graph->why[0] ? graph->why : err_text(e));
         return e;
     }
-    if (dumps(options, 'R'))
-        graph_print(graph, options->dump);
+    look(&b, 'R', NULL);
     e = schedule_build(graph, b.target, arena, &b.schedule);
     if (e != OK) {
         text_fmt(options->why, "schedule: %s", err_text(e));
         return e;
     }
-    if (dumps(options, 'S'))
-        schedule_print(graph, &b.schedule, options->dump);
+    look(&b, 'S', &b.schedule);
     return build_program(&b);
 }

@@ -237,14 +237,7 @@ u32 dim_value(const struct graph *graph, dim extent, const u32 *sym_value);
  * NULL: nothing. */
 enum dtype node_dtype(const struct graph *graph, const struct node *node);
 const char *node_fault(const struct graph *graph, const struct node *node, u32 limit);
-void node_name_print(const struct graph *graph, u32 node, struct text *out);
 void shape_print(const struct graph *graph, const dim *shape, u32 rank, struct text *out);
-/* What every pass must keep true; the reason goes to graph->why. Run after each pass in tests and
- * debug builds. A state that is scattered into is read only through that SCATTER: its older version
- * has no other user. */
-err graph_check(struct graph *graph);
-/* In the text form of docs/GRAPH.md: tests/oracle/parse.c reads it back to the same nodes. */
-void graph_print(const struct graph *graph, struct text *out);
 
 /* ---- index.c ---- */
 /* Bytes of a packed matrix, whole row tiles. */
@@ -310,8 +303,12 @@ struct compile_options {
     struct text *why;        /* the reason of a failure, as a sentence */
     bool int8_activations;   /* LINEAR on quantised weights multiplies 8-bit activations; else plain
                                 float32 */
-    struct text *dump;       /* listing of passes named in dump_passes; NULL: none */
-    const char *dump_passes; /* letters: G graph, R rewritten, S schedule, L lir, A assembly */
+    /* Sees what each pass made; NULL in the firmware (tests/oracle/dump.c). pass: G graph, R
+     * rewritten graph, S struct schedule, L struct lir, A struct code_out before it is filled. */
+    void (*look)(const struct compile_options *options, char pass, const struct graph *graph,
+                 void *made);
+    struct text *dump; /* look's own */
+    const char *dump_passes;
 };
 
 /* ---- rewrite.c: rules as a table; a rule never adds work. QUANT is put before LINEAR here. ----

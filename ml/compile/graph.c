@@ -13,6 +13,18 @@ const struct op_row op_row[OP_COUNT] = {
 };
 #undef OP
 
+// clang-format off
+static const struct {
+    const char *name;
+    u32 bytes;
+} dtype_row[DT_COUNT] = {
+    [DT_F32]  = {"f32",  4}, [DT_I32] = {"i32", 4}, [DT_F16] = {"f16", 2},
+    [DT_BF16] = {"bf16", 2}, [DT_I8]  = {"i8",  1}, [DT_U8]  = {"u8",  1},
+};
+u32 dtype_bytes(enum dtype dtype) { return dtype_row[dtype].bytes; }
+const char *dtype_name(enum dtype dtype) { return dtype_row[dtype].name; }
+// clang-format on
+
 static u32 refuse(struct graph *graph, err why, const struct node *node, const char *what);
 static u32 hash_of(const struct node *node);
 static bool node_same(const struct node *a, const struct node *b);
@@ -73,6 +85,18 @@ static u32 refuse(struct graph *graph, err why, const struct node *node, const c
     text_fmt(&text, "%s%s", node ? "- " : "", what);
     graph->why[min_u64(text.len, sizeof graph->why - 1)] = 0;
     return 0;
+}
+
+void shape_print(const struct graph *graph, const dim *shape, u32 rank, struct text *out)
+{
+    for (u32 i = 0; i < rank; i++) {
+        text_put(out, i ? STR(",") : STR("["));
+        if (dim_is_sym(shape[i]))
+            text_put(out, graph->sym[dim_sym_idx(shape[i])].name);
+        else
+            text_fmt(out, "%d", shape[i].v);
+    }
+    text_put(out, rank ? STR("]") : STR("[]"));
 }
 
 static u32 hash_of(const struct node *node)

@@ -1,6 +1,6 @@
 /*
- * graph_check.c: what makes a node legal, in one place: builders ask before they add a node, and
- * graph_check asks again after every pass. Must not know who built the graph or why.
+ * graph_check.c: what makes a node legal, in one place: builders and passes ask before they add a
+ * node. Must not know who built the graph or why.
  */
 #include "ml/compile/compile.h"
 
@@ -8,8 +8,6 @@ static const char *shape_fault(const struct graph *graph, const struct node *nod
 static const char *source_fault(const struct graph *graph, const struct node *node, u32 limit);
 static const char *class_fault(const struct graph *graph, const struct node *node);
 static const char *move_fault(const struct graph *graph, const struct node *node);
-static err state_check(struct graph *graph, u8 *replaced);
-static err complain(struct graph *graph, u32 idx, const char *what);
 
 const char *node_fault(const struct graph *graph, const struct node *node, u32 limit)
 {
@@ -17,53 +15,6 @@ const char *node_fault(const struct graph *graph, const struct node *node, u32 l
 
     fault = fault ? fault : source_fault(graph, node, limit);
     return fault ? fault : class_fault(graph, node);
-}
-
-err graph_check(struct graph *graph)
-{
-    usize mark = arena_mark(graph->arena);
-
-    TRY(graph->status);
-    for (u32 i = 0; i < graph->node_count; i++) {
-        const char *fault = node_fault(graph, &graph->node[i], i);
-        if (fault)
-            return complain(graph, i, fault);
-    }
-    for (u32 i = 0; i < graph->output_count; i++)
-        if (graph->output[i] >= graph->node_count)
-            return complain(graph, 0, "an output names no node");
-
-    u8 *replaced = arena_new(graph->arena, u8, graph->node_count + 1);
-    err result = replaced ? state_check(graph, replaced) : E_NOMEM;
-    arena_reset(graph->arena, mark);
-    return result;
-}
-
-static err complain(struct graph *graph, u32 idx, const char *what)
-{
-    struct text text = TEXT_ON(graph->why);
-
-    text_fmt(&text, "n%u %s: %s", idx, op_row[graph->node[idx].op].name, what);
-    graph->why[min_u64(text.len, sizeof graph->why - 1)] = 0;
-    return graph->status = E_FORMAT;
-}
-
-/* Memory holds only the newest version of a state, so nothing may look at one that was replaced. */
-static err state_check(struct graph *graph, u8 *replaced)
-{
-    const struct node *node = graph->node;
-
-    for (u32 i = 0; i < graph->node_count; i++)
-        if (node[i].op == OP_SCATTER && replaced[node[i].src[0]]++)
-            return complain(graph, i, "the state is scattered into twice: chain the scatters");
-    for (u32 i = 0; i < graph->node_count; i++)
-        for (u32 s = 0; s < node[i].src_count; s++)
-            if (replaced[node[i].src[s]] && !(node[i].op == OP_SCATTER && s == 0))
-                return complain(graph, i, "reads a state that is scattered into: read the result");
-    for (u32 i = 0; i < graph->output_count; i++)
-        if (replaced[graph->output[i]])
-            return complain(graph, graph->output[i], "outputs a state that is scattered into");
-    return OK;
 }
 
 /* ---- shapes ---- */
@@ -117,7 +68,10 @@ static bool node_shape_same(const struct node *a, const struct node *b)
 /* ---- types ---- */
 
 /* The source that gives SAME its meaning: WHERE's first one is the condition. */
-static u32 value_src(enum op op) { return op == OP_WHERE ? 1 : 0; }
+static u32 value_src(enum op op)
+{
+    return op == OP_WHERE ? 1 : 0;
+}
 
 enum dtype node_dtype(const struct graph *graph, const struct node *node)
 {
@@ -138,8 +92,8 @@ enum dtype node_dtype(const struct graph *graph, const struct node *node)
 
 static enum dtype dtype_wanted(const struct graph *graph, const struct node *node, u32 src)
 {
-    bool indexes = op_row[node->op].class == CLASS_REDUCE || node->op == OP_GATHER ||
-                   node->op == OP_SCATTER;
+    bool indexes =
+        op_row[node->op].class == CLASS_REDUCE || node->op == OP_GATHER || node->op == OP_SCATTER;
 
     if ((indexes && src == 1) || (node->op == OP_WHERE && src == 0) || node->op == OP_CAST_F32)
         return DT_I32;
@@ -191,8 +145,8 @@ static const char *reduce_fault(const struct graph *graph, const struct node *no
     for (u32 i = 0; i < node->rank; i++)
         if (!dim_same(node->shape[i], axes >> i & 1 ? dim_of(1) : src->shape[i]))
             return "a reduced axis keeps extent 1, the others their own";
-    if (node->reduce.has_len && ((axes & (axes - 1)) ||
-                                 !node_shape_same(&graph->node[node->src[1]], node)))
+    if (node->reduce.has_len &&
+        ((axes & (axes - 1)) || !node_shape_same(&graph->node[node->src[1]], node)))
         return "a length needs one reduced axis and the result's shape";
     return NULL;
 }

@@ -72,20 +72,17 @@ err lir_init(struct lir *lir, struct arena *arena); /* makes vregs 0..3 */
 u16 lir_vreg(struct lir *lir, enum lir_class class);
 /* Fill the fields; never NULL (a spare place when full), valid until the next lir_emit. */
 struct lir_instr *lir_emit(struct lir *lir, enum lir_op op);
-/* Classes, lanes, loops closed, and every read after a write in the order of the listing. A value
- * written only inside a loop and read behind it is undefined when the loop makes no trip. */
-err lir_check(const struct lir *lir, struct text *why);
-void lir_print(const struct lir *lir, struct text *out);
-
-/* ---- lir_eval.c (tests only, in tests/): executes LIR directly: the oracle of the encoder ---- */
 
 /* ---- x86.c ---- */
 
-/* Appends machine code to bytes[len..cap). E_LIMIT when it does not fit. listing (may be NULL) gets
- * one line of Intel-syntax assembly per instruction, as llvm-mc accepts it. */
+/* Appends machine code to bytes[len..cap), aligned as len is. E_LIMIT when it does not fit. look
+ * (NULL in the firmware; tests/oracle/x86_text.c) sees each instruction and loop marker. */
+struct minstr;
 struct code_out {
-    u8 *bytes; usize len, cap;
-    struct text *listing;
+    u8 *bytes;
+    usize len, cap;
+    void (*look)(const struct code_out *out, const struct minstr *instr, bool evex);
+    struct text *listing; /* look's own */
 };
 err x86_emit(const struct lir *lir, const struct target *target, struct arena *scratch,
              struct code_out *out);

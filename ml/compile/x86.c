@@ -6,7 +6,6 @@
 #include "ml/compile/x86.h"
 
 #define LOOP_ALIGN      16u
-#define ENTRY_ALIGN     64u
 #define FRAME_BYTES_MAX (32 * KIB) /* half of a worker's stack, which has a guard page below */
 
 /* ---- registers ---- */
@@ -36,7 +35,6 @@ struct emitter {
     const struct allocation *alloc;
     struct code_out *out;
     bool evex;
-    usize entry;
     usize *head;  /* offset in out, by loop */
     usize *jump;  /* end of the jump over a loop, by loop; 0: none */
     u32 saved;    /* callee-saved registers pushed */
@@ -75,12 +73,7 @@ err x86_emit(const struct lir *lir, const struct target *target, struct arena *s
     e.jump = arena_new(scratch, usize, lir->count + 1);
     if (!e.head || !e.jump)
         return E_NOMEM;
-    align_code(&e, ENTRY_ALIGN);
-    e.entry = out->len;
-    if (out->listing)
-        text_fmt(out->listing, "kernel_%zx:\n", e.entry);
-    if (e.status == OK)
-        put_kernel(&e, &code);
+    put_kernel(&e, &code);
     return e.status;
 }
 
@@ -101,6 +94,12 @@ static void put_kernel(struct emitter *e, const struct mcode *code)
 
 /* ---- one instruction over physical registers ---- */
 
+static void look(const struct emitter *e, const struct minstr *instr)
+{
+    if (e->out->look)
+        e->out->look(e->out, instr, e->evex);
+}
+
 static void put_bytes(struct emitter *e, const struct minstr *instr)
 {
     struct code_out *out = e->out;
@@ -114,8 +113,7 @@ static void put_bytes(struct emitter *e, const struct minstr *instr)
 static void emit(struct emitter *e, const struct minstr *instr)
 {
     put_bytes(e, instr);
-    if (e->out->listing)
-        x86_print(instr, e->evex, e->out->listing);
+    look(e, instr);
 }
 
 static struct minstr physical(u16 row, u16 dst, u16 a, u16 b)
@@ -193,10 +191,6 @@ static void align_code(struct emitter *e, u32 align)
     while (gap) {
         usize len = min_u64(gap, ARRAY_LEN(nops));
         memcpy(out->bytes + out->len, nops[len - 1], len);
-        for (usize i = 0; out->listing && i < len; i++)
-            text_fmt(out->listing, i ? ", 0x%02x" : "    .byte 0x%02x", nops[len - 1][i]);
-        if (out->listing)
-            text_char(out->listing, '\n');
         out->len += len;
         gap -= len;
     }
@@ -214,9 +208,7 @@ static void put_jump(struct emitter *e, const struct minstr *instr)
     put_bytes(e, &jump);
     if (forward)
         *end = out->len;
-    if (out->listing)
-        text_fmt(out->listing, "    %s%s L%zx_%lu\n", forward ? "{disp32} " : "",
-                 x86_rows[instr->row].name, e->entry, (u64)instr->imm);
+    look(e, instr);
 }
 
 static void put_marker(struct emitter *e, const struct minstr *instr)
@@ -229,8 +221,7 @@ static void put_marker(struct emitter *e, const struct minstr *instr)
     else if (jump)
         memcpy(e->out->bytes + jump - 4, &(u32){(u32)(e->out->len - jump)}, 4);
     e->head[loop] = head ? e->out->len : 0;
-    if (e->out->listing)
-        text_fmt(e->out->listing, "L%zx_%zu:\n", e->entry, 2 * loop + !head);
+    look(e, instr);
 }
 
 /* ---- places: where an operand is, and how it gets into a register ---- */

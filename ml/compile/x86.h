@@ -1,7 +1,6 @@
 /*
  * x86.h: shared by the files of the x86-64 back end: selection (x86_select.c: LIR -> machine
- * instructions), placing and encoding (x86.c), the listing (x86_text.c). The instructions are the
- * rows of x86.def.
+ * instructions), placing (x86.c), encoding (x86_encode.c). The instructions are the rows of x86.def.
  */
 #ifndef NOHOST_X86_H
 #define NOHOST_X86_H
@@ -82,9 +81,5 @@ u32 x86_encode(const struct minstr *instr, bool evex, u8 out[X86_BYTES_MAX]);
 bool x86_needs_evex(const struct minstr *instr, bool evex);
 /* Bytes of the r/m operand. */
 u32 x86_rm_bytes(const struct minstr *instr);
-
-/* ---- x86_text.c ---- */
-
-void x86_print(const struct minstr *instr, bool evex, struct text *out);
 
 #endif

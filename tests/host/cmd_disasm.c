@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "tests/host/session.h"
+#include "tests/oracle/listing.h"
 
 #define LISTING_BYTES (64 * MIB)
 
@@ -27,7 +28,9 @@ int cmd_disasm(int argc, char **argv)
                                .f32_activations = tool_flag(argc, argv, "--f32")};
     session_open(&session, tool_required(argc, argv, "--model"), &config, 0);
     struct text listing = {malloc(LISTING_BYTES), 0, LISTING_BYTES, false};
-    err e = listing.ptr ? model_dump(session.model, passes ? passes : "SA", &listing) : E_NOMEM;
+    struct compile_options dump = {
+        .look = dump_look, .dump = &listing, .dump_passes = passes ? passes : "SA"};
+    err e = listing.ptr ? model_dump(session.model, &dump) : E_NOMEM;
     if (e != OK)
         tool_fail("disasm: %s", err_text(e));
     tool_print(text_str(&listing));

@@ -11,6 +11,7 @@
 #include "ml/device.h"
 #include "ml/pack.h"
 #include "tests/host/tool.h"
+#include "tests/oracle/listing.h"
 #include "tests/oracle/oracle.h"
 
 int cmd_eval(int argc, char **argv);
@@ -278,7 +279,8 @@ static void run_cpu(struct eval *eval)
     struct loaded *loaded;
 
     if (eval->options.dump_passes)
-        eval->options.dump = &dump;
+        eval->options.look = dump_look;
+    eval->options.dump = &dump;
     eval->options.target = &eval->target;
     eval->options.why = &why;
     err e = compile(&eval->graph, &eval->options, &eval->arena, &program);

@@ -12,6 +12,12 @@
 /* Names are slices of the source. On failure `why` says the line and what is wrong there. */
 err graph_parse(struct graph *graph, struct str source, struct text *why);
 
+/* ---- graph_check.c ---- */
+
+/* The reason goes to graph->why. A state that is scattered into is read only through that SCATTER:
+ * its older version has no other user. */
+err graph_check(struct graph *graph);
+
 /* ---- interp.c ---- */
 
 struct binding {

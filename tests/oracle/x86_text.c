@@ -2,7 +2,7 @@
  * x86_text.c: the listing: one line of Intel-syntax assembly per machine instruction, as llvm-mc
  * reads it.
  */
-#include "ml/compile/x86.h"
+#include "tests/oracle/listing.h"
 
 static const char *const names64[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                       "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
@@ -89,4 +89,20 @@ void x86_print(const struct minstr *instr, bool evex, struct text *out)
     if (row->traits & T_I && (!*form->text || form->text[strlen(form->text) - 1] != 'i'))
         text_fmt(out, ", %u", (u32)instr->imm & 0xff);
     text_char(out, '\n');
+}
+
+/* Labels: 2n the head of loop n, 2n + 1 its end. Jumps to an end are of the long form. */
+void x86_look(const struct code_out *out, const struct minstr *instr, bool evex)
+{
+    const char *name = x86_rows[instr->row].name;
+    u64 imm = (u64)instr->imm;
+
+    if (!out->listing)
+        return;
+    if (instr->row < MACHINE_ROWS)
+        text_fmt(out->listing, "L%lu:\n", 2 * imm + (instr->row == MACHINE_ENDLOOP));
+    else if (instr->row == X_JL || instr->row == X_JGE)
+        text_fmt(out->listing, "    %s%s L%lu\n", imm & 1 ? "{disp32} " : "", name, imm);
+    else
+        x86_print(instr, evex, out->listing);
 }

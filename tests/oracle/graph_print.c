@@ -2,21 +2,21 @@
  * graph_print.c: a graph as text, in the form that parse.c reads (docs/GRAPH.md), with the shape of
  * every value as a comment. Must not know what the graph is for.
  */
-#include "ml/compile/compile.h"
-
-static const struct dtype_row {
-    const char *name;
-    u32 bytes;
-} dtype_row[DT_COUNT] = {
-    [DT_F32] = {"f32", 4}, [DT_I32] = {"i32", 4}, [DT_F16] = {"f16", 2},
-    [DT_BF16] = {"bf16", 2}, [DT_I8] = {"i8", 1}, [DT_U8] = {"u8", 1},
-};
+#include "tests/oracle/listing.h"
 
 static void node_print(const struct graph *graph, u32 idx, struct text *out);
 static void details_print(const struct graph *graph, const struct node *node, struct text *out);
 
-u32 dtype_bytes(enum dtype dtype) { return dtype_row[dtype].bytes; }
-const char *dtype_name(enum dtype dtype) { return dtype_row[dtype].name; }
+/* Sources go by their own names, all others by number. */
+static void name_print(const struct graph *graph, u32 idx, struct text *out)
+{
+    const struct node *node = &graph->node[idx];
+
+    if (node->op <= OP_WEIGHT)
+        text_put(out, graph->external[node->source.external].name);
+    else
+        text_fmt(out, "n%u", idx);
+}
 
 void graph_print(const struct graph *graph, struct text *out)
 {
@@ -27,32 +27,9 @@ void graph_print(const struct graph *graph, struct text *out)
         node_print(graph, i, out);
     for (u32 i = 0; i < graph->output_count; i++) {
         text_fmt(out, "output %.*s=", (int)graph->output_name[i].len, graph->output_name[i].ptr);
-        node_name_print(graph, graph->output[i], out);
+        name_print(graph, graph->output[i], out);
         text_char(out, '\n');
     }
-}
-
-void shape_print(const struct graph *graph, const dim *shape, u32 rank, struct text *out)
-{
-    for (u32 i = 0; i < rank; i++) {
-        text_put(out, i ? STR(",") : STR("["));
-        if (dim_is_sym(shape[i]))
-            text_put(out, graph->sym[dim_sym_idx(shape[i])].name);
-        else
-            text_fmt(out, "%d", shape[i].v);
-    }
-    text_put(out, rank ? STR("]") : STR("[]"));
-}
-
-/* Sources go by their own names, all others by number. */
-void node_name_print(const struct graph *graph, u32 idx, struct text *out)
-{
-    const struct node *node = &graph->node[idx];
-
-    if (node->op <= OP_WEIGHT)
-        text_put(out, graph->external[node->source.external].name);
-    else
-        text_fmt(out, "n%u", idx);
 }
 
 /* Sources are statements of their own; all others are operations on named values. */
@@ -69,7 +46,7 @@ static void node_print(const struct graph *graph, u32 idx, struct text *out)
         text_char(out, *name >= 'A' && *name <= 'Z' ? (char)(*name - 'A' + 'a') : *name);
     for (u32 i = 0; i < shown; i++) {
         text_char(out, ' ');
-        node_name_print(graph, node->src[i], out);
+        name_print(graph, node->src[i], out);
     }
     if (source)
         text_fmt(out, " %.*s %.*s ", (int)external->name.len, external->name.ptr,
@@ -108,7 +85,7 @@ static void details_print(const struct graph *graph, const struct node *node, st
         list_print(reduces ? "keep=1 axis" : "axis", axis, count, out);
     if (reduces && node->reduce.has_len) {
         text_put(out, STR(" len="));
-        node_name_print(graph, node->src[1], out);
+        name_print(graph, node->src[1], out);
     }
     if (node->op == OP_PERMUTE)
         list_print("order", order, node->rank, out);
