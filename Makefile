@@ -85,7 +85,7 @@ helpers  = $(filter-out tests/fuzz_% tests/test.c %_test.c, $(tests)) # a fuzzer
 
 WARN     = -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Werror
 INCLUDE  = -I. -Ibuild/gen -iquote net/port -isystem $(LWIP)/include
-COMMON   = -std=c2x -ffreestanding -O2 -g -ffunction-sections -fdata-sections -MMD -MP
+COMMON   = -std=c2x -ffreestanding -fbuiltin -O2 -g -ffunction-sections -fdata-sections -MMD -MP
 OURS     = $(COMMON) $(WARN) $(INCLUDE)
 THEIRS   = $(COMMON) -w $(INCLUDE)
 TARGET   = -fno-pic -fno-pie -mno-red-zone -mcmodel=kernel -fno-asynchronous-unwind-tables \
@@ -95,6 +95,7 @@ HOST     = -march=x86-64-v3 -pthread
 
 objects  = $(patsubst %,$(1)/%.o,$(basename $(2)))
 build/target/kernel/%.o build/target/pci/%.o: ROOM = -mgeneral-regs-only
+build/target/kernel/rt.o: ROOM = -mgeneral-regs-only -fno-builtin
 build/target/ml/%.o: ROOM = -march=x86-64-v3
 
 # ---- generated: the build's name, the page, the classes of characters ----
