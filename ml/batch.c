@@ -27,14 +27,12 @@ err batch_init(struct batch *batch, struct arena *arena, const struct model_shap
     return OK;
 }
 
-err batch_wait(struct batch *batch, struct sequence *sequence)
+void batch_wait(struct batch *batch, struct sequence *sequence)
 {
     CHECK(sequence->count_max <= batch->ctx_max);
-    if (batch->waiting_count == ML_QUEUE_MAX)
-        return E_BUSY;
+    CHECK(batch->waiting_count < ML_QUEUE_MAX);
     batch->waiting[batch->waiting_count++] = sequence;
     sequence->state = SEQUENCE_WAITING;
-    return OK;
 }
 
 static void take_from_queue(struct batch *batch, u32 idx)

@@ -43,9 +43,7 @@ err engine_start(struct ml *ml)
 
 /* ---- a request comes ---- */
 
-static err refuse(struct ml_refusal *refusal, err why, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
+__attribute__((format(printf, 3, 4)))
 static err refuse(struct ml_refusal *refusal, err why, const char *format, ...)
 {
     struct text text = {refusal->text, 0, sizeof(refusal->text) - 1, false};
@@ -56,17 +54,6 @@ static err refuse(struct ml_refusal *refusal, err why, const char *format, ...)
     va_end(args);
     refusal->text[text.len] = '\0';
     return refusal->why = why;
-}
-
-static usize text_bytes(const struct ml_request *request)
-{
-    usize bytes = 0;
-
-    for (u32 i = 0; i < request->message_count; i++)
-        bytes += request->message[i].content.len + request->message[i].role.len;
-    for (u32 i = 0; i < request->part_count; i++)
-        bytes += request->part[i].text.len;
-    return bytes;
 }
 
 static err read_tokens(struct ml *ml, const struct ml_request *request, struct sequence *sequence,
@@ -102,8 +89,13 @@ static err read_text(struct ml *ml, const struct ml_request *request, struct seq
     struct token_list list = {sequence->token, ml->info.ctx_max, 0};
     const struct ml_part *part = request->part;
     u32 count = request->part_count, bos = tokenizer_bos(ml->tok);
+    usize bytes = 0;
 
-    if (text_bytes(request) > ML_REQUEST_BYTES_MAX)
+    for (u32 i = 0; i < request->message_count; i++)
+        bytes += request->message[i].content.len + request->message[i].role.len;
+    for (u32 i = 0; i < count; i++)
+        bytes += part[i].text.len;
+    if (bytes > ML_REQUEST_BYTES_MAX)
         return refuse(refusal, E_RANGE, "the text is longer than %u bytes",
                       (u32)ML_REQUEST_BYTES_MAX);
     if (request->message_count) {
@@ -161,7 +153,8 @@ err ml_submit(struct ml *ml, const struct ml_request *request, u64 *ticket,
     sequence->ticket = *ticket = ++ml->ticket_last;
     rng_start(&sequence->rng, &sequence->sampling);
     ml->stats.requests_total++;
-    return batch_wait(&ml->batch, sequence);
+    batch_wait(&ml->batch, sequence);
+    return OK;
 }
 
 /* ---- events ---- */
@@ -223,8 +216,8 @@ static void finish(struct ml *ml, struct sequence *sequence, enum ml_finish fini
     place->event.why = why;
     place->event.prompt_ns = first_ns - sequence->start_ns;
     place->event.decode_ns = now - first_ns;
-    ml->stats.prompt_ns_total += first_ns - sequence->start_ns;
-    ml->stats.decode_ns_total += now - first_ns;
+    ml->stats.prompt_ns_total += place->event.prompt_ns;
+    ml->stats.decode_ns_total += place->event.decode_ns;
     ml->stats.failed_total += finish == ML_FINISH_ERROR;
     batch_leave(&ml->batch, sequence);
 }
@@ -342,13 +335,15 @@ bool ml_step(struct ml *ml, u32 slice_us)
 
 void ml_stats(const struct ml *ml, struct ml_stats *stats)
 {
+    const struct batch *batch = &ml->batch;
+
     *stats = ml->stats;
-    stats->slots = ml->batch.slots;
-    for (u32 i = 0; i < ml->batch.slots; i++)
-        stats->slots_busy += ml->batch.running[i] != NULL;
-    stats->queue_waiting = ml->batch.waiting_count;
-    stats->kv_pages = ml->batch.page_count;
-    stats->kv_pages_used = ml->batch.page_count - ml->batch.page_free_count;
+    stats->slots = batch->slots;
+    for (u32 i = 0; i < batch->slots; i++)
+        stats->slots_busy += batch->running[i] != NULL;
+    stats->queue_waiting = batch->waiting_count;
+    stats->kv_pages = batch->page_count;
+    stats->kv_pages_used = batch->page_count - batch->page_free_count;
     stats->kv_page_tokens = MODEL_KV_PAGE_TOKENS;
     if (ml->state != ML_READY)
         return;

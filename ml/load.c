@@ -7,21 +7,6 @@
 #define TABLES_BYTES_MIN (4 * MIB)
 #define TABLES_BYTES_MAX (512 * MIB)
 
-static err read_model(struct ml *ml, u64 deadline_ns, bool *done);
-static err read_vocabulary(struct ml *ml, u64 deadline_ns, bool *done);
-static err build(struct ml *ml, u64 deadline_ns, bool *done);
-static err pack(struct ml *ml, u64 deadline_ns, bool *done);
-
-static const struct load_step {
-    const char *name;
-    err (*run)(struct ml *ml, u64 deadline_ns, bool *done);
-} load_table[] = {
-    {"reading model", read_model},
-    {"reading vocabulary", read_vocabulary},
-    {"compiling", build},
-    {"repacking weights", pack},
-};
-
 err ml_open(struct ml **out, const struct ml_config *config)
 {
     struct ml *ml = pages_alloc(sizeof(*ml));
@@ -56,41 +41,7 @@ void ml_close(struct ml *ml)
     pages_free(ml, sizeof(*ml));
 }
 
-bool load_advance(struct ml *ml, u64 deadline_ns)
-{
-    const struct load_step *step = &load_table[ml->load_step];
-    bool done = true;
-    err why = step->run(ml, deadline_ns, &done);
-
-    if (why != OK) {
-        if (!ml->reason.len)
-            text_fmt(&ml->reason, "%s: %s", step->name, err_text(why));
-        log_error("ml", "%s failed: %.*s", step->name, (int)ml->reason.len, ml->reason.ptr);
-        ml->state = ML_FAILED;
-        return false;
-    }
-    ml->load_step += done;
-    if (ml->load_step == ARRAY_LEN(load_table)) {
-        ml->state = ML_READY;
-        log_info("ml", "%.*s is ready: %u slots of %u tokens", (int)ml->info.id.len,
-                 ml->info.id.ptr, ml->batch.slots, ml->info.ctx_max);
-    }
-    return ml->state == ML_LOADING;
-}
-
-void ml_status(const struct ml *ml, struct ml_status *status)
-{
-    *status = (struct ml_status){.state = ml->state, .percent = ml->percent};
-    status->step = ml->state == ML_READY ? "ready" : load_table[ml->load_step].name;
-    if (!ml->config.part_count)
-        status->step = "no model file";
-    if (ml->state == ML_FAILED)
-        status->reason = ml->reason_text;
-}
-
-const struct ml_model_info *ml_model_info(const struct ml *ml) { return &ml->info; }
-
-/* ---- the steps ---- */
+/* ---- the steps; E_BUSY: again ---- */
 
 /* How much a file's tables need shows only when they are read: tries again with more memory. */
 static err with_enough(struct ml *ml, struct arena *arena, err (*run)(struct ml *ml))
@@ -115,95 +66,133 @@ static err open_gguf(struct ml *ml)
     return gguf_open(&ml->gguf, ml->config.part, ml->config.part_count, &ml->tables, &ml->reason);
 }
 
-static err read_model(struct ml *ml, u64 deadline_ns, bool *done)
+static err read_model(struct ml *ml) { return with_enough(ml, &ml->tables, open_gguf); }
+
+static err open_vocabulary(struct ml *ml)
 {
-    (void)deadline_ns, (void)done;
-    return with_enough(ml, &ml->tables, open_gguf);
+    TRY(tokenizer_open(&ml->tok, &ml->gguf, &ml->vocabulary, &ml->reason));
+    return chat_open(&ml->chat, &ml->gguf, ml->tok, &ml->vocabulary);
 }
 
-static struct str copy_key(struct ml *ml, const char *name)
+static err read_vocabulary(struct ml *ml)
 {
-    struct str value = {};
-
-    if (gguf_key(&ml->gguf, name) && gguf_str(&ml->gguf, name, &value) != OK)
-        return (struct str){};
-    return arena_str(&ml->vocabulary, value);
+    return with_enough(ml, &ml->vocabulary, open_vocabulary);
 }
 
 /* The file's name without folders and ending. */
 static struct str file_name(struct str path)
 {
-    struct str rest = path;
+    usize begin = path.len, ending = str_ends(path, STR(".gguf")) ? 5 : 0;
 
-    while (str_find_char(rest, '/') < rest.len)
-        (void)str_cut(path, '/', &rest), path = rest;
-    return str_ends(path, STR(".gguf")) ? str_slice(path, 0, path.len - 5) : path;
+    while (begin > 0 && path.ptr[begin - 1] != '/')
+        begin--;
+    return str_slice(path, begin, path.len - ending);
 }
 
 /* The format in which most bytes are. */
 static const char *main_format(const struct gguf *gguf)
 {
-    const struct quant_format *best = NULL;
+    const char *best = "";
     u64 most = 0;
 
     for (u32 i = 0; i < gguf->tensor_count; i++) {
         u64 bytes = 0;
         for (u32 n = 0; n < gguf->tensor_count; n++)
             bytes += gguf->tensor[n].format == gguf->tensor[i].format ? gguf->tensor[n].bytes : 0;
-        if (bytes > most && gguf->tensor[i].format != best) {
-            best = gguf->tensor[i].format;
-            most = bytes;
-        }
+        best = bytes > most ? gguf->tensor[i].format->name : best;
+        most = max_u64(bytes, most);
     }
-    return best ? best->name : "";
+    return best;
 }
 
-static err open_vocabulary(struct ml *ml)
+static err describe(struct ml *ml)
 {
-    TRY(tokenizer_open(&ml->tok, &ml->gguf, &ml->vocabulary, &ml->reason));
-    TRY(chat_open(&ml->chat, &ml->gguf, ml->tok, &ml->vocabulary));
-    struct str name = file_name(str_of(ml->config.part[0].name));
+    const struct model_shape *shape = model_shape(ml->model);
+    struct str name = file_name(str_of(ml->config.part[0].name)), architecture = {};
+
+    (void)gguf_str(&ml->gguf, "general.architecture", &architecture);
     if (!name.len)
-        name = copy_key(ml, "general.name");
+        (void)gguf_str(&ml->gguf, "general.name", &name);
     ml->info = (struct ml_model_info){
-        .id = ml->config.model_id ? str_of(ml->config.model_id) : name,
-        .architecture = copy_key(ml, "general.architecture"),
+        .id = arena_str(&ml->work, ml->config.model_id ? str_of(ml->config.model_id) : name),
+        .architecture = arena_str(&ml->work, architecture),
         .quantisation = str_of(main_format(&ml->gguf)),
+        .parameters = shape->parameters,
+        .vocab = shape->vocab,
+        .ctx_max = min_u32(shape->ctx_max, shape->kv_tokens),
+        .ctx_train = shape->ctx_train,
+        .layers = shape->layers,
+        .embed = shape->embed,
         .created_unix_s = time_unix_s(),
         .has_chat_template = ml->chat.source.len > 0,
     };
+    for (u32 i = 0; i < ml->config.part_count; i++)
+        ml->info.file_bytes += ml->config.part[i].bytes;
     return ml->info.id.ptr && ml->info.architecture.ptr ? OK : E_NOMEM;
 }
 
-static err read_vocabulary(struct ml *ml, u64 deadline_ns, bool *done)
+static err build(struct ml *ml)
 {
-    (void)deadline_ns, (void)done;
-    return with_enough(ml, &ml->vocabulary, open_vocabulary);
-}
-
-static err build(struct ml *ml, u64 deadline_ns, bool *done)
-{
-    (void)deadline_ns, (void)done;
     TRY(model_open(&ml->model, &ml->gguf, &ml->config, 0, &ml->reason));
-    const struct model_shape *shape = model_shape(ml->model);
-    if (tokenizer_vocab(ml->tok) > shape->vocab)
+    u32 tokens = tokenizer_vocab(ml->tok), logits = model_shape(ml->model)->vocab;
+    if (tokens > logits)
         return gguf_refuse(&ml->reason, E_FORMAT, "%u tokens, but the model has logits for %u",
-                           tokenizer_vocab(ml->tok), shape->vocab);
-    for (u32 i = 0; i < ml->config.part_count; i++)
-        ml->info.file_bytes += ml->config.part[i].bytes;
-    ml->info.parameters = shape->parameters;
-    ml->info.vocab = shape->vocab;
-    ml->info.ctx_max = min_u32(shape->ctx_max, shape->kv_tokens);
-    ml->info.ctx_train = shape->ctx_train;
-    ml->info.layers = shape->layers;
-    ml->info.embed = shape->embed;
-    return engine_start(ml);
+                           tokens, logits);
+    TRY(engine_start(ml));
+    return describe(ml);
 }
 
-static err pack(struct ml *ml, u64 deadline_ns, bool *done)
+static err pack(struct ml *ml)
 {
-    TRY(model_load(ml->model, deadline_ns, done, &ml->percent, &ml->reason));
-    if (*done)
-        close_arena(&ml->tables);
+    bool done;
+
+    TRY(model_load(ml->model, ml->load_deadline_ns, &done, &ml->percent, &ml->reason));
+    if (!done)
+        return E_BUSY;
+    close_arena(&ml->tables);
     return OK;
 }
+
+static const struct load_step {
+    const char *name;
+    err (*run)(struct ml *ml);
+} load_table[] = {
+    {"reading model", read_model},
+    {"reading vocabulary", read_vocabulary},
+    {"compiling", build},
+    {"repacking weights", pack},
+};
+
+bool load_advance(struct ml *ml, u64 deadline_ns)
+{
+    const struct load_step *step = &load_table[ml->load_step];
+
+    ml->load_deadline_ns = deadline_ns;
+    err why = step->run(ml);
+    if (why != OK && why != E_BUSY) {
+        if (!ml->reason.len)
+            text_fmt(&ml->reason, "%s: %s", step->name, err_text(why));
+        log_error("ml", "%s failed: %s", step->name, ml->reason_text);
+        ml->state = ML_FAILED;
+        return false;
+    }
+    ml->load_step += why == OK;
+    if (ml->load_step < ARRAY_LEN(load_table))
+        return true;
+    ml->state = ML_READY;
+    log_info("ml", "%.*s is ready: %u slots of %u tokens", (int)ml->info.id.len, ml->info.id.ptr,
+             ml->batch.slots, ml->info.ctx_max);
+    return false;
+}
+
+void ml_status(const struct ml *ml, struct ml_status *status)
+{
+    *status = (struct ml_status){.state = ml->state, .percent = ml->percent};
+    status->step = ml->state == ML_READY ? "ready" : load_table[ml->load_step].name;
+    if (!ml->config.part_count)
+        status->step = "no model file";
+    if (ml->state == ML_FAILED)
+        status->reason = ml->reason_text;
+}
+
+const struct ml_model_info *ml_model_info(const struct ml *ml) { return &ml->info; }

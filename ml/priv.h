@@ -105,7 +105,7 @@ struct batch {
 
 /* E_NOMEM. ctx_max is at most kv_tokens. */
 err batch_init(struct batch *batch, struct arena *arena, const struct model_shape *shape);
-err batch_wait(struct batch *batch, struct sequence *sequence); /* E_BUSY: the queue is full */
+void batch_wait(struct batch *batch, struct sequence *sequence); /* the queue must have room */
 /* The next of the queue into a slot with all pages it may come to need; NULL when there is none or
  * no room. No step may run. */
 struct sequence *batch_admit(struct batch *batch, struct model_batch *rows);
@@ -128,6 +128,7 @@ struct ml {
     struct ml_config config;
     enum ml_state state;
     u32 load_step, percent;
+    u64 load_deadline_ns;
     struct text reason;
     char reason_text[256];
 
