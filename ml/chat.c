@@ -11,7 +11,7 @@ static const char chatml[] =
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
-err chat_open(struct chat *chat, const struct gguf *gguf, const struct tokenizer *tok,
+err chat_open(struct jinja_env *chat, const struct gguf *gguf, const struct tokenizer *tok,
               struct arena *arena)
 {
     struct str source = {};
@@ -20,24 +20,10 @@ err chat_open(struct chat *chat, const struct gguf *gguf, const struct tokenizer
         tokenizer_find(tok, STR("<|im_start|>")) != TOKEN_NONE &&
         tokenizer_find(tok, STR("<|im_end|>")) != TOKEN_NONE)
         source = str_of(chatml);
-    *chat = (struct chat){
+    *chat = (struct jinja_env){
         .source = arena_str(arena, source),
         .bos = tokenizer_text(tok, tokenizer_bos(tok)),
         .eos = tokenizer_text(tok, tokenizer_eos(tok)),
     };
     return chat->source.ptr ? OK : E_NOMEM;
-}
-
-struct jinja_env chat_env(const struct chat *chat, const struct ml_message *message, u32 count,
-                          bool add_generation_prompt)
-{
-    return (struct jinja_env){
-        .source = chat->source,
-        .message = message,
-        .message_count = count,
-        .add_generation_prompt = add_generation_prompt,
-        .bos = chat->bos,
-        .eos = chat->eos,
-        .now_unix_s = time_unix_s(),
-    };
 }

@@ -73,11 +73,15 @@ static err read_tokens(struct ml *ml, const struct ml_request *request, struct s
 static err render(struct ml *ml, const struct ml_request *request, struct ml_part **part,
                   u32 *part_count, struct ml_refusal *refusal)
 {
-    struct jinja_env env = chat_env(&ml->chat, request->message, request->message_count, true);
+    struct jinja_env env = ml->chat;
     struct text reason = {refusal->text, 0, sizeof(refusal->text) - 1, false};
 
     if (!env.source.len)
         return refuse(refusal, E_FORMAT, "this model has no chat template");
+    env.message = request->message;
+    env.message_count = request->message_count;
+    env.add_generation_prompt = true;
+    env.now_unix_s = time_unix_s();
     err why = jinja_render(&env, &ml->scratch, part, part_count, &reason);
     refusal->text[reason.len] = '\0';
     return refusal->why = why == OK ? OK : E_FORMAT;

@@ -12,18 +12,10 @@
 
 /* ---- chat.c: messages -> typed text, by the model's own template ---- */
 
-struct chat {
-    struct str source; /* empty: neither a template in the file nor ChatML's tokens */
-    struct str bos, eos;
-};
-
-/* Copies what it needs into the arena; E_NOMEM. A file without a template gets ChatML's when its
- * vocabulary has the two tokens. */
-err chat_open(struct chat *chat, const struct gguf *gguf, const struct tokenizer *tok,
+/* The template and the texts of bos and eos, copied into the arena; E_NOMEM. A file without a
+ * template gets ChatML's when its vocabulary has the two tokens, else the source is empty. */
+err chat_open(struct jinja_env *chat, const struct gguf *gguf, const struct tokenizer *tok,
               struct arena *arena);
-/* What to render; the time is the machine's. */
-struct jinja_env chat_env(const struct chat *chat, const struct ml_message *message, u32 count,
-                          bool add_generation_prompt);
 
 /* ---- sampler.c: logits -> token ---- */
 
@@ -135,7 +127,7 @@ struct ml {
     struct arena tables, vocabulary, work, scratch; /* tables: of the GGUF, only while loading */
     struct gguf gguf;
     struct tokenizer *tok;
-    struct chat chat;
+    struct jinja_env chat; /* no messages in it */
     struct model *model;
     struct ml_model_info info;
 

@@ -31,17 +31,13 @@ static struct str stop_of(const struct stream *stream, u32 i)
  * cut into tokens makes no difference. held_len when there is none. */
 static u32 find_stop(const struct stream *stream)
 {
-    struct str held = {stream->held, stream->held_len};
-    usize begin = held.len, end = held.len + 1;
+    u32 longest = 0, end = 0;
 
-    for (u32 i = 0; i < stream->stop_count; i++) {
-        usize at = str_find(held, stop_of(stream, i)), last = at + stream->stop_len[i];
-        if (at == held.len || last > end || (last == end && at > begin))
-            continue;
-        begin = at;
-        end = last;
-    }
-    return (u32)begin;
+    while (!longest && end++ < stream->held_len)
+        for (u32 i = 0; i < stream->stop_count; i++)
+            if (str_ends((struct str){stream->held, end}, stop_of(stream, i)))
+                longest = max_u32(longest, stream->stop_len[i]);
+    return longest ? end - longest : stream->held_len;
 }
 
 /* How many bytes at the end could be the start of a stop sequence. */

@@ -180,11 +180,12 @@ err tokenizer_open(struct tokenizer **tok, const struct gguf *gguf, struct arena
     return OK;
 }
 
-err chat_open(struct chat *chat, const struct gguf *gguf, const struct tokenizer *tok,
+err chat_open(struct jinja_env *chat, const struct gguf *gguf, const struct tokenizer *tok,
               struct arena *arena)
 {
     (void)gguf, (void)tok, (void)arena;
-    *chat = (struct chat){.source = STR("{% for m in messages %}{{ m.content }}{% endfor %}|")};
+    *chat = (struct jinja_env){
+        .source = STR("{% for m in messages %}{{ m.content }}{% endfor %}|")};
     return OK;
 }
 

@@ -62,7 +62,7 @@ static struct jinja_env open_env(int argc, char **argv, struct arena *arena)
     struct text reason = TEXT_ON(words);
     struct gguf gguf;
     struct tokenizer *tok;
-    struct chat chat;
+    struct jinja_env chat;
     struct ml_message *message;
     u32 parts = tool_model(tool_required(argc, argv, "--model"), part);
 
@@ -76,12 +76,12 @@ static struct jinja_env open_env(int argc, char **argv, struct arena *arena)
         chat.source.len = len;
     }
     if (tool_flag(argc, argv, "--show-template"))
-        return chat_env(&chat, NULL, 0, false);
-    u32 count = read_messages(tool_required(argc, argv, "--messages"), &message);
-    bool generation = !tool_flag(argc, argv, "--no-generation-prompt");
-    struct jinja_env env = chat_env(&chat, message, count, generation);
-    env.now_unix_s = (i64)tool_number(argc, argv, "--now", (u64)env.now_unix_s);
-    return env;
+        return chat;
+    chat.message_count = read_messages(tool_required(argc, argv, "--messages"), &message);
+    chat.message = message;
+    chat.add_generation_prompt = !tool_flag(argc, argv, "--no-generation-prompt");
+    chat.now_unix_s = (i64)tool_number(argc, argv, "--now", (u64)time_unix_s());
+    return chat;
 }
 
 static void put_parts(struct text *out, const struct ml_part *part, u32 count)
