@@ -5,8 +5,6 @@
  */
 #include "ml/quant.h"
 
-#define EACH_BYTE(value) (0x0101010101010101ull * (value))
-
 static u16 get_u16(const u8 *bytes)
 {
     return (u16)(bytes[0] | bytes[1] << 8);
@@ -17,46 +15,33 @@ static f32 get_f16(const u8 *bytes)
     return f16_to_f32(get_u16(bytes));
 }
 
-/* Eight codes a step: the low halves of the bytes to one place, the high halves to another. */
-static void put_halves(const u8 *packed, u32 bytes, u8 *low, u8 *high)
+/* Some bits of 32 bytes go into 32 codes: nibbles as the low one, fewer bits above it. */
+static void add_bits(u8 *restrict code, const u8 *restrict from, u32 shift, u32 width)
 {
-    for (u32 i = 0; i < bytes; i += 8) {
-        u64 eight, half;
+    u32 mask = (1u << width) - 1, up = width == 4 ? 0 : 4;
 
-        memcpy(&eight, packed + i, 8);
-        half = eight & EACH_BYTE(15);
-        memcpy(low + i, &half, 8);
-        half = eight >> 4 & EACH_BYTE(15);
-        memcpy(high + i, &half, 8);
-    }
-}
-
-/* The bits `mask` of 32 bytes, shifted right, become bits 4 and up of 32 codes. */
-static void add_high_bits(const u8 *bits, u32 shift, u8 mask, u8 *code)
-{
     for (u32 i = 0; i < 32; i++)
-        code[i] |= (u8)((bits[i] >> shift & mask) << 4);
+        code[i] |= (u8)((from[i] >> shift & mask) << up);
 }
 
-/* Blocks of 32: scale, minimum if there is one, fifth bits if there are some, then the codes: the
- * low halves of 16 bytes come first, then the high halves. */
-static void unpack_32(const struct quant_format *format, const u8 *b, struct quant_block *out)
+/* Blocks of 32: scale, minimum if there is one, fifth bits if there are some, then the codes:
+ * signed bytes, or the low halves of 16 bytes and then the high halves. */
+static void unpack_32(const struct quant_format *format, const u8 *restrict b,
+                      struct quant_block *restrict out)
 {
     const u8 *packed = b + format->bytes - 16, *high = packed - 4;
 
     out->scale[0] = get_f16(b);
     if (format->has_min)
         out->offset[0] = get_f16(b + 2);
-    put_halves(packed, 16, out->code, out->code + 16);
+    for (u32 i = 0; format->code_bits == 8 && i < 32; i++)
+        out->code[i] = b[2 + i] ^ 0x80; /* signed to unsigned: plus 128 */
+    for (u32 i = 0; format->code_bits < 8 && i < 16; i++) {
+        out->code[i] = packed[i] & 15;
+        out->code[i + 16] = packed[i] >> 4;
+    }
     for (u32 i = 0; format->code_bits == 5 && i < 32; i++)
         out->code[i] |= (u8)((high[i / 8] >> (i % 8) & 1) << 4);
-}
-
-static void unpack_q8_0(const struct quant_format *format, const u8 *b, struct quant_block *out)
-{
-    out->scale[0] = get_f16(b);
-    for (u32 i = 0; i < format->elements; i++)
-        out->code[i] = b[2 + i] ^ 0x80; /* signed to unsigned: plus 128 */
 }
 
 /* Eight pairs of 6-bit scale and minimum in 12 bytes; the last four keep their top bits apart. Each
@@ -71,24 +56,27 @@ static void unpack_k(const struct quant_format *format, const u8 *b, struct quan
         out->offset[i] = -(min * (f32)(s[i + 4] & 63));
         out->scale[i + 4] = scale * (f32)((s[i + 8] & 15) | (s[i] >> 6) << 4);
         out->offset[i + 4] = -(min * (f32)((s[i + 8] >> 4) | (s[i + 4] >> 6) << 4));
-        put_halves(packed + i * 32, 32, out->code + i * 64, out->code + i * 64 + 32);
     }
-    for (u32 i = 0; format->code_bits == 5 && i < 8; i++)
-        add_high_bits(high, i, 1, out->code + i * 32);
+    memset(out->code, 0, sizeof(out->code));
+    for (u32 i = 0; i < 8; i++) {
+        add_bits(out->code + i * 32, packed + i / 2 * 32, i % 2 * 4, 4);
+        if (format->code_bits == 5)
+            add_bits(out->code + i * 32, high, i, 1);
+    }
 }
 
 /* Halves of 128 codes: 64 bytes of low nibbles, 32 bytes of high pairs. */
 static void unpack_q6_k(const struct quant_format *format, const u8 *b, struct quant_block *out)
 {
-    const u8 *high = b + 128, *scale = b + 192;
-    f32 unit = get_f16(b + 208);
+    f32 unit = get_f16(b + format->bytes - 2);
 
-    for (u32 i = 0; i < format->elements; i += 128)
-        put_halves(b + i / 2, 64, out->code + i, out->code + i + 64);
-    for (u32 i = 0; i < 8; i++)
-        add_high_bits(high + i / 4 * 32, i % 4 * 2, 3, out->code + i * 32);
+    memset(out->code, 0, sizeof(out->code));
+    for (u32 i = 0; i < 8; i++) {
+        add_bits(out->code + i * 32, b + i / 4 * 64 + i % 2 * 32, i % 4 / 2 * 4, 4);
+        add_bits(out->code + i * 32, b + 128 + i / 4 * 32, i % 4 * 2, 2);
+    }
     for (u32 i = 0; i < 16; i++)
-        out->scale[i] = unit * (f32)(i8)scale[i];
+        out->scale[i] = unit * (f32)(i8)b[192 + i];
 }
 
 // clang-format off
@@ -101,7 +89,7 @@ static const struct quant_format formats[] = {
     {QUANT_Q4_1,   "Q4_1",  32,  20,  32,  4, true,    0, unpack_32},
     {QUANT_Q5_0,   "Q5_0",  32,  22,  32,  5, false,  16, unpack_32},
     {QUANT_Q5_1,   "Q5_1",  32,  24,  32,  5, true,    0, unpack_32},
-    {QUANT_Q8_0,   "Q8_0",  32,  34,  32,  8, false, 128, unpack_q8_0},
+    {QUANT_Q8_0,   "Q8_0",  32,  34,  32,  8, false, 128, unpack_32},
     {QUANT_Q4_K,   "Q4_K", 256, 144,  32,  4, true,    0, unpack_k},
     {QUANT_Q5_K,   "Q5_K", 256, 176,  32,  5, true,    0, unpack_k},
     {QUANT_Q6_K,   "Q6_K", 256, 210,  16,  6, false,  32, unpack_q6_k},
