@@ -74,28 +74,22 @@ static bool is_type(const struct gguf_key *key, u32 types)
     return types >> key->type & 1;
 }
 
-i64 gguf_at_int(const struct gguf_key *array, u32 index)
+f64 gguf_number(const struct gguf_key *key, u32 index)
 {
-    u32 bytes = type_bytes[array->type], spare = 64 - 8 * bytes;
-    u64 value;
+    u32 bytes = type_bytes[key->type], spare = 64 - 8 * bytes;
+    union {
+        u64 bits;
+        f32 single;
+        f64 wide;
+    } value;
 
-    CHECK(is_type(array, INTEGERS) && index < array->count);
-    value = number_at(array->data.ptr + (usize)index * bytes, bytes);
-    if (is_type(array, SIGNED))
-        return (i64)(value << spare) >> spare; /* the sign bit to the top and back */
-    return (i64)min_u64(value, INT64_MAX);
-}
-
-static f64 float_of(const struct gguf_key *key)
-{
-    f32 single;
-    f64 value;
-
-    memcpy(&single, key->data.ptr, sizeof(single));
-    if (key->type == GGUF_F32)
-        return (f64)single;
-    memcpy(&value, key->data.ptr, sizeof(value));
-    return value;
+    CHECK(is_type(key, INTEGERS | FLOATS) && index < key->count);
+    value.bits = number_at(key->data.ptr + (usize)index * bytes, bytes);
+    if (is_type(key, FLOATS))
+        return key->type == GGUF_F32 ? (f64)value.single : value.wide;
+    if (is_type(key, SIGNED)) /* the sign bit to the top and back */
+        return (f64)((i64)(value.bits << spare) >> spare);
+    return (f64)value.bits;
 }
 
 struct str gguf_cut_str(struct str *rest)
@@ -133,13 +127,11 @@ static err find_value(const struct gguf *gguf, const char *name, u32 types, bool
 err gguf_u32(const struct gguf *gguf, const char *name, u32 *value)
 {
     const struct gguf_key *key;
-    i64 wide;
 
     TRY(find_value(gguf, name, INTEGERS, false, &key));
-    wide = gguf_at_int(key, 0);
-    if (wide < 0 || wide > UINT32_MAX)
+    if (gguf_number(key, 0) < 0 || gguf_number(key, 0) > UINT32_MAX)
         return E_RANGE;
-    *value = (u32)wide;
+    *value = (u32)gguf_number(key, 0);
     return OK;
 }
 
@@ -148,7 +140,7 @@ err gguf_f32(const struct gguf *gguf, const char *name, f32 *value)
     const struct gguf_key *key;
 
     TRY(find_value(gguf, name, FLOATS, false, &key));
-    *value = (f32)float_of(key);
+    *value = (f32)gguf_number(key, 0);
     return OK;
 }
 
@@ -271,7 +263,7 @@ static err walk_elements(struct reader *r, struct gguf_key *key)
         if ((u8)data.ptr[i] > 1)
             return FAULT(r, E_FORMAT, "a bool that is not 0 or 1");
     }
-    if (!key->is_array && is_type(key, FLOATS) && float_of(key) - float_of(key) != 0)
+    if (!key->is_array && is_type(key, FLOATS) && gguf_number(key, 0) - gguf_number(key, 0) != 0)
         return FAULT(r, E_FORMAT, "a number that is not finite");
     return OK;
 }

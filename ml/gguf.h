@@ -81,8 +81,8 @@ err gguf_str(const struct gguf *gguf, const char *name, struct str *value);
 err gguf_array(const struct gguf *gguf, const char *name, enum gguf_type type,
                const struct gguf_key **array);
 
-/* An element of an array of integers, at most INT64_MAX; type and index are CHECKed. */
-i64 gguf_at_int(const struct gguf_key *array, u32 index);
+/* An element of numbers (or index 0 of a single one); type and index are CHECKed. */
+f64 gguf_number(const struct gguf_key *key, u32 index);
 /* Takes the next string off *rest, at first the data of an array of strings. */
 struct str gguf_cut_str(struct str *rest);
 

@@ -8,17 +8,15 @@
 
 #include "build/gen/unicode.h"
 
-#define CODE_LONG_S 0x17f /* folds to s, so 'ſ is a contraction where case is ignored */
-
 // clang-format off
 static const struct pretok rows[] = {
-    /* names                         wide   fold   ends   split  marks  max  ignore bos */
-    {"gpt-2 phi-2 olmo",             false, false, false, false, false, 0,   false, false},
-    {"smollm starcoder refact",      false, false, false, true,  false, 1,   false, false},
-    {"llama-bpe llama3 llama-v3",    true,  true,  true,  false, false, 3,   true,  true },
-    {"dbrx smaug-bpe",               true,  true,  true,  false, false, 3,   false, false},
-    {"qwen2 deepseek-r1-qwen",       true,  true,  true,  false, false, 1,   false, false},
-    {"qwen35",                       true,  true,  true,  false, true,  1,   false, false},
+    /* names                         cl100k split  marks  max  ignore bos */
+    {"gpt-2 phi-2 olmo",             false, false, false, 0,   false, false},
+    {"smollm starcoder refact",      false, true,  false, 1,   false, false},
+    {"llama-bpe llama3 llama-v3",    true,  false, false, 3,   true,  true },
+    {"dbrx smaug-bpe",               true,  false, false, 3,   false, false},
+    {"qwen2 deepseek-r1-qwen",       true,  false, false, 1,   false, false},
+    {"qwen35",                       true,  false, true,  1,   false, false},
 };
 // clang-format on
 
@@ -35,22 +33,23 @@ const struct pretok *pretok_find(struct str name)
     return NULL;
 }
 
-/* What stands at `at`, and its bytes. Behind the end: U_SPACE and no bytes. */
-static enum unicode_class class_at(const struct pretok *p, struct str text, usize at, usize *bytes)
+struct character {
+    enum unicode_class class; /* U_END behind the text */
+    usize bytes;
+};
+
+static struct character character_at(const struct pretok *p, struct str text, usize at)
 {
     u32 code, low = 0, high = ARRAY_LEN(unicode_changes);
-    enum unicode_class class;
+    struct character c = {U_END, 0};
 
-    *bytes = at < text.len;
     if (at >= text.len)
-        return U_SPACE;
+        return c;
     if ((u8)text.ptr[at] < 0x80)
-        return unicode_ascii[(u8)text.ptr[at]];
-    *bytes = utf8_decode(str_slice(text, at, at + 4), &code);
-    if (*bytes == 0) { /* a stray byte is a character of no class */
-        *bytes = 1;
-        return U_OTHER;
-    }
+        return (struct character){unicode_ascii[(u8)text.ptr[at]], 1};
+    c.bytes = utf8_decode(str_slice(text, at, at + 4), &code);
+    if (c.bytes == 0) /* a stray byte is a character of no class */
+        return (struct character){U_OTHER, 1};
     while (high - low > 1) {
         u32 middle = (low + high) / 2;
 
@@ -59,27 +58,27 @@ static enum unicode_class class_at(const struct pretok *p, struct str text, usiz
         else
             high = middle;
     }
-    class = unicode_changes[low] & 7;
-    return class != U_MARK ? class : p->marks ? U_LETTER : U_OTHER;
+    c.class = unicode_changes[low] & 7;
+    if (c.class == U_MARK)
+        c.class = p->marks ? U_LETTER : U_OTHER;
+    return c;
 }
 
 static bool is_class(const struct pretok *p, struct str text, usize at, enum unicode_class class)
 {
-    usize bytes;
-
-    return class_at(p, text, at, &bytes) == class && bytes > 0;
+    return character_at(p, text, at).class == class;
 }
 
 /* The end of a run of one class, at most `max` characters (0: any number). */
 static usize run_end(const struct pretok *p, struct str text, usize at, enum unicode_class class,
                      u32 max)
 {
-    usize bytes;
-
     for (u32 n = 0; max == 0 || n < max; n++) {
-        if (class_at(p, text, at, &bytes) != class || bytes == 0)
+        struct character c = character_at(p, text, at);
+
+        if (c.class != class)
             break;
-        at += bytes;
+        at += c.bytes;
     }
     return at;
 }
@@ -93,19 +92,16 @@ static bool is_line_end(struct str text, usize at)
 static usize contraction(const struct pretok *p, struct str text)
 {
     static const char *const endings[] = {"s", "t", "m", "d", "re", "ve", "ll"};
-    u32 code;
 
     if (text.ptr[0] != '\'')
         return 0;
     for (u32 i = 0; i < ARRAY_LEN(endings); i++) {
         struct str want = str_of(endings[i]), seen = str_slice(text, 1, 1 + want.len);
 
-        if (p->fold ? str_eq_nocase(seen, want) : str_eq(seen, want))
+        if (p->cl100k ? str_eq_nocase(seen, want) : str_eq(seen, want))
             return 1 + want.len;
     }
-    if (p->fold && utf8_decode(str_slice(text, 1, 3), &code) == 2 && code == CODE_LONG_S)
-        return 3;
-    return 0;
+    return p->cl100k && str_starts(text, STR("'ſ")) ? 3 : 0; /* the long s folds to s */
 }
 
 /*
@@ -114,42 +110,40 @@ static usize contraction(const struct pretok *p, struct str text)
  */
 static usize white_space(const struct pretok *p, struct str text)
 {
-    usize at = 0, last = 0, line_end = 0, bytes;
+    struct character c = character_at(p, text, 0);
+    usize at = 0, last = 0, line_end = 0;
 
-    while (class_at(p, text, at, &bytes) == U_SPACE && bytes > 0) {
+    for (; c.class == U_SPACE; c = character_at(p, text, at)) {
         last = at;
-        at += bytes;
+        at += c.bytes;
         if (is_line_end(text, last))
             line_end = at;
     }
-    if (p->line_ends && line_end > 0)
+    if (p->cl100k && line_end > 0)
         return line_end;
-    if (at == text.len || last == 0 || (p->split_numbers && is_class(p, text, at, U_NUMBER)))
+    if (c.class == U_END || last == 0 || (p->split_numbers && c.class == U_NUMBER))
         return at;
     return last;
 }
 
 usize pretok_next(const struct pretok *p, struct str text)
 {
-    usize space = text.ptr[0] == ' ', front, len = contraction(p, text);
-    enum unicode_class first = class_at(p, text, 0, &front);
+    struct character first = character_at(p, text, 0);
+    usize space = text.ptr[0] == ' ', len = contraction(p, text);
+    bool wide = p->cl100k && first.class != U_NUMBER && !is_line_end(text, 0);
+    usize letters = first.class == U_LETTER ? 0 : wide ? first.bytes : space;
+    usize numbers = p->numbers_max == 0 ? space : 0;
 
     if (len > 0)
         return len;
-    if (first == U_LETTER)
-        return run_end(p, text, 0, U_LETTER, 0);
-    if (!p->wide_prefix || first == U_NUMBER || is_line_end(text, 0))
-        front = space;
-    if (front > 0 && is_class(p, text, front, U_LETTER))
-        return run_end(p, text, front, U_LETTER, 0);
-    if (first == U_NUMBER)
-        return run_end(p, text, 0, U_NUMBER, p->numbers_max);
-    if (space && p->numbers_max == 0 && is_class(p, text, 1, U_NUMBER))
-        return run_end(p, text, 1, U_NUMBER, 0);
+    if (is_class(p, text, letters, U_LETTER))
+        return run_end(p, text, letters, U_LETTER, 0);
+    if (is_class(p, text, numbers, U_NUMBER))
+        return run_end(p, text, numbers, U_NUMBER, p->numbers_max);
     if (!is_class(p, text, space, U_OTHER))
         return white_space(p, text);
     len = run_end(p, text, space, U_OTHER, 0);
-    while (p->line_ends && is_line_end(text, len))
+    while (p->cl100k && is_line_end(text, len))
         len++;
     return len;
 }

@@ -106,7 +106,7 @@ static err load_vocabulary(struct tokenizer *t, const struct load *load)
         word = gguf_cut_str(&rest);
         if (word.len > TOKEN_BYTES_MAX)
             return gguf_refuse(load->reason, E_LIMIT, "token %u has %lu bytes", i, word.len);
-        TRY(add_token(t, i, word, gguf_at_int(kinds, i), load->reason));
+        TRY(add_token(t, i, word, (i64)gguf_number(kinds, i), load->reason));
     }
     for (u32 i = 0; i < ARRAY_LEN(t->byte); i++)
         t->byte[i] = names_find(&t->words, (struct str){(const char[]){(char)i}, 1});

@@ -12,24 +12,19 @@
 #define TOKEN_VOCAB_MAX  (1u << 20)
 #define TOKEN_MERGES_MAX (1u << 20)
 #define TOKEN_BYTES_MAX  1024u /* text of one token */
-/* What tokenizer_encode needs of the scratch arena for a text of so many bytes (its worst case
- * is one single word). */
+/* What tokenizer_encode needs of the scratch arena, at worst, for a text of so many bytes. */
 #define TOKEN_SCRATCH_BYTES(text_bytes) (14 * (usize)(text_bytes) + 4096)
 
+// clang-format off
 enum token_kind { /* numbers of tokenizer.ggml.token_type */
-                  TOKEN_NORMAL = 1,
-                  TOKEN_UNKNOWN,
-                  TOKEN_CONTROL,
-                  TOKEN_USER_DEFINED,
-                  TOKEN_UNUSED,
-                  TOKEN_BYTE
+    TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_UNUSED, TOKEN_BYTE
 };
+// clang-format on
 
 struct tokenizer;
 
-/* Tables live in the arena. The GGUF's memory is not used afterwards. Refusals are logged once
- * and put in `reason`: E_UNSUPPORTED (model or pre-tokenizer that is not known), E_FORMAT,
- * E_LIMIT, E_NOMEM. */
+/* Tables live in the arena; the GGUF's memory is not used afterwards. Refusals are gguf_refuse's:
+ * E_UNSUPPORTED (model or pre-tokenizer that is not known), E_FORMAT, E_LIMIT, E_NOMEM. */
 err tokenizer_open(struct tokenizer **tok, const struct gguf *gguf, struct arena *arena,
                    struct text *reason);
 
@@ -51,11 +46,9 @@ struct token_list {
     u32 max, count;
 };
 
-/*
- * Appends. Control tokens are recognised in TEMPLATE parts only and never across the border to a
+/* Appends. Control tokens are recognised in TEMPLATE parts only and never across the border to a
  * USER part; the text between them is tokenized as if the parts were one string. E_LIMIT: more than
- * max, all are counted. E_NOMEM: scratch too small. The scratch is given back.
- */
+ * max, all are counted. E_NOMEM: scratch too small. The scratch is given back. */
 err tokenizer_encode(struct tokenizer *tok, struct arena *scratch, const struct ml_part *part,
                      u32 part_count, struct token_list *out);
 
@@ -77,10 +70,9 @@ void utf8_stream_end(struct utf8_stream *stream, struct text *out);
 /* One row per pre-tokenizer: how its regular expression differs from the others of the family. */
 struct pretok {
     const char *names;  /* of tokenizer.ggml.pre, separated by spaces */
-    bool wide_prefix;   /* a word takes one character in front that is no letter, number or line
-                           end; else a space only */
-    bool fold;          /* contractions ('s, 'll, ...) in both cases */
-    bool line_ends;     /* line ends stick to punctuation and close a run of white space */
+    bool cl100k;        /* as OpenAI's of that name: a word takes one character in front that is no
+                           letter, number or line end (else a space only), contractions ('s, 'll)
+                           are of both cases, line ends stick to punctuation and close white space */
     bool split_numbers; /* each number is a text of its own, before everything else */
     bool marks;         /* combining marks count as letters */
     u32 numbers_max;    /* characters of one number; 0: any, after an optional space */

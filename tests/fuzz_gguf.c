@@ -16,7 +16,7 @@ static err read_input(struct store *store, u64 offset, void *out, usize bytes)
     return OK;
 }
 
-/* Reads every element by the getter of its type, and the bytes of those that have none. */
+/* Reads every element by the getter of its type. */
 static u64 use_key(const struct gguf_key *key)
 {
     struct str rest = key->data;
@@ -27,13 +27,11 @@ static u64 use_key(const struct gguf_key *key)
             struct str text = gguf_cut_str(&rest);
 
             sum += text.len ? (u8)text.ptr[text.len - 1] : 0;
-        } else if (key->type != GGUF_F32 && key->type != GGUF_F64 && key->type != GGUF_BOOL) {
-            sum += (u64)gguf_at_int(key, i);
+        } else {
+            sum += gguf_number(key, i) > 0;
         }
     }
     CHECK(key->type != GGUF_STRING || rest.len == 0);
-    for (usize i = 0; i < key->data.len; i++)
-        sum += (u8)key->data.ptr[i];
     return sum;
 }
 

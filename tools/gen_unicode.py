@@ -30,7 +30,7 @@ def main():
     changes = [c for c in range(len(classes)) if c == 0 or classes[c] != classes[c - 1]]
     version = unicodedata.unidata_version
     print(f"/* unicode.h: made by tools/gen_unicode.py from Unicode {version}. */")
-    print("enum unicode_class { U_OTHER, U_LETTER, U_NUMBER, U_SPACE, U_MARK };\n")
+    print("enum unicode_class { U_OTHER, U_LETTER, U_NUMBER, U_SPACE, U_MARK, U_END };\n")
     print(array("u8", "unicode_ascii", [str(c) for c in classes[:128]]))
     print(array("u32", "unicode_changes", [f"{code << 3 | classes[code]:#x}" for code in changes]))
 
