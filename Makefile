@@ -127,10 +127,10 @@ build/target/%.o: %.S Makefile
 	$(SAY)$(CC) $(OURS) $(TARGET) -c $< -o $@
 build/host/%.o: %.c Makefile | $(READY)
 	@mkdir -p $(@D)
-	$(SAY)$(CC) $(OURS) $(HOST) -c $< -o $@
+	$(SAY)$(CC) $(OURS) $(HOST) -Wno-format-truncation -c $< -o $@
 build/test/%.o: %.c Makefile | $(READY)
 	@mkdir -p $(@D)
-	$(SAY)$(CC) $(OURS) $(HOST) $(SANITIZE) -c $< -o $@
+	$(SAY)$(CC) $(OURS) $(HOST) -Wno-format-truncation $(SANITIZE) -c $< -o $@
 build/fuzz/%.o: %.c Makefile | $(READY)
 	@mkdir -p $(@D)
 	$(SAY)$(CLANG) $(OURS) $(HOST) $(SANITIZE) -fsanitize=fuzzer-no-link -c $< -o $@
