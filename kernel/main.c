@@ -274,7 +274,6 @@ static void serve_network(struct system *sys, u64 for_ms, bool until_bound)
 
     while (sys->nic && !(until_bound && net_bound(sys->net)) && !deadline_passed(end)) {
         (void)net_poll(sys->net);
-        net_flush(sys->net);
         if (!net_bound(sys->net))
             idle(sys);
     }
@@ -298,7 +297,6 @@ static void serve(struct system *sys)
     for (;;) {
         bool busy = net_poll(sys->net);
         busy |= ml_step(sys->ml, SLICE_US);
-        net_flush(sys->net);
         note_ready(sys);
         feed_watchdog(sys);
         if (leaving != TO_STAY)

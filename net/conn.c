@@ -265,8 +265,7 @@ u64 siphash(const u64 key[2], const u8 *data, usize bytes)
     for (usize at = 0; at <= bytes; at += 8) { /* the last word is partly the length */
         usize rest = min_u64(bytes - at, 8);
         u64 word = rest < 8 ? (u64)bytes << 56 : 0;
-        for (usize i = 0; i < rest; i++)
-            word |= (u64)data[at + i] << 8 * i;
+        memcpy(&word, data + at, rest);
         v[3] ^= word;
         rounds(v, 2);
         v[0] ^= word;

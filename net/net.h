@@ -8,7 +8,6 @@
 #include "ml/ml.h"
 
 #define NET_KEYS_MAX 16u
-#define NET_KEY_BYTES_MAX 128u
 #define NET_CONNECTIONS_MAX 64u
 
 /* From nohost.conf; text fields point into memory that lives for ever. */
@@ -41,28 +40,27 @@ struct nic_frame {
 };
 
 struct nic {
-    const char *name; /* "virtio-net 00:02.0" */
+    const char *name; /* "00:02.0" */
     u8 mac[6];
-    bool tx_checksum; /* the device fills TCP/UDP checksums when asked */
+    bool tx_checksum; /* the card completes TCP checksums when asked */
     bool has_irq;     /* false: the loop must poll, nothing wakes it */
     bool failed;      /* set by the driver, which has logged why: netif.c starts it again */
     const struct nic_ops *ops;
 };
 
 struct nic_ops {
+    /* No transfer and no interrupt from here on. */
+    err (*reset)(struct nic *nic);
     /* Resets the card and brings it up; drops what was under way. */
     err (*start)(struct nic *nic);
     bool (*link_up)(struct nic *nic);
     /* Copies the next received frame out of the ring; false when there is none. */
     bool (*rx)(struct nic *nic, struct nic_frame *frame);
-    /* Copies a frame, at most NIC_FRAME_MAX bytes, into the ring; E_BUSY when that is full. From
+    /* Sends a copy of a frame of at most NIC_FRAME_MAX bytes; E_BUSY when the ring is full. From
      * tcp_start on, if not 0, the card shall sum, into the checksum field of that TCP header. */
     err (*tx)(struct nic *nic, struct str frame, u16 tcp_start);
-    /* All frames given to tx so far are on their way (one doorbell for many frames). */
-    void (*tx_kick)(struct nic *nic);
     /* Interrupts on (before idling) or off (while polling). */
     void (*irq)(struct nic *nic, bool on);
-    void (*stop)(struct nic *nic);
 };
 
 /* Logs what was wanted and what was seen, and sets nic->failed. E_DEVICE. */
@@ -77,8 +75,6 @@ struct net;
 err net_open(struct net **net, const struct net_config *config, struct nic *nic, struct ml *ml);
 /* Frames -> requests, timers, server; a bounded amount of work. True when there was some. */
 bool net_poll(struct net *net);
-/* Everything that is ready to go leaves. */
-void net_flush(struct net *net);
 /* How long the loop may idle when nothing else happens. Called with the CPU's interrupts off; turns
  * those of the card on, until net_poll. 0: there is something to do, so don't. */
 u64 net_idle_ns(struct net *net);

@@ -97,18 +97,10 @@ static err_t frame_out(struct netif *netif, struct pbuf *chain)
             (void)nic_fault(nic, "room for a frame within 5 s", 0);
         return ERR_MEM; /* TCP keeps its segment and tries again */
     }
-    net->tx_waiting = true;
     net->sent_ns = now;
     net->count[TX_FRAMES]++;
     net->count[TX_BYTES] += frame.len;
     return ERR_OK;
-}
-
-void net_flush(struct net *net)
-{
-    if (net->tx_waiting && !net->nic->failed)
-        net->nic->ops->tx_kick(net->nic);
-    net->tx_waiting = false;
 }
 
 /* ---- the card and its link ---- */
@@ -124,7 +116,7 @@ static void card_restart(struct net *net, u64 now)
     if (net->faults <= FAULTS_MAX && nic->ops->start(nic) == OK)
         return;
     log_error("net", "%s: switched off after %u faults", nic->name, net->faults);
-    nic->ops->stop(nic);
+    (void)nic->ops->reset(nic);
     nic->failed = true;
     net->faults = FAULTS_MAX + 1;
 }

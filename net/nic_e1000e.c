@@ -21,8 +21,7 @@ enum reg {
     CTRL = 0x0000, STATUS = 0x0008, EECD = 0x0010, CTRL_EXT = 0x0018,       /* 10.2.2 general */
     ICR = 0x00c0, IMS = 0x00d0, IMC = 0x00d8, EIAC = 0x00dc, IVAR = 0x00e4, /* 10.2.4 interrupts */
     RCTL = 0x0100, RDBAL = 0x2800, RDBAH = 0x2804, RDLEN = 0x2808,          /* 10.2.5 receive */
-    RDH = 0x2810, RDT = 0x2818, RXCSUM = 0x5000, RFCTL = 0x5008,
-    RAL = 0x5400, RAH = 0x5404,
+    RDT = 0x2818, RXCSUM = 0x5000, RAL = 0x5400, RAH = 0x5404,
     TCTL = 0x0400, TIPG = 0x0410, TDBAL = 0x3800, TDT = 0x3818, TXDCTL = 0x3828, /* 10.2.6 */
 };
 enum field {
@@ -56,7 +55,6 @@ struct rings {
 
 struct e1000e {
     struct nic nic; /* first: the card is its nic */
-    struct pci_dev *dev;
     struct mmio regs;
     struct dma dma;
     struct rings *ring;
@@ -88,8 +86,10 @@ static err reg_wait(struct e1000e *e, enum reg reg, u32 mask, u32 want)
 }
 
 /* 4.6.2: no transfer may be under way when the reset comes; then the card reads its settings. */
-static err device_reset(struct e1000e *e)
+static err reset(struct nic *nic)
 {
+    struct e1000e *e = (struct e1000e *)nic;
+
     reg_write(e, IMC, ALL_ONES);
     reg_write(e, RCTL, 0);
     reg_write(e, TCTL, 0);
@@ -105,7 +105,7 @@ static err device_reset(struct e1000e *e)
     return OK;
 }
 
-/* Head and tail are 0 after a reset. */
+/* After a reset, head and tail are 0 and descriptors are the legacy ones. */
 static void ring_write(const struct e1000e *e, enum reg base_low, usize offset)
 {
     u64 bus = e->dma.bus.v + offset;
@@ -125,7 +125,6 @@ static void rings_start(struct e1000e *e)
     }
     e->rx_next = e->tx_next = 0;
     dma_wmb();
-    reg_write(e, RFCTL, 0); /* legacy descriptors */
     reg_write(e, RXCSUM, RXCSUM_IP_TCP_UDP);
     ring_write(e, RDBAL, offsetof(struct rings, rx));
     reg_write(e, RCTL, RCTL_ON | RCTL_ALL_MULTICAST | RCTL_BROADCAST | RCTL_STRIP_CRC);
@@ -140,7 +139,7 @@ static err start(struct nic *nic)
 {
     struct e1000e *e = (struct e1000e *)nic;
 
-    TRY(device_reset(e));
+    TRY(reset(nic));
     u64 address = (u64)reg_read(e, RAH) << 32 | reg_read(e, RAL);
     if (address << 16 == 0 || address & 1)
         return nic_fault(nic, "an address of one machine", address);
@@ -205,16 +204,10 @@ static err tx(struct nic *nic, struct str frame, u16 tcp_start)
     at->len = (u16)frame.len;
     at->status = 0;
     at->command = TX_END | TX_ADD_CRC | TX_REPORT;
+    dma_wmb();
+    reg_write(e, TDT, next);
     e->tx_next = next;
     return OK;
-}
-
-static void tx_kick(struct nic *nic)
-{
-    struct e1000e *e = (struct e1000e *)nic;
-
-    dma_wmb();
-    reg_write(e, TDT, e->tx_next);
 }
 
 /* 7.4: causes that came up before do not interrupt again, so they are cleared first; the caller
@@ -228,24 +221,15 @@ static void irq(struct nic *nic, bool on)
     reg_write(e, on ? IMS : IMC, CAUSES);
 }
 
-static void stop(struct nic *nic)
-{
-    struct e1000e *e = (struct e1000e *)nic;
-
-    (void)device_reset(e);
-    pci_vector_off(e->dev, 0);
-    pci_enable(e->dev, false);
-}
-
 struct nic *nic_e1000e_start(struct pci_bus *bus)
 {
-    static const struct nic_ops ops = {start, link_up, rx, tx, tx_kick, irq, stop};
+    static const struct nic_ops ops = {reset, start, link_up, rx, tx, irq};
     struct pci_dev *dev = pci_find(bus, NULL, INTEL, E1000E_82574);
     struct e1000e *e = dev ? pages_alloc(sizeof *e) : NULL;
 
     if (!e)
         return NULL;
-    *e = (struct e1000e){.nic = {.name = dev->name, .ops = &ops}, .dev = dev};
+    e->nic = (struct nic){.name = dev->name, .ops = &ops};
     pci_enable(dev, true);
     if (pci_map_bar(dev, 0, &e->regs) != OK || e->regs.bytes < REGISTERS_BYTES ||
         dma_alloc(dev, sizeof *e->ring, 4096, &e->dma) != OK) {

@@ -66,7 +66,6 @@ struct queue {
 enum { RX, TX, QUEUES }; /* 5.1.2: their numbers */
 struct virtio {
     struct nic nic; /* first: the card is its nic */
-    struct pci_dev *dev;
     struct mmio window[WINDOWS];
     u32 notify_multiplier;
     u64 features;
@@ -123,24 +122,24 @@ static bool queue_take(struct virtio *v, struct queue *q, struct used_entry *out
 /* ---- start: 3.1.1, step by step ---- */
 
 /* 4.1.4: each capability says in which BAR a window lies. */
-static err windows_find(struct virtio *v)
+static err windows_find(struct virtio *v, struct pci_dev *dev)
 {
     static const u64 bytes_min[WINDOWS] = {
         [COMMON] = COMMON_BYTES, [NOTIFY] = 2, [DEVICE] = CONFIG_BYTES};
-    const struct mmio *config = &v->dev->config, *w = v->window;
-    u16 cap = pci_find_cap(v->dev, CAP_VENDOR, 0);
+    const struct mmio *config = &dev->config, *w = v->window;
+    u16 cap = pci_find_cap(dev, CAP_VENDOR, 0);
 
-    for (u32 n = 0; cap && n < CAPS_MAX; n++, cap = pci_find_cap(v->dev, CAP_VENDOR, cap)) {
+    for (u32 n = 0; cap && n < CAPS_MAX; n++, cap = pci_find_cap(dev, CAP_VENDOR, cap)) {
         u8 kind = mmio_read8(config, cap + CAP_TYPE), bar = mmio_read8(config, cap + CAP_BAR);
         u64 offset = mmio_read32(config, cap + CAP_OFFSET);
         u64 bytes = mmio_read32(config, cap + CAP_LENGTH);
         struct mmio whole;
         if (kind >= WINDOWS || !bytes_min[kind] || bytes < bytes_min[kind] || w[kind].bytes ||
-            bar >= PCI_BARS_MAX || offset + bytes > v->dev->bar[bar].bytes)
+            bar >= PCI_BARS_MAX || offset + bytes > dev->bar[bar].bytes)
             continue;
         if (kind == NOTIFY)
             v->notify_multiplier = mmio_read32(config, cap + CAP_MULTIPLIER);
-        TRY(pci_map_bar(v->dev, bar, &whole));
+        TRY(pci_map_bar(dev, bar, &whole));
         v->window[kind] = mmio_part(&whole, offset, bytes);
     }
     if (w[COMMON].bytes && w[NOTIFY].bytes && w[DEVICE].bytes)
@@ -149,15 +148,16 @@ static err windows_find(struct virtio *v)
 }
 
 /* 2.4.2: the reset is over when the status reads zero. */
-static err device_reset(struct virtio *v)
+static err reset(struct nic *nic)
 {
+    const struct virtio *v = (struct virtio *)nic;
     u64 end = time_ns() + RESET_WAIT_MS * NS_PER_MS;
     u8 seen;
 
     mmio_write8(common(v), DEVICE_STATUS, 0);
     while ((seen = mmio_read8(common(v), DEVICE_STATUS)) != 0 && time_ns() < end)
         cpu_relax();
-    return seen == 0 ? OK : nic_fault(&v->nic, "status 0 after reset", seen);
+    return seen == 0 ? OK : nic_fault(nic, "status 0 after reset", seen);
 }
 
 static err features_agree(struct virtio *v)
@@ -215,7 +215,7 @@ static err start(struct nic *nic)
 {
     struct virtio *v = (struct virtio *)nic;
 
-    TRY(device_reset(v));
+    TRY(reset(nic));
     mmio_write8(common(v), DEVICE_STATUS, ACKNOWLEDGE);
     mmio_write8(common(v), DEVICE_STATUS, DRIVER);
     TRY(features_agree(v));
@@ -298,12 +298,8 @@ static err tx(struct nic *nic, struct str frame, u16 tcp_start)
     memcpy(q->shared->buffer[id], &header, sizeof header);
     memcpy(q->shared->buffer[id] + sizeof header, frame.ptr, frame.len);
     queue_give(q, id, (u32)(sizeof header + frame.len), 0);
+    queue_notify(v, TX);
     return OK;
-}
-
-static void tx_kick(struct nic *nic)
-{
-    queue_notify((struct virtio *)nic, TX);
 }
 
 static void irq(struct nic *nic, bool on)
@@ -312,18 +308,9 @@ static void irq(struct nic *nic, bool on)
     dma_mb(); /* 2.7.7: the flag before the caller's last look at the ring */
 }
 
-static void stop(struct nic *nic)
-{
-    struct virtio *v = (struct virtio *)nic;
-
-    (void)device_reset(v);
-    pci_vector_off(v->dev, 0);
-    pci_enable(v->dev, false);
-}
-
 struct nic *nic_virtio_start(struct pci_bus *bus)
 {
-    static const struct nic_ops ops = {start, link_up, rx, tx, tx_kick, irq, stop};
+    static const struct nic_ops ops = {reset, start, link_up, rx, tx, irq};
     struct pci_dev *dev = pci_find(bus, NULL, VIRTIO_VENDOR, VIRTIO_NET);
     if (!dev)
         dev = pci_find(bus, NULL, VIRTIO_VENDOR, VIRTIO_NET_OLD);
@@ -331,14 +318,13 @@ struct nic *nic_virtio_start(struct pci_bus *bus)
     if (!v)
         return NULL;
     v->nic = (struct nic){.name = dev->name, .ops = &ops};
-    v->dev = dev;
     pci_enable(dev, true);
     for (u32 i = 0; i < QUEUES; i++) {
         if (dma_alloc(dev, sizeof(struct shared), 4096, &v->queue[i].dma) != OK)
             return NULL;
         v->queue[i].shared = v->queue[i].dma.ptr;
     }
-    if (windows_find(v) != OK)
+    if (windows_find(v, dev) != OK)
         return NULL;
     v->nic.has_irq = pci_vector_on(dev, 0, nic_interrupted, NULL) == OK;
     return start(&v->nic) == OK ? &v->nic : NULL;

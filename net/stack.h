@@ -34,8 +34,7 @@ struct net {
     struct netif netif;
     netif_ext_callback_t address_watch;
     struct nic_frame in;
-    u8 out[NIC_FRAME_MAX]; /* a frame that lwIP holds in pieces */
-    bool tx_waiting;       /* frames were given to the card since the last doorbell */
+    u8 out[NIC_FRAME_MAX]; /* in one piece; lwIP holds frames in several */
     bool link, fallback;
     u64 count[NET_COUNTS];
     u32 faults; /* of the card, lately; over FAULTS_MAX it stays off */

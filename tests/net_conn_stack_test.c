@@ -1,5 +1,5 @@
 /*
- * net_conn_stack_test.c: the interface and its addresses: lwIP as configured, netif.c and isn.c,
+ * net_conn_stack_test.c: the interface and its addresses: lwIP as configured, netif.c, address.c,
  * with a peer that builds its frames by hand (net_wire.c).
  */
 #include "tests/net_wire.h"

@@ -55,11 +55,6 @@ static err fake_tx(struct nic *nic, struct str frame, u16 tcp_start)
     return OK;
 }
 
-static void fake_kick(struct nic *nic)
-{
-    wire_of(nic)->kicks++;
-}
-
 static void fake_irq(struct nic *nic, bool on)
 {
     (void)nic, (void)on;
@@ -71,9 +66,10 @@ static err fake_start(struct nic *nic)
     return wire_of(nic)->broken ? E_DEVICE : OK;
 }
 
-static void fake_stop(struct nic *nic)
+static err fake_reset(struct nic *nic)
 {
     (void)nic;
+    return OK;
 }
 
 static const struct nic_ops fake_ops = {
@@ -81,9 +77,8 @@ static const struct nic_ops fake_ops = {
     .link_up = fake_link_up,
     .rx = fake_rx,
     .tx = fake_tx,
-    .tx_kick = fake_kick,
     .irq = fake_irq,
-    .stop = fake_stop,
+    .reset = fake_reset,
 };
 
 /* ---- the loop ---- */
@@ -120,7 +115,6 @@ static bool turn_once(struct wire *w)
         else
             w->accepted = stream;
     }
-    net_flush(&w->net);
     return worked;
 }
 

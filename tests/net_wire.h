@@ -27,7 +27,7 @@ struct wire {
     struct nic nic;
     struct wire_queue in, out;
     bool link, full; /* full: the card takes no frame */
-    u32 kicks, starts;
+    u32 starts;
     bool broken;   /* start fails */
     u16 tcp_start; /* of the newest frame sent */
     struct net net;

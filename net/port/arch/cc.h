@@ -1,31 +1,15 @@
 /*
- * cc.h: what lwIP asks of compiler and platform. netif.c, address.c and conn.c implement the port_* functions; of libc
- * it uses what string.h beside this folder declares. Follows: lwIP 2.2.1, lwip/arch.h.
+ * cc.h: what lwIP asks of compiler and platform. netif.c, address.c and conn.c implement
+ * the port_* functions; of libc it uses what string.h beside this folder declares.
+ * Follows: lwIP 2.2.1, lwip/arch.h.
  */
 #ifndef NOHOST_LWIP_CC_H
 #define NOHOST_LWIP_CC_H
 
-#include <limits.h>
-#include <stddef.h>
 #include <stdint.h>
 
-#define BYTE_ORDER          LITTLE_ENDIAN
-#define LWIP_NO_CTYPE_H     1
-#define LWIP_NO_INTTYPES_H  1
-#define LWIP_NO_UNISTD_H    1
-#define X8_F                "02x"
-#define U16_F               "u"
-#define S16_F               "d"
-#define X16_F               "x"
-#define U32_F               "u"
-#define S32_F               "d"
-#define X32_F               "x"
-#define SZT_F               "zu"
-
-typedef ptrdiff_t ssize_t;
-#ifndef SSIZE_MAX /* the freestanding limits.h has none */
-#define SSIZE_MAX           PTRDIFF_MAX
-#endif
+#define LWIP_NO_CTYPE_H    1
+#define LWIP_NO_INTTYPES_H 1
 
 /* A broken invariant inside the stack is our own mistake, as CHECK is. */
 __attribute__((noreturn)) void panic(const char *file, int line, const char *what);
