@@ -6,7 +6,7 @@
  */
 #include "ml/compile/emit.h"
 
-static u16 fma(struct emit *e, u16 a, u16 b, u16 c)
+static u16 mul_add(struct emit *e, u16 a, u16 b, u16 c)
 {
     return emit_v(e, LIR_FMA, a, b, c);
 }
@@ -17,7 +17,7 @@ static u16 polynomial(struct emit *e, u16 x, const f32 *coefficient, u32 count)
     u16 y = emit_const_f32(e, coefficient[0]);
 
     for (u32 i = 1; i < count; i++)
-        y = fma(e, y, x, emit_const_f32(e, coefficient[i]));
+        y = mul_add(e, y, x, emit_const_f32(e, coefficient[i]));
     return y;
 }
 
@@ -38,7 +38,7 @@ u16 emit_exp(struct emit *e, u16 x)
                     LIR_NEAREST);
     u16 r = emit_v(e, LIR_FNMA, n, emit_const_f32(e, 0.693359375f), x);
     r = emit_v(e, LIR_FNMA, n, emit_const_f32(e, -2.12194440e-4f), r);
-    u16 y = fma(e, polynomial(e, r, c, ARRAY_LEN(c)), emit_two(e, LIR_FMUL, r, r), r);
+    u16 y = mul_add(e, polynomial(e, r, c, ARRAY_LEN(c)), emit_two(e, LIR_FMUL, r, r), r);
     y = emit_two(e, LIR_FADD, y, emit_const_f32(e, 1.0f));
     /* Two factors, so that results near both ends of the range round once, at the last product. */
     u16 whole = emit_vi(e, LIR_CVT_F2I, n, 0, LIR_NEAREST);
@@ -65,9 +65,9 @@ u16 emit_log(struct emit *e, u16 x)
                  emit_const_f32(e, 1.0f));
     u16 k = emit_v(e, LIR_CVT_I2F, n, LIR_NONE, LIR_NONE), z = emit_two(e, LIR_FMUL, m, m);
     u16 y = emit_two(e, LIR_FMUL, emit_two(e, LIR_FMUL, polynomial(e, m, c, ARRAY_LEN(c)), m), z);
-    y = fma(e, k, emit_const_f32(e, -2.12194440e-4f), y);
+    y = mul_add(e, k, emit_const_f32(e, -2.12194440e-4f), y);
     y = emit_v(e, LIR_FNMA, z, emit_const_f32(e, 0.5f), y);
-    y = fma(e, k, emit_const_f32(e, 0.693359375f), emit_two(e, LIR_FADD, m, y));
+    y = mul_add(e, k, emit_const_f32(e, 0.693359375f), emit_two(e, LIR_FADD, m, y));
     u16 infinity = emit_const_f32(e, __builtin_inff());
     y = emit_v(e, LIR_SELECT, emit_compare(e, LIR_FCMP, LIR_EQ, x, infinity), x, y);
     u16 below = emit_v(e, LIR_SELECT, emit_compare(e, LIR_FCMP, LIR_EQ, x, emit_const_f32(e, 0)),
@@ -89,7 +89,7 @@ u16 emit_sin_cos(struct emit *e, u16 x, bool cosine)
     if (cosine)
         quadrant = emit_two(e, LIR_IADD, quadrant, emit_const_i32(e, 1));
     u16 z = emit_two(e, LIR_FMUL, r, r);
-    u16 sine = fma(e, emit_two(e, LIR_FMUL, polynomial(e, z, s, ARRAY_LEN(s)), z), r, r);
+    u16 sine = mul_add(e, emit_two(e, LIR_FMUL, polynomial(e, z, s, ARRAY_LEN(s)), z), r, r);
     u16 cos_high =
         emit_two(e, LIR_FMUL, emit_two(e, LIR_FMUL, polynomial(e, z, c, ARRAY_LEN(c)), z), z);
     u16 cos_low = emit_v(e, LIR_FNMA, z, emit_const_f32(e, 0.5f), emit_const_f32(e, 1.0f));
