@@ -237,8 +237,9 @@ bool rules_take_memory(const struct select *s, const struct lir_instr *user,
             if (step->arg[k] != arg)
                 continue;
             found++;
-            bool place =
-                x86_forms[row->form].rm == (i32)k || multiply_add || (k == 1 && row->traits & T_C);
+            /* C of a byte product may be read by another one, at the end of their chain. */
+            bool place = multiply_add || (x86_forms[row->form].rm == (i32)k && arg != C) ||
+                         (k == 1 && arg == A && row->traits & T_C);
             bool width = row->memory == MEM_B || (row->memory == MEM_F && load->op == LIR_V_LOAD);
             if (!place || !width || row->traits & T_N || step->row == X_VMOVAPS)
                 return false;
