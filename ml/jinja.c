@@ -20,8 +20,8 @@ err jinja_render(const struct jinja_env *env, struct arena *arena, struct ml_par
         text_fmt(reason, "chat template: no room, or longer than %u bytes", (u32)JINJA_SOURCE_MAX);
         return E_LIMIT;
     }
-    *vm = (struct vm){.env = env, .arena = arena, .reason = reason,
-                      .user = user, .out = out, .out_cap = out_cap};
+    *vm = (struct vm){
+        .env = env, .arena = arena, .reason = reason, .user = user, .out = out, .out_cap = out_cap};
     if (start(vm))
         (void)body(vm, "");
     return vm->error ? vm->error : split_parts(vm, part, part_count);
@@ -133,7 +133,10 @@ static bool start(struct vm *vm)
 
 /* ---- the text between tags ---- */
 
-bool jinja_is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+static bool is_white(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
 
 /* Emits the text up to the next tag and moves into it; returns what stands behind its brace, or 0
  * at the end. {%- eats all white space before it, {% and {# only the indentation of their line. */
@@ -148,7 +151,7 @@ static char next_tag(struct vm *vm)
     char kind = found ? source[end + 1] : '\0', sign = end + 2 < len ? source[end + 2] : ' ';
     usize cut = end = found ? end : len;
     if (found && (sign == '-' || (sign != '+' && kind != '{')))
-        while (cut > from && jinja_is_white(source[cut - 1]) && (sign == '-' || source[cut - 1] != '\n'))
+        while (cut > from && is_white(source[cut - 1]) && (sign == '-' || source[cut - 1] != '\n'))
             cut--;
     if (sign != '-' && cut > 0 && source[cut - 1] != '\n')
         cut = end;
@@ -164,7 +167,7 @@ static void skip_after(struct vm *vm, char sign, bool one_line)
     struct str rest = str_slice(vm->source, vm->lex.at, vm->source.len);
     u32 len = one_line && sign != '+' && str_starts(rest, STR("\n"));
 
-    while (sign == '-' && len < rest.len && jinja_is_white(rest.ptr[len]))
+    while (sign == '-' && len < rest.len && is_white(rest.ptr[len]))
         len++;
     vm->lex.at += len;
 }
@@ -209,7 +212,8 @@ bool jinja_among(struct str word, const char *words)
     return false;
 }
 
-/* Each branch is rendered or only parsed; of the conditions those up to the first true one count. */
+/* Each branch is rendered or only parsed; of the conditions those up to the first true one count.
+ */
 static void tag_if(struct vm *vm)
 {
     struct str word = STR("if");
@@ -254,9 +258,12 @@ static void bind_loop(struct vm *vm, const struct loop *loop, u32 idx)
         struct str name;
         struct value value;
     } row[] = {
-        {STR("index0"), value_int(idx)},         {STR("index"), value_int(idx + 1)},
-        {STR("revindex0"), value_int(left - 1)}, {STR("revindex"), value_int(left)},
-        {STR("first"), value_bool(idx == 0)},    {STR("last"), value_bool(left == 1)},
+        {STR("index0"), value_int(idx)},
+        {STR("index"), value_int(idx + 1)},
+        {STR("revindex0"), value_int(left - 1)},
+        {STR("revindex"), value_int(left)},
+        {STR("first"), value_bool(idx == 0)},
+        {STR("last"), value_bool(left == 1)},
         {STR("length"), value_int(items->len)},
         {STR("previtem"), idx ? items->item[idx - 1] : (struct value){}},
         {STR("nextitem"), left > 1 ? items->item[idx + 1] : (struct value){}},
@@ -441,14 +448,22 @@ struct value jinja_call_macro(struct vm *vm, u32 macro_at, const struct args *ar
 /* ---- the loop over text and tags ---- */
 
 /* {% generation %} marks what a trainer looks at. */
-static void tag_generation(struct vm *vm) { close_tag(vm, "%}"); }
+static void tag_generation(struct vm *vm)
+{
+    close_tag(vm, "%}");
+}
 
 static const struct tag {
     const char *name;
     void (*run)(struct vm *vm);
 } tag_table[] = {
-    {"if", tag_if},       {"for", tag_for},     {"break", tag_break}, {"continue", tag_continue},
-    {"set", tag_set},     {"macro", tag_macro}, {"generation", tag_generation},
+    {"if", tag_if},
+    {"for", tag_for},
+    {"break", tag_break},
+    {"continue", tag_continue},
+    {"set", tag_set},
+    {"macro", tag_macro},
+    {"generation", tag_generation},
     {"endgeneration", tag_generation},
 };
 

@@ -7,7 +7,10 @@
 
 /* ---- tokens ---- */
 
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
 static bool is_word(char c)
 {
     return is_digit(c) || c == '_' || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
@@ -54,8 +57,7 @@ static void read_string(struct vm *vm, char quote)
 
 static void read_operator(struct vm *vm, struct str rest)
 {
-    const char *longer = vm->lex.braces ? "== != <= >= //"
-                                        : "== != <= >= // -%} +%} %} -}} +}} }}";
+    const char *longer = vm->lex.braces ? "== != <= >= //" : "== != <= >= // -%} +%} %} -}} +}} }}";
     u32 len = (u32)min_u64(3, rest.len);
 
     while (len > 1 && !jinja_among(str_slice(rest, 0, len), longer))
@@ -68,14 +70,11 @@ static void read_operator(struct vm *vm, struct str rest)
 
 void jinja_next(struct vm *vm)
 {
-    struct str rest = str_slice(vm->source, vm->lex.at, vm->source.len);
-    usize white = 0, len = 0;
+    struct str rest = str_trim(str_slice(vm->source, vm->lex.at, vm->source.len));
+    u32 at = (u32)(rest.ptr - vm->source.ptr);
+    usize len = 0;
     u64 number;
 
-    while (white < rest.len && jinja_is_white(rest.ptr[white]))
-        white++;
-    rest = str_slice(rest, white, rest.len);
-    u32 at = vm->lex.at + (u32)white;
     vm->lex = (struct lexer){.start = at, .at = at, .braces = vm->lex.braces};
     if (!rest.len)
         jinja_fail(vm, E_FORMAT, "a tag is not closed");
@@ -134,8 +133,8 @@ struct str jinja_name(struct vm *vm)
 /* ---- operators, loosest first ---- */
 
 enum level { OR, AND, NOT, COMPARE };
-static const char *const infix_table[] = {"or", "and", "", "== != < <= > >= in not", "+ -", "~",
-                                          "* / // %"};
+static const char *const infix_table[] = {"or",  "and", "",        "== != < <= > >= in not",
+                                          "+ -", "~",   "* / // %"};
 
 static struct value arithmetic(struct vm *vm, struct str op, struct value a, struct value b)
 {
@@ -169,8 +168,8 @@ static struct value arithmetic(struct vm *vm, struct str op, struct value a, str
 
 /* Comparisons are tests with a sign for a name. Not part of binary()'s frame, which is the one that
  * nests. */
-__attribute__((noinline))
-static struct value combine(struct vm *vm, struct str op, struct value a, struct value b)
+__attribute__((noinline)) static struct value combine(struct vm *vm, struct str op, struct value a,
+                                                      struct value b)
 {
     struct args args = {.self = a, .item = {b}, .count = 1};
     bool negated = str_eq(op, STR("not"));
@@ -222,7 +221,10 @@ static struct value binary(struct vm *vm, u32 level)
     return left;
 }
 
-struct value jinja_operand(struct vm *vm) { return binary(vm, OR); }
+struct value jinja_operand(struct vm *vm)
+{
+    return binary(vm, OR);
+}
 
 /* `a if condition else b`: the condition stands behind what it decides, so first `a` is skipped. */
 struct value jinja_expr(struct vm *vm)
@@ -273,7 +275,8 @@ static void read_args(struct vm *vm, struct args *args)
     jinja_expect(vm, ")");
 }
 
-/* A filter, test or method by name, with arguments in brackets, or behind a test without them. */
+/* A filter, test, method or function by name, with arguments in brackets, or behind a test without
+ * them. `self` is what a function's name stands for: maybe a macro. */
 static struct value apply(struct vm *vm, struct value self, struct str name, enum function_use use)
 {
     const struct function *function = jinja_function(name, use);
@@ -285,24 +288,16 @@ static struct value apply(struct vm *vm, struct value self, struct str name, enu
         args.item[args.count++] = postfixed(vm);
     if (vm->error || vm->skip)
         return (struct value){};
+    if (use == GLOBAL && self.kind == MACRO)
+        return jinja_call_macro(vm, self.macro_at, &args);
     if (!function || (use == METHOD && self.kind == UNDEFINED))
-        return jinja_fail(vm, E_FORMAT, "'%.*s' is no known %s", SHOWN(name),
-                          use == FILTER ? "filter" : use == TEST ? "test" : "method of this value");
-    return jinja_run(vm, function, &args);
-}
-
-static struct value call(struct vm *vm, struct value callee, struct str name)
-{
-    struct args args = {};
-
-    read_args(vm, &args);
-    if (vm->error || vm->skip)
-        return (struct value){};
-    if (callee.kind == MACRO)
-        return jinja_call_macro(vm, callee.macro_at, &args);
-    if (callee.kind == FUNCTION)
-        return jinja_run(vm, callee.function, &args);
-    return jinja_fail(vm, E_FORMAT, "'%.*s' is not a function", SHOWN(name));
+        return jinja_fail(vm, E_FORMAT, "'%.*s' is %s", SHOWN(name),
+                          use == FILTER   ? "no known filter"
+                          : use == TEST   ? "no known test"
+                          : use == METHOD ? "no method of this value"
+                                          : "not a function");
+    args.variant = function->variant;
+    return function->run(vm, &args);
 }
 
 /* ---- operands ---- */
@@ -330,16 +325,16 @@ static struct value collection(struct vm *vm, char open)
 
 static struct value name_value(struct vm *vm, struct str name)
 {
-    const struct function *function = jinja_function(name, GLOBAL);
-
     if (jinja_among(name, "none None"))
         return (struct value){.kind = NONE};
     if (jinja_among(name, "true True false False"))
         return value_bool(name.ptr[0] == 't' || name.ptr[0] == 'T');
     struct value v = jinja_lookup(vm, name);
-    if (v.kind == UNDEFINED && function)
-        v = (struct value){.kind = FUNCTION, .function = function};
-    return jinja_accept(vm, "(") ? call(vm, v, name) : v;
+    if (jinja_at(vm, "("))
+        return apply(vm, v, name, GLOBAL);
+    if (v.kind == UNDEFINED && jinja_function(name, GLOBAL))
+        v.kind = FUNCTION; /* it is defined, and can only be called by its name */
+    return v;
 }
 
 static struct value primary(struct vm *vm)

@@ -45,12 +45,11 @@ static struct value run_case(struct vm *vm, const struct args *args)
 /* Bytes at `at` that are white space, by Python's list, or one of the characters in `set`; or 0. */
 static usize strippable(struct str s, usize at, struct value set)
 {
-    static const u16 others[] = {0x20,   0x85,   0xa0,   0x1680, 0x2028,
-                                 0x2029, 0x202f, 0x205f, 0x3000};
+    static const u16 others[] = {0x20, 0x85, 0xa0, 0x1680, 0x2028, 0x2029, 0x202f, 0x205f, 0x3000};
     u32 c = 0;
     usize bytes = utf8_decode(str_slice(s, at, at + 4), &c);
-    bool found = (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x1f) ||
-                 (c >= 0x2000 && c <= 0x200a);
+    bool found =
+        (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x1f) || (c >= 0x2000 && c <= 0x200a);
 
     if (set.kind == STRING)
         found = bytes && str_find(set.text, str_slice(s, at, at + bytes)) < set.text.len;
@@ -72,8 +71,8 @@ static struct value run_strip(struct vm *vm, const struct args *args)
         from = len ? from : min_u64(from, at);
         to = len ? to : at + 1;
     }
-    return value_text(str_slice(s, args->variant & LEFT ? from : 0,
-                                args->variant & RIGHT ? to : s.len));
+    return value_text(
+        str_slice(s, args->variant & LEFT ? from : 0, args->variant & RIGHT ? to : s.len));
 }
 
 /* The pieces between separators; without one, between runs of white space. */
@@ -86,8 +85,9 @@ static struct value run_split(struct vm *vm, const struct args *args)
     usize begin = 0, at = 0, step = white ? 1 : 1 + by.text.len / 8;
 
     while (at < s.len && jinja_spend(vm, step)) {
-        usize len = white ? strippable(s, at, by)
-                    : str_starts(str_slice(s, at, s.len), by.text) ? by.text.len : 0;
+        usize len = white                                          ? strippable(s, at, by)
+                    : str_starts(str_slice(s, at, s.len), by.text) ? by.text.len
+                                                                   : 0;
         if (!len || (!left && !(white && at == begin))) {
             at++;
             continue;
@@ -121,19 +121,6 @@ static struct value run_replace(struct vm *vm, const struct args *args)
         s = str_slice(s, end + old.len, s.len);
     }
     return jinja_take(vm, mark);
-}
-
-static struct value run_int(struct vm *vm, const struct args *args)
-{
-    struct str text = str_trim(jinja_text(vm, args->self));
-    bool negative = str_starts(text, STR("-"));
-    u64 number = 0;
-
-    if (args->self.kind == BOOL)
-        return value_int(args->self.number);
-    if (str_to_u64(str_slice(text, negative, text.len), &number) != OK || number > INT64_MAX)
-        return value_int(int_arg(args, 0, STR("default"), 0));
-    return value_int(negative ? -(i64)number : (i64)number);
 }
 
 /* ---- JSON, as Python's json.dumps(ensure_ascii=False) writes it ---- */
@@ -244,7 +231,8 @@ static struct value apply_named(struct vm *vm, struct value item, const struct a
 }
 
 /* map(filter, arguments), map(attribute=name), select(test, arguments), selectattr(name, test,
- * arguments): MAP keeps what comes of an item, KEEP the items for which it is true, 0 the others. */
+ * arguments): MAP keeps what comes of an item, KEEP the items for which it is true, 0 the others.
+ */
 enum each { BY_ATTRIBUTE = 1, KEEP = 2, MAP = 4 };
 
 static struct value run_each(struct vm *vm, const struct args *args)
@@ -277,8 +265,8 @@ static struct value run_dict(struct vm *vm, const struct args *args)
         return jinja_fail(vm, E_FORMAT, "this value is not a mapping");
     all.kind = LIST;
     for (u32 i = 0; !vm->error && i < all.list->len; i += 2)
-        jinja_push(vm, fresh.list, args->variant == PAIRS ? jinja_slice(vm, all, i, i + 2)
-                                                          : all.list->item[i + 1]);
+        jinja_push(vm, fresh.list,
+                   args->variant == PAIRS ? jinja_slice(vm, all, i, i + 2) : all.list->item[i + 1]);
     return fresh;
 }
 
@@ -306,20 +294,19 @@ static struct value run_range(struct vm *vm, const struct args *args)
     return all;
 }
 
-/* C's strftime in the "C" locale, %Y %m %d %B %b %H %M %S, with years that begin in March, in eras
+/* C's strftime in the "C" locale, %Y %m %d %B %b, with years that begin in March, in eras
  * of 400: the leap day is then the last day of its year. */
 static struct value run_strftime(struct vm *vm, const struct args *args)
 {
     static const char months[] = "January  February March    April    May      June     "
                                  "July     August   SeptemberOctober  November December ";
-    u64 now = (u64)vm->env->now_unix_s, since = now / 86400 + 719468;
-    u32 day = (u32)(since % 146097), second = (u32)(now % 86400);
+    u64 since = (u64)vm->env->now_unix_s / 86400 + 719468;
+    u32 day = (u32)(since % 146097);
     u32 year = (day - day / 1460 + day / 36524 - day / 146096) / 365;
     u32 rest = day - (365 * year + year / 4 - year / 100), march = (5 * rest + 2) / 153;
     u32 month = march < 10 ? march + 3 : march - 9;
     const u32 value[] = {(u32)(since / 146097) * 400 + year + (march >= 10), month,
-                         rest - (153 * march + 2) / 5 + 1, second / 3600, second / 60 % 60,
-                         second % 60};
+                         rest - (153 * march + 2) / 5 + 1};
     struct str format = jinja_text(vm, jinja_arg(args, 0, STR("")));
     u32 mark = vm->out_len;
 
@@ -328,7 +315,7 @@ static struct value run_strftime(struct vm *vm, const struct args *args)
         struct text field = TEXT_ON(buffer);
         struct str name = {months + 9 * (month - 1), 9};
         char code = format.ptr[i] == '%' && i + 1 < format.len ? format.ptr[++i] : '\0';
-        usize which = str_find_char(STR("YmdHMS"), code);
+        usize which = str_find_char(STR("Ymd"), code);
         if (which < ARRAY_LEN(value))
             text_fmt(&field, "%02u", value[which]);
         else if (code == 'B' || code == 'b')
@@ -342,19 +329,26 @@ static struct value run_strftime(struct vm *vm, const struct args *args)
 
 /* ---- what takes a line each; the comparison operators are tests ---- */
 
+// clang-format off
 enum simple {
-    STRING_OF, LENGTH, ALL, REVERSED, FIRST, LAST, GET, DEFAULT, RAISE, STARTS, ENDS, IS_TRUE,
-    IS_FALSE, EVEN, ODD, DIVISIBLE, IN, EQUAL, UNEQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL
+    STRING_OF, INT_OF, LENGTH, ALL, REVERSED, FIRST, LAST, GET, DEFAULT, RAISE, STARTS, ENDS,
+    IS_TRUE, IS_FALSE, EVEN, ODD, DIVISIBLE, IN, EQUAL, UNEQUAL, LESS, LESS_EQUAL, GREATER,
+    GREATER_EQUAL
 };
+// clang-format on
 
 static struct value run_simple(struct vm *vm, const struct args *args)
 {
     struct value self = args->self, a = jinja_arg(args, 0, STR("default_value")), b, v;
+    u64 number = self.kind == BOOL && self.number;
     struct str text;
 
     switch ((enum simple)args->variant) {
     case STRING_OF:
         return value_text(jinja_text(vm, self));
+    case INT_OF: /* a text that is no number is 0 */
+        (void)str_to_u64(str_trim(jinja_text(vm, self)), &number);
+        return self.kind == INT ? self : value_int((i64)min_u64(number, INT64_MAX));
     case LENGTH:
         return value_int(jinja_len(self));
     case ALL:
@@ -416,7 +410,7 @@ static struct value is_kind(struct vm *vm, const struct args *args)
 /* ---- the table ---- */
 
 #define TEST_1 (TEST | TEST_ARGUMENT)
-#define BOX (1u << STRING | 1u << LIST | 1u << DICT)
+#define BOX    (1u << STRING | 1u << LIST | 1u << DICT)
 
 // clang-format off
 static const struct function function_table[] = {
@@ -427,7 +421,7 @@ static const struct function function_table[] = {
     {"capitalize", FILTER | METHOD, CAPITALIZE, run_case},
     {"replace", FILTER | METHOD, 0, run_replace},  {"split", METHOD, 0, run_split},
     {"startswith", METHOD, STARTS, run_simple},    {"endswith", METHOD, ENDS, run_simple},
-    {"string", FILTER, STRING_OF, run_simple},     {"int", FILTER, 0, run_int},
+    {"string", FILTER, STRING_OF, run_simple},     {"int", FILTER, INT_OF, run_simple},       
     {"tojson", FILTER, 0, run_tojson},             {"length", FILTER, LENGTH, run_simple},
     {"count", FILTER, LENGTH, run_simple},         {"list", FILTER, ALL, run_simple},
     {"reverse", FILTER, REVERSED, run_simple},     {"first", FILTER, FIRST, run_simple},

@@ -26,7 +26,6 @@ struct value {
         struct str text;
         struct list *list; /* a DICT is a list of key, value, key, value... */
         u32 macro_at;      /* position of the parameter list */
-        const struct function *function;
     };
 };
 struct list {
@@ -89,13 +88,12 @@ struct vm {
 
 /* ---- jinja.c ---- */
 
-bool jinja_is_white(char c);
 bool jinja_among(struct str word, const char *words); /* separated by one space */
 
 #define SHOWN(str) (int)min_u64((str).len, 100), (str).ptr /* for %.*s */
 /* Notes the first error, with the line; E_FORMAT or E_LIMIT. Returns UNDEFINED. */
-__attribute__((format(printf, 3, 4)))
-struct value jinja_fail(struct vm *vm, err why, const char *format, ...);
+__attribute__((format(printf, 3, 4))) struct value jinja_fail(struct vm *vm, err why,
+                                                              const char *format, ...);
 bool jinja_spend(struct vm *vm, usize steps); /* false: out of steps, or another error */
 bool jinja_enter(struct vm *vm);              /* one level deeper; false: too deep */
 struct value jinja_call_macro(struct vm *vm, u32 macro_at, const struct args *args);
@@ -103,7 +101,7 @@ struct value jinja_lookup(const struct vm *vm, struct str name); /* or UNDEFINED
 
 /* ---- jinja_expr.c ---- */
 
-void jinja_next(struct vm *vm); /* reads a token into vm->lex */
+void jinja_next(struct vm *vm);                        /* reads a token into vm->lex */
 bool jinja_at(const struct vm *vm, const char *words); /* is it one of them? */
 bool jinja_accept(struct vm *vm, const char *word);
 void jinja_expect(struct vm *vm, const char *word);
@@ -113,9 +111,18 @@ struct value jinja_operand(struct vm *vm); /* without, as in `for x in OPERAND i
 
 /* ---- jinja_value.c ---- */
 
-static inline struct value value_int(i64 n) { return (struct value){INT, {.number = n}}; }
-static inline struct value value_bool(bool flag) { return (struct value){BOOL, {.number = flag}}; }
-static inline struct value value_text(struct str s) { return (struct value){STRING, {.text = s}}; }
+static inline struct value value_int(i64 n)
+{
+    return (struct value){INT, {.number = n}};
+}
+static inline struct value value_bool(bool flag)
+{
+    return (struct value){BOOL, {.number = flag}};
+}
+static inline struct value value_text(struct str s)
+{
+    return (struct value){STRING, {.text = s}};
+}
 
 bool jinja_is_user(const struct vm *vm, const char *byte);
 struct str jinja_concat(struct vm *vm, struct str a, struct str b);
@@ -134,7 +141,7 @@ struct value jinja_list(struct vm *vm, enum kind kind);
 void jinja_push(struct vm *vm, struct list *list, struct value v);
 void jinja_set(struct vm *vm, struct list *dict, struct value key, struct value v);
 struct list *jinja_items(struct vm *vm, struct value v); /* what a loop visits; never NULL */
-u32 jinja_len(struct value v); /* items, pairs or characters */
+u32 jinja_len(struct value v);                           /* items, pairs or characters */
 struct value jinja_subscript(struct vm *vm, struct value v, struct value idx);
 struct value jinja_slice(struct vm *vm, struct value v, i64 from, i64 to);
 struct value jinja_reversed(struct vm *vm, struct value list);

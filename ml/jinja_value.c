@@ -104,8 +104,14 @@ usize jinja_find(struct vm *vm, struct str s, struct str needle)
 
 /* ---- comparison ---- */
 
-static bool is_number(struct value v) { return v.kind == INT || v.kind == BOOL; }
-static bool is_box(struct value v) { return v.kind == LIST || v.kind == DICT; }
+static bool is_number(struct value v)
+{
+    return v.kind == INT || v.kind == BOOL;
+}
+static bool is_box(struct value v)
+{
+    return v.kind == LIST || v.kind == DICT;
+}
 
 bool jinja_truthy(struct value v)
 {
@@ -134,8 +140,8 @@ bool jinja_equal(struct vm *vm, struct value a, struct value b)
         return a.number == b.number;
     if (a.kind == STRING && b.kind == STRING)
         return jinja_spend(vm, min_u64(a.text.len, b.text.len)) && str_eq(a.text, b.text);
-    return a.kind == b.kind && (a.kind <= NONE || (is_box(a) && (a.list == b.list ||
-                                                                 a.list->len + b.list->len == 0)));
+    return a.kind == b.kind &&
+           (a.kind <= NONE || (is_box(a) && (a.list == b.list || a.list->len + b.list->len == 0)));
 }
 
 /* The item, or the value of the key; or NULL. */
