@@ -65,25 +65,11 @@ void fifo_drop(struct fifo *fifo, struct pool *pool, usize bytes)
         fifo->tail = NULL;
 }
 
-void fifo_copy(const struct fifo *fifo, char *out)
+void fifo_take(struct fifo *fifo, struct pool *pool, struct text *out)
 {
-    for (const struct block *block = fifo->head; block; block = block->next) {
-        memcpy(out, block->data + block->from, block->to - block->from);
-        out += block->to - block->from;
+    while (fifo->len) {
+        struct str bytes = fifo_peek(fifo);
+        text_put(out, bytes);
+        fifo_drop(fifo, pool, bytes.len);
     }
-}
-
-void fifo_append(struct fifo *fifo, struct fifo *from)
-{
-    if (!from->head)
-        return;
-    *(fifo->tail ? &fifo->tail->next : &fifo->head) = from->head;
-    fifo->tail = from->tail;
-    fifo->len += from->len;
-    *from = (struct fifo){};
-}
-
-void fifo_clear(struct fifo *fifo, struct pool *pool)
-{
-    fifo_drop(fifo, pool, fifo->len);
 }

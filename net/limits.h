@@ -31,8 +31,8 @@
 #define OUT_SPARE_BLOCKS    (NET_CONNECTIONS_MAX * 10u)
 #define UPLOAD_POOL_BYTES   (UPLOAD_SPARE_BLOCKS * BLOCK_BYTES + 2 * MIB + 64 * KIB)
 #define OUT_POOL_BYTES      (OUT_SPARE_BLOCKS * BLOCK_BYTES + 3 * MIB)
-#define OUT_BYTES_MAX       (256 * KIB) /* behind one client that does not read */
-#define LINE_BYTES_MAX      (96 * KIB)  /* one answer, chunk or page that is written at once */
+#define OUT_BYTES_MAX       (256 * KIB)                /* behind one client that does not read */
+#define LINE_BYTES_MAX      (OUT_BYTES_MAX + 96 * KIB) /* one answer or chunk, written at once */
 
 /* Patience. */
 #define HEAD_TIMEOUT_S       10u

@@ -71,10 +71,8 @@ bool fifo_put(struct fifo *fifo, struct pool *pool, struct str bytes, u32 spare)
 /* The first bytes that lie together; empty when the fifo is. */
 struct str fifo_peek(const struct fifo *fifo);
 void fifo_drop(struct fifo *fifo, struct pool *pool, usize bytes);
-void fifo_copy(const struct fifo *fifo, char *out);
-/* `from` is empty afterwards. Both belong to the same pool. */
-void fifo_append(struct fifo *fifo, struct fifo *from);
-void fifo_clear(struct fifo *fifo, struct pool *pool);
+/* Moves all of it to the end of `out`. */
+void fifo_take(struct fifo *fifo, struct pool *pool, struct text *out);
 
 /* ---- http.c: RFC 9112 as pure functions over bytes ---- */
 
@@ -83,60 +81,86 @@ enum http_method {
 };
 extern const char *const http_method_names[HTTP_METHODS];
 
+/* The fields that steer us. Twice the same of those before CONNECTION could mean two things:
+ * refused. */
 enum http_field {
-    FIELD_HOST, FIELD_CONTENT_LENGTH, FIELD_TRANSFER_ENCODING, FIELD_CONNECTION, FIELD_EXPECT,
-    FIELD_AUTHORIZATION, FIELD_CONTENT_TYPE, FIELD_REQUEST_ID, FIELD_COUNT
+    FIELD_HOST, FIELD_CONTENT_LENGTH, FIELD_TRANSFER_ENCODING, FIELD_EXPECT, FIELD_AUTHORIZATION,
+    FIELD_CONTENT_TYPE, FIELD_CONNECTION, FIELD_REQUEST_ID, FIELD_COUNT
 };
 
 enum http_step { HTTP_MORE, HTTP_DONE, HTTP_BAD };
+enum http_body {
+    BODY_DONE, BODY_LENGTH, BODY_SIZE_LINE, BODY_CHUNK, BODY_CHUNK_END, BODY_TRAILER
+};
 
 /* Zero it before the first byte of a request. Slices point into the caller's bytes. */
-struct http_head {
-    usize scanned, line_start; /* how far the bytes have been read */
+struct http_request {
+    usize scanned, line_start; /* how far the head's bytes have been read */
     u32 lines, method, minor;
     struct str path; /* the target without query, scheme and authority */
     struct str field[FIELD_COUNT];
-    u64 content_length;
-    bool chunked, keep_alive, said_close, wants_continue;
-    u32 status; /* HTTP_BAD: what to answer, and why */
+    bool keep_alive, said_close, wants_continue;
+    enum http_body body; /* what comes next of it */
+    u64 left, total;     /* of this chunk or of the whole; data bytes so far */
+    u32 status;          /* HTTP_BAD: what to answer, and why */
     const char *why;
 };
 
 /* `bytes` is all that has arrived since the request's first byte; only what is new is looked at.
  * HTTP_DONE: line_start is the head's length. */
-enum http_step http_head_read(struct http_head *head, struct str bytes);
-
-struct http_body {
-    u32 state;
-    u64 left, total; /* of this chunk or of the whole; data bytes so far */
-    u32 lines;       /* of the trailer */
-    u32 status;
-    const char *why;
-};
-
-struct http_body http_body_start(const struct http_head *head);
+enum http_step http_head_read(struct http_request *request, struct str bytes);
 /* Takes *used bytes from the front; *data is the part of them that belongs to the body. HTTP_MORE
  * with *used == 0: nothing can be done before more arrives. */
-enum http_step http_body_read(struct http_body *body, struct str bytes, usize *used,
+enum http_step http_body_read(struct http_request *request, struct str bytes, usize *used,
                               struct str *data);
+/* Visible ASCII and nothing else, nor `except`. */
+bool http_visible(struct str text, char except);
 
-#define HTTP_LENGTH_CHUNKED UINT64_MAX
-#define HTTP_LENGTH_UNTIL_CLOSE (UINT64_MAX - 1)
+/* ---- the server's connections ---- */
 
-struct http_reply {
-    u32 status;
-    const char *content_type; /* NULL: no body */
-    const char *extra;        /* whole lines with CRLF, or "" */
+enum conn_phase {
+    CONN_FREE,
+    CONN_HEAD, /* between requests, or inside a request's head */
+    CONN_BODY,
+    CONN_RUN,  /* a ticket of the runtime is out; events become the answer */
+    CONN_SEND, /* the answer is complete in `out` */
 };
-struct http_sender {
-    struct str request_id, version;
-    bool close;
-};
-/* `length` of the body in bytes, or one of the two above. */
-void http_reply_head(struct text *out, struct http_reply reply, u64 length,
-                     const struct http_sender *sender);
 
-/* ---- reply.c: what the client did wrong, or why we cannot serve it now ---- */
+/* An answer of the runtime in the making: sse.c. */
+#define ANSWER_PARTS 5u /* the text, and the lists of logprobs */
+struct answer {
+    u64 ticket;
+    const struct words *words;
+    bool stream, include_usage, logprobs;
+    char id[40];
+    i64 created_unix_s;
+    u64 text_offset; /* /v1/completions: characters before this token */
+    struct fifo part[ANSWER_PARTS]; /* escaped, not yet sent: all of it unless it streams */
+};
+
+struct conn {
+    struct server *server;
+    struct stream *stream;
+    enum conn_phase phase;
+    struct http_request request;
+    const struct route *route;
+    usize in_len, head_len;
+    struct fifo upload, out;
+    struct answer answer;
+    u64 since_ns; /* when the phase began */
+    u64 moved_ns; /* when bytes last moved */
+    char request_id[REQUEST_ID_BYTES_MAX + 1];
+    bool close_after; /* no further request on this connection */
+    char in[HTTP_HEAD_BYTES_MAX + HTTP_READ_AHEAD_BYTES];
+};
+
+/* Appends to what leaves on this connection; false: too much waits, the connection was dropped. */
+bool conn_put(struct conn *conn, struct str bytes);
+void conn_phase(struct conn *conn, enum conn_phase phase);
+/* A reset; gives back everything, a running request is cancelled. */
+void conn_drop(struct conn *conn);
+
+/* ---- reply.c: whole answers; what the client did wrong, or why we cannot serve it now ---- */
 
 /*    name            status  type                     code (NULL: null)         Retry-After s */
 #define FAULT_TABLE(X)                                                                          \
@@ -180,55 +204,72 @@ struct fault {
     u32 prompt_tokens, ctx_max; /* with FAULT_CONTEXT */
 };
 
-/* Fills it and returns false, so that a check can `return fault_set(...)`. */
-__attribute__((format(printf, 4, 5))) bool fault_set(struct fault *fault, enum fault_kind kind,
+/* Fills server->fault and returns false, so that a check can `return fault_set(...)`. */
+__attribute__((format(printf, 4, 5))) bool fault_set(struct server *server, enum fault_kind kind,
                                                      const char *param, const char *format, ...);
+/* What http.c found. */
+void fault_from_http(struct server *server, const struct http_request *request);
 /* A refusal or a failure of the runtime, in the client's words; `param` held the prompt. */
-bool fault_from_ml(struct fault *fault, err why, const char *param,
+bool fault_from_ml(struct server *server, err why, const char *param,
                    const struct ml_refusal *refusal);
-enum fault_kind fault_of_status(u32 status);
 /* {"error":{...}} with message, type, param and code. */
 void fault_json(struct text *out, const struct fault *fault);
 
-/* ---- the server's connections ---- */
-
-enum conn_phase {
-    CONN_FREE,
-    CONN_HEAD, /* between requests, or inside a request's head */
-    CONN_BODY,
-    CONN_RUN,  /* a ticket of the runtime is out; events become the answer */
-    CONN_SEND, /* the answer is complete in `out` */
+struct reply {
+    const char *status;       /* "200 OK" */
+    const char *content_type; /* NULL: no body */
+    const char *extra;        /* whole lines with CRLF, or "" */
 };
 
-/* An answer of the runtime in the making: sse.c. */
-#define ANSWER_LISTS 4u
-struct answer {
-    u64 ticket;
-    bool chat, stream, include_usage, logprobs;
-    char id[40];
-    i64 created_unix_s;
-    u64 text_offset;         /* /v1/completions: characters before this token */
-    u32 completion_tokens;
-    struct fifo text;        /* not streaming: the text so far, escaped */
-    struct fifo list[ANSWER_LISTS]; /* and the items of the logprobs arrays */
+/* server->line, empty: for the one answer, chunk or page being written. */
+struct text *reply_line(struct server *server);
+#define REPLY_STREAM UINT64_MAX /* chunks, or in HTTP/1.0 until the connection ends */
+/* The head alone; the caller appends the `length` bytes that it announces. */
+bool reply_head(struct conn *conn, struct reply reply, u64 length);
+void reply_send(struct conn *conn, struct reply reply, struct str body);
+/* 200 with server->line. */
+void reply_json(struct conn *conn);
+/* server->fault. */
+void reply_fault(struct conn *conn);
+
+/* ---- api.c: routes and the gate before them ---- */
+
+/* At the end of the head: may this request be read? Sets conn->route. */
+bool api_admit(struct conn *conn);
+void api_put_allow(struct text *out, const struct route *route);
+/* At the end of the body: answers, or submits and leaves the rest to sse.c. */
+void api_answer(struct conn *conn);
+
+/* ---- api_params.c, api_input.c: the body of a generation request ---- */
+
+struct api_request {
+    struct ml_request ml;
+    bool chat, stream, include_usage, stream_options;
+    i32 max_tokens, max_completion_tokens, top_k, top_logprobs, text_logprobs;
 };
 
-struct conn {
-    struct stream *stream;
-    enum conn_phase phase;
-    struct http_head head;
-    struct http_body body;
-    const struct route *route;
-    usize in_len, head_len;
-    struct fifo upload, out;
-    struct answer answer;
-    u64 since_ns;  /* when the phase began */
-    u64 moved_ns;  /* when bytes last moved */
-    char request_id[REQUEST_ID_BYTES_MAX];
-    usize request_id_len;
-    bool close_after; /* no further request on this connection */
-    char in[HTTP_HEAD_BYTES_MAX + HTTP_READ_AHEAD_BYTES];
-};
+/* server->json -> server->request; its text points into the server's scratch. */
+bool api_request_read(struct server *server, bool chat);
+/* Is it the model that is loaded? */
+bool api_model_known(struct server *server, struct str name);
+/* Read the prompt: "messages" of chat, "prompt" of completions. */
+struct param;
+bool api_messages(struct server *server, const struct param *, const struct json *value);
+bool api_prompt(struct server *server, const struct param *, const struct json *value);
+
+/* ---- sse.c: ml events -> chunks of a stream, or one whole answer ---- */
+
+/* To server->request. */
+void answer_start(struct conn *conn, u64 ticket);
+void answer_event(struct conn *conn, const struct ml_event *event);
+/* A comment that keeps proxies from giving up during a long prefill. */
+void answer_ping(struct conn *conn);
+
+/* ---- metrics.c ---- */
+
+void metrics_write(struct server *server, struct text *out);
+
+/* ---- the server's state ---- */
 
 /* The runtime as the server uses it: ml.h's functions, or a test's. */
 struct server_ml {
@@ -255,72 +296,17 @@ struct server {
     struct pool in_pool, out_pool;
     struct server_stats stats;
     /* Scratch of the one request that is being looked at. */
-    char *body;
+    struct text body, line;
     struct json_doc json;
     struct ml_message *message;
     struct ml_part part;
     u32 *token;
-    struct text line;
+    struct api_request request;
+    struct fault fault;
     /* Reset or power-off, once its answer has left. */
     void (*act)(void);
     struct conn *act_after;
     u64 act_deadline_ns;
 };
-
-err server_open_on(struct server **server, const struct net_config *config, struct ml *ml,
-                   const struct server_ml *on);
-/* Appends to what leaves on this connection; false: too much waits, the connection was dropped. */
-bool conn_put(struct server *server, struct conn *conn, struct str bytes);
-void conn_phase(struct conn *conn, enum conn_phase phase);
-/* A reset; gives back everything, a running request is cancelled. */
-void conn_drop(struct server *server, struct conn *conn);
-
-/* ---- reply.c: whole answers ---- */
-
-/* server->line, empty: for the one answer, chunk or page being written. */
-struct text *reply_line(struct server *server);
-/* The head alone; the caller appends what it announces. */
-bool reply_head(struct server *server, struct conn *conn, struct http_reply reply, u64 length);
-void reply_send(struct server *server, struct conn *conn, struct http_reply reply, struct str body);
-void reply_fault(struct server *server, struct conn *conn, const struct fault *fault);
-
-/* ---- api.c: routes and the gate before them ---- */
-
-/* At the end of the head: may this request be read? Sets conn->route. */
-bool api_admit(struct server *server, struct conn *conn, struct fault *fault);
-void api_put_allow(struct text *out, const struct route *route);
-/* At the end of the body: answers, or submits and leaves the rest to sse.c. */
-void api_answer(struct server *server, struct conn *conn);
-
-/* ---- api_params.c, api_input.c: the body of a generation request ---- */
-
-struct api_request {
-    struct ml_request ml;
-    bool chat, stream, include_usage, stream_options;
-    i32 max_tokens, max_completion_tokens, top_k, top_logprobs, text_logprobs;
-};
-
-/* Text in the request points into the server's scratch. */
-bool api_request_read(struct server *server, bool chat, struct api_request *request,
-                      struct fault *fault);
-/* Is it the model that is loaded? */
-bool api_model_known(struct server *server, struct str name, struct fault *fault);
-/* Read the prompt: "messages" of chat, "prompt" of completions. */
-bool api_messages_read(struct server *server, const struct json *value, struct ml_request *request,
-                       struct fault *fault);
-bool api_prompt_read(struct server *server, const struct json *value, struct ml_request *request,
-                     struct fault *fault);
-
-/* ---- sse.c: ml events -> chunks of a stream, or one whole answer ---- */
-
-void answer_start(struct server *server, struct conn *conn, const struct api_request *request,
-                  u64 ticket);
-void answer_event(struct server *server, struct conn *conn, const struct ml_event *event);
-/* A comment that keeps proxies from giving up during a long prefill. */
-void answer_ping(struct server *server, struct conn *conn);
-
-/* ---- metrics.c ---- */
-
-void metrics_write(struct server *server, struct text *out);
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * reply.c: whole answers into a connection's outgoing bytes; and faults, every way in which a
- * request can fail, in the client's words. FAULT_TABLE in priv.h is the list. Follows the Error
- * schema of OpenAI's API description: message, type, param and code are always there. Must not
- * know the runtime beyond its refusals.
+ * request can fail, in the client's words. FAULT_TABLE in priv.h is the list. Follows RFC 9112
+ * and the Error schema of OpenAI's API description: message, type, param and code are always
+ * there. Must not know the runtime beyond its refusals.
  */
 #include "net/priv.h"
 
@@ -13,26 +13,41 @@ struct text *reply_line(struct server *server)
     return &server->line;
 }
 
-bool reply_head(struct server *server, struct conn *conn, struct http_reply reply, u64 length)
+bool reply_head(struct conn *conn, struct reply reply, u64 length)
 {
+    struct str version = conn->server->config->version;
+    bool stream = length == REPLY_STREAM, chunked = stream && conn->request.minor;
     char head[1536];
-    struct text text = TEXT_ON(head);
+    struct text out = TEXT_ON(head);
 
-    conn->close_after |= length == HTTP_LENGTH_UNTIL_CLOSE || !conn->head.keep_alive;
-    http_reply_head(&text, reply, length,
-                    &(struct http_sender){{conn->request_id, conn->request_id_len},
-                                          server->config->version,
-                                          conn->close_after});
-    CHECK(!text.truncated); /* every part of it has a bound of ours */
-    server->stats.replies[reply.status / 100]++;
-    return conn_put(server, conn, text_str(&text));
+    conn->close_after |= !conn->request.keep_alive || (stream && !chunked);
+    text_fmt(&out, "HTTP/1.1 %s\r\nServer: nohost/%.*s\r\nX-Request-Id: %s\r\nConnection: %s\r\n",
+             reply.status, (int)version.len, version.ptr, conn->request_id,
+             conn->close_after ? "close" : "keep-alive");
+    if (reply.content_type)
+        text_fmt(&out, "Content-Type: %s\r\nX-Content-Type-Options: nosniff\r\n",
+                 reply.content_type);
+    if (chunked)
+        text_put(&out, STR("Transfer-Encoding: chunked\r\n"));
+    else if (reply.content_type && !stream)
+        text_fmt(&out, "Content-Length: %lu\r\n", length);
+    text_fmt(&out, "Cache-Control: no-store\r\n%s\r\n", reply.extra);
+    CHECK(!out.truncated); /* every part of it has a bound of ours */
+    conn->server->stats.replies[reply.status[0] - '0']++;
+    return conn_put(conn, text_str(&out));
 }
 
-void reply_send(struct server *server, struct conn *conn, struct http_reply reply, struct str body)
+void reply_send(struct conn *conn, struct reply reply, struct str body)
 {
-    if (reply_head(server, conn, reply, body.len) &&
-        (conn->head.method == HTTP_HEAD || conn_put(server, conn, body)))
+    if (reply_head(conn, reply, body.len) &&
+        (conn->request.method == HTTP_HEAD || conn_put(conn, body)))
         conn_phase(conn, CONN_SEND);
+}
+
+void reply_json(struct conn *conn)
+{
+    reply_send(conn, (struct reply){"200 OK", "application/json", ""},
+               text_str(&conn->server->line));
 }
 
 /* ---- faults ---- */
@@ -41,35 +56,35 @@ static const struct {
     u32 status, retry_s;
     const char *type, *code;
 } faults[FAULT_COUNT] = {
-#define FAULT_ROW(name, status, type, code, retry) [FAULT_##name] = {status, retry, type, code},
+#define FAULT_ROW(name, status, type, code, retry) {status, retry, type, code},
     FAULT_TABLE(FAULT_ROW)
 #undef FAULT_ROW
 };
 
-/* With the fields that a status brings along: RFC 9110, 15.5.2, 15.5.6, 10.2.3. */
-void reply_fault(struct server *server, struct conn *conn, const struct fault *fault)
+/* The code stands for the reason; with the fields that a status brings along: RFC 9110, 15.5.2,
+ * 15.5.6, 10.2.3. */
+void reply_fault(struct conn *conn)
 {
-    /* An escape takes six bytes at most. */
-    char body[6 * sizeof(struct fault) + 256], extra[160];
-    struct text json = TEXT_ON(body), fields = TEXT_ON(extra);
-    u32 status = faults[fault->kind].status, retry_s = faults[fault->kind].retry_s;
+    const struct fault *fault = &conn->server->fault;
+    u32 number = faults[fault->kind].status, retry_s = faults[fault->kind].retry_s;
+    char line[64] = {}, extra[160] = {};
+    struct text status = TEXT_ON(line), fields = TEXT_ON(extra), *out = reply_line(conn->server);
 
-    fault_json(&json, fault);
-    if (status == 401)
+    text_fmt(&status, "%u %s", number, faults[fault->kind].code);
+    if (number == 401)
         text_put(&fields, STR("WWW-Authenticate: Bearer realm=\"nohost\"\r\n"));
-    if (status == 405)
+    if (number == 405)
         api_put_allow(&fields, conn->route);
     if (retry_s)
         text_fmt(&fields, "Retry-After: %u\r\n", retry_s);
-    text_char(&fields, 0);
-    CHECK(!json.truncated && !fields.truncated);
-    reply_send(server, conn, (struct http_reply){status, "application/json", extra},
-               text_str(&json));
+    fault_json(out, fault);
+    reply_send(conn, (struct reply){line, "application/json", extra}, text_str(out));
 }
 
-bool fault_set(struct fault *fault, enum fault_kind kind, const char *param, const char *format,
+bool fault_set(struct server *server, enum fault_kind kind, const char *param, const char *format,
                ...)
 {
+    struct fault *fault = &server->fault;
     struct text where = {fault->param, 0, sizeof(fault->param) - 1, false};
     struct text what = {fault->text, 0, sizeof(fault->text) - 1, false};
     va_list args;
@@ -82,39 +97,44 @@ bool fault_set(struct fault *fault, enum fault_kind kind, const char *param, con
     return false;
 }
 
-bool fault_from_ml(struct fault *fault, err why, const char *param,
-                   const struct ml_refusal *refusal)
-{
-    switch (why) {
-    case E_LIMIT:
-        fault_set(fault, FAULT_CONTEXT, param,
-                  "This model's maximum context length is %u tokens, but the prompt has %u.",
-                  refusal->ctx_max, refusal->prompt_tokens);
-        fault->prompt_tokens = refusal->prompt_tokens;
-        fault->ctx_max = refusal->ctx_max;
-        return false;
-    case E_BUSY:
-        return fault_set(fault, FAULT_QUEUE_FULL, "", "Every slot is taken, the queue is full.");
-    case E_STATE:
-        return fault_set(fault, FAULT_LOADING, "", "The model is not ready: %s", refusal->text);
-    case E_FORMAT:
-        return fault_set(fault, FAULT_TEMPLATE, param, "The prompt was refused: %s", refusal->text);
-    case E_RANGE:
-        return fault_set(fault, FAULT_VALUE, param, "%s", refusal->text);
-    case E_DEVICE:
-        return fault_set(fault, FAULT_DEVICE, "", "The device that computes has failed.");
-    default:
-        return fault_set(fault, FAULT_INTERNAL, "", "The server failed: %s.", err_text(why));
-    }
-}
-
-enum fault_kind fault_of_status(u32 status)
+void fault_from_http(struct server *server, const struct http_request *request)
 {
     enum fault_kind kind = 0;
 
-    while (kind < FAULT_COUNT && faults[kind].status != status)
-        kind++;
-    return kind < FAULT_COUNT ? kind : FAULT_INTERNAL;
+    while (faults[kind].status != request->status)
+        CHECK(++kind < FAULT_COUNT);
+    server->stats.bad_http++;
+    fault_set(server, kind, "", "Bad request: %s.", request->why);
+}
+
+bool fault_from_ml(struct server *server, err why, const char *param,
+                   const struct ml_refusal *refusal)
+{
+    static const struct {
+        err why;
+        enum fault_kind kind;
+        const char *text;
+    } rows[] = {
+        {E_BUSY, FAULT_QUEUE_FULL, "Every slot is taken, the queue is full."},
+        {E_STATE, FAULT_LOADING, "The model is not ready: "},
+        {E_FORMAT, FAULT_TEMPLATE, "The prompt was refused: "},
+        {E_RANGE, FAULT_VALUE, ""},
+        {E_DEVICE, FAULT_DEVICE, "The device that computes has failed."},
+    };
+
+    if (why == E_LIMIT) {
+        fault_set(server, FAULT_CONTEXT, param,
+                  "This model's maximum context length is %u tokens, but the prompt has %u.",
+                  refusal->ctx_max, refusal->prompt_tokens);
+        server->fault.prompt_tokens = refusal->prompt_tokens;
+        server->fault.ctx_max = refusal->ctx_max;
+        return false;
+    }
+    for (usize i = 0; i < ARRAY_LEN(rows); i++)
+        if (rows[i].why == why)
+            return fault_set(server, rows[i].kind, faults[rows[i].kind].status == 400 ? param : "",
+                             "%s%s", rows[i].text, refusal->text);
+    return fault_set(server, FAULT_INTERNAL, "", "The server failed: %s.", err_text(why));
 }
 
 void fault_json(struct text *out, const struct fault *fault)

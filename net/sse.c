@@ -1,60 +1,47 @@
 /*
  * sse.c: events of the runtime become an answer: chunks of a stream as they come, or one whole
- * body at the end. Both are cut from the same pieces; a table holds the words in which the two
- * APIs differ. Follows OpenAI's CreateChatCompletionStreamResponse and CreateCompletionResponse,
- * and the event stream of the HTML standard, section 9.2.
+ * body at the end. On both ways text and logprobs of an event are kept first and then written as
+ * a choice, at once or when all are there. Follows OpenAI's CreateChatCompletionStreamResponse and
+ * CreateCompletionResponse, and the event stream of the HTML standard, section 9.2.
  */
 #include "ml/mathf.h"
 #include "net/priv.h"
 
-/* /v1/completions [0] and /v1/chat/completions [1]. */
+/* What the parts of an answer are called: completions, chat, a chunk of chat. */
 static const struct words {
-    const char *id, *object, *chunk;
-    const char *first, *last;      /* what a choice holds in the chunks around the text */
-    const char *delta, *delta_end; /* around the text of a chunk */
-    const char *whole, *whole_end; /* around all of it */
-    u32 lists;
-    const char *list[ANSWER_LISTS], *lists_end; /* before each list of logprobs, after the last */
+    const char *id, *object;
+    const char *first, *last; /* what a choice of a stream holds before and after the text */
+    u32 parts;
+    const char *before[ANSWER_PARTS]; /* the text, then each list of logprobs */
+    const char *end, *end_of_lists;   /* after the text without logprobs; after the last list */
 } words[] = {
     {.id = "cmpl-",
      .object = "text_completion",
-     .chunk = "text_completion",
-     .last = "\"text\":\"\"",
-     .delta = "\"text\":\"",
-     .delta_end = "\"",
-     .whole = "\"text\":\"",
-     .whole_end = "\"",
-     .lists = 4,
-     .list = {"{\"tokens\":[", "],\"token_logprobs\":[", "],\"top_logprobs\":[",
-              "],\"text_offset\":["},
-     .lists_end = "]}"},
+     .last = "\"text\":\"\",\"logprobs\":null",
+     .parts = 5,
+     .before = {"\"text\":\"", "\",\"logprobs\":{\"tokens\":[", "],\"token_logprobs\":[",
+                "],\"top_logprobs\":[", "],\"text_offset\":["},
+     .end = "\",\"logprobs\":null",
+     .end_of_lists = "]}"},
     {.id = "chatcmpl-",
      .object = "chat.completion",
-     .chunk = "chat.completion.chunk",
-     .first = "\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null}",
-     .last = "\"delta\":{}",
-     .delta = "\"delta\":{\"content\":\"",
-     .delta_end = "\"}",
-     .whole = "\"message\":{\"role\":\"assistant\",\"content\":\"",
-     .whole_end = "\",\"refusal\":null}",
-     .lists = 1,
-     .list = {"{\"content\":["},
-     .lists_end = "],\"refusal\":null}"},
+     .parts = 2,
+     .before = {"\"message\":{\"role\":\"assistant\",\"content\":\"",
+                "\",\"refusal\":null},\"logprobs\":{\"content\":["},
+     .end = "\",\"refusal\":null},\"logprobs\":null",
+     .end_of_lists = "],\"refusal\":null}"},
+    {.id = "chatcmpl-",
+     .object = "chat.completion.chunk",
+     .first = "\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null},"
+              "\"logprobs\":null",
+     .last = "\"delta\":{},\"logprobs\":null",
+     .parts = 2,
+     .before = {"\"delta\":{\"content\":\"", "\"},\"logprobs\":{\"content\":["},
+     .end = "\"},\"logprobs\":null",
+     .end_of_lists = "],\"refusal\":null}"},
 };
 
-/* ---- pieces of JSON ---- */
-
-static void put_head(struct server *server, const struct answer *answer, const char *object)
-{
-    struct text *out = &server->line;
-
-    text_fmt(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%ld,\"model\":", answer->id, object,
-             answer->created_unix_s);
-    json_put_str(out, server->on->model_info(server->ml)->id);
-    text_put(out, STR(",\"system_fingerprint\":\"nohost-"));
-    json_put_chars(out, server->config->version);
-    text_put(out, STR("\",\"choices\":["));
-}
+/* ---- what is kept of an event ---- */
 
 static void put_logprob(struct text *out, f32 logprob)
 {
@@ -63,7 +50,7 @@ static void put_logprob(struct text *out, f32 logprob)
     text_f64(out, logprob > least ? logprob : least, 6, STR("null"));
 }
 
-/* {"token":..,"logprob":..,"bytes":[..] without the closing brace */
+/* {"token":..,"logprob":..,"bytes":[..] and what follows it */
 static void put_token(struct text *out, struct str token, f32 logprob)
 {
     text_put(out, STR("{\"token\":"));
@@ -76,50 +63,112 @@ static void put_token(struct text *out, struct str token, f32 logprob)
     text_char(out, ']');
 }
 
-/* The alternatives: a list of tokens in chat, text -> logprob in completions. */
-static void put_tops(struct text *out, const struct ml_event *event, bool chat)
+/* A token with its alternatives, in chat. */
+static void put_chat_item(struct text *out, const struct ml_event *event)
 {
+    put_token(out, event->token_text, event->logprob);
+    text_put(out, STR(",\"top_logprobs\":["));
     for (u32 i = 0; i < event->top_count; i++) {
-        const struct ml_top *top = &event->top[i];
         text_put(out, i ? STR(",") : STR(""));
-        if (chat) {
-            put_token(out, top->text, top->logprob);
-            text_char(out, '}');
-        } else {
-            json_put_str(out, top->text);
-            text_char(out, ':');
-            put_logprob(out, top->logprob);
-        }
-    }
-}
-
-/* One token's item in each of the lists of logprobs. */
-static void put_item(struct text *out, const struct answer *answer, const struct ml_event *event,
-                     u32 list)
-{
-    if (answer->chat) {
-        put_token(out, event->token_text, event->logprob);
-        text_put(out, STR(",\"top_logprobs\":["));
-        put_tops(out, event, true);
-        text_put(out, STR("]}"));
-    } else if (list == 0) {
-        json_put_str(out, event->token_text);
-    } else if (list == 1) {
-        put_logprob(out, event->logprob);
-    } else if (list == 2) {
-        text_char(out, '{');
-        put_tops(out, event, false);
+        put_token(out, event->top[i].text, event->top[i].logprob);
         text_char(out, '}');
+    }
+    text_put(out, STR("]}"));
+}
+
+/* The token's item in one of the four lists of /v1/completions. */
+static void put_text_item(struct text *out, const struct ml_event *event, u32 part, u64 offset)
+{
+    if (part == 1) {
+        json_put_str(out, event->token_text);
+    } else if (part == 2) {
+        put_logprob(out, event->logprob);
+    } else if (part == 3) {
+        for (u32 i = 0; i < event->top_count; i++) {
+            text_char(out, i ? ',' : '{');
+            json_put_str(out, event->top[i].text);
+            text_char(out, ':');
+            put_logprob(out, event->top[i].logprob);
+        }
+        text_put(out, event->top_count ? STR("}") : STR("{}"));
     } else {
-        text_fmt(out, "%lu", answer->text_offset);
+        text_fmt(out, "%lu", offset);
     }
 }
 
-static void put_finish(struct text *out, enum ml_finish finish)
+static usize kept_bytes(const struct answer *answer)
 {
-    static const char *const words_[] = {"null", "\"stop\"", "\"length\"", "\"error\""};
+    usize bytes = 0;
 
-    text_fmt(out, ",\"finish_reason\":%s}]", words_[finish]);
+    for (u32 i = 0; i < ANSWER_PARTS; i++)
+        bytes += answer->part[i].len;
+    return bytes;
+}
+
+/* server->line at the end of a part. */
+static bool keep_line(struct conn *conn, u32 part)
+{
+    struct answer *answer = &conn->answer;
+    struct text *line = &conn->server->line;
+    bool small = kept_bytes(answer) + line->len <= SMALL_BYTES;
+
+    return !line->truncated && fifo_put(&answer->part[part], &conn->server->out_pool,
+                                        text_str(line), small ? 0 : OUT_SPARE_BLOCKS);
+}
+
+static bool keep(struct conn *conn, const struct ml_event *event)
+{
+    struct answer *answer = &conn->answer;
+    bool lists = answer->logprobs && event->kind == ML_EVENT_TOKEN;
+
+    json_put_chars(reply_line(conn->server), event->text);
+    bool kept = keep_line(conn, 0);
+    for (u32 i = 1; lists && i < answer->words->parts; i++) {
+        struct text *out = reply_line(conn->server);
+        text_put(out, answer->part[i].len ? STR(",") : STR(""));
+        if (answer->words == words)
+            put_text_item(out, event, i, answer->text_offset);
+        else
+            put_chat_item(out, event);
+        kept = kept && keep_line(conn, i);
+    }
+    for (usize i = 0; i < event->token_text.len; i++)
+        answer->text_offset += ((u8)event->token_text.ptr[i] & 0xc0) != 0x80;
+    return kept;
+}
+
+/* ---- pieces of the answer ---- */
+
+static void put_head(struct conn *conn)
+{
+    struct server *server = conn->server;
+    struct text *out = &server->line;
+
+    text_fmt(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%ld,\"model\":", conn->answer.id,
+             conn->answer.words->object, conn->answer.created_unix_s);
+    json_put_str(out, server->on->model_info(server->ml)->id);
+    text_put(out, STR(",\"system_fingerprint\":\"nohost-"));
+    json_put_chars(out, server->config->version);
+    text_put(out, STR("\",\"choices\":["));
+}
+
+/* A choice that holds `fixed` or, when that is NULL, all that was kept. */
+static void put_choice(struct conn *conn, const char *fixed, enum ml_finish finish)
+{
+    static const char *const finishes[] = {"null", "\"stop\"", "\"length\"", "\"error\""};
+    struct answer *answer = &conn->answer;
+    struct text *out = &conn->server->line;
+    bool lists = answer->part[1].len != 0;
+
+    put_head(conn);
+    text_fmt(out, "{\"index\":0,%s", fixed ? fixed : "");
+    for (u32 i = 0; !fixed && i < (lists ? answer->words->parts : 1); i++) {
+        text_put(out, str_of(answer->words->before[i]));
+        fifo_take(&answer->part[i], &conn->server->out_pool, out);
+    }
+    if (!fixed)
+        text_put(out, str_of(lists ? answer->words->end_of_lists : answer->words->end));
+    text_fmt(out, ",\"finish_reason\":%s}]", finishes[finish]);
 }
 
 static void put_usage(struct text *out, const struct ml_event *event)
@@ -133,230 +182,134 @@ static void put_usage(struct text *out, const struct ml_event *event)
 
 /* ---- streaming ---- */
 
-/* One event of the stream: a chunk of the body, unless the connection's end ends it (HTTP/1.0). */
-static bool send_event(struct server *server, struct conn *conn, struct str event)
+/* server->line as an event: a chunk of the body, unless the connection's end ends it (HTTP/1.0). */
+static bool send_line(struct conn *conn)
 {
+    struct text *line = &conn->server->line;
+    bool chunked = conn->request.minor;
     char size[16];
     struct text text = TEXT_ON(size);
 
-    text_fmt(&text, "%zx\r\n", event.len);
-    return (!conn->head.minor || conn_put(server, conn, text_str(&text))) &&
-           conn_put(server, conn, event) &&
-           (!conn->head.minor || conn_put(server, conn, STR("\r\n")));
+    text_put(line, STR("\n\n"));
+    text_fmt(&text, "%zx\r\n", line->len);
+    if (line->truncated) { /* a vocabulary of monstrous tokens */
+        conn_drop(conn);
+        return false;
+    }
+    return (!chunked || conn_put(conn, text_str(&text))) && conn_put(conn, text_str(line)) &&
+           (!chunked || conn_put(conn, STR("\r\n")));
 }
 
-static bool send_line(struct server *server, struct conn *conn)
+static bool send_text(struct conn *conn, struct str text)
 {
-    text_put(&server->line, STR("\n\n"));
-    if (!server->line.truncated)
-        return send_event(server, conn, text_str(&server->line));
-    conn_drop(server, conn); /* a vocabulary of monstrous tokens */
-    return false;
+    text_put(reply_line(conn->server), text);
+    return send_line(conn);
 }
 
-/* A choice that holds `fixed` or, when that is NULL, the event's text and logprobs. */
-static bool stream_choice(struct server *server, struct conn *conn, const struct ml_event *event,
-                          const char *fixed)
+static bool send_choice(struct conn *conn, const char *fixed, enum ml_finish finish)
 {
-    const struct answer *answer = &conn->answer;
-    const struct words *w = &words[answer->chat];
-    bool logprobs = answer->logprobs && event->kind == ML_EVENT_TOKEN;
-    struct text *out = reply_line(server);
+    struct text *out = reply_line(conn->server);
 
     text_put(out, STR("data: "));
-    put_head(server, answer, w->chunk);
-    text_fmt(out, "{\"index\":0,%s", fixed ? fixed : w->delta);
-    if (!fixed) {
-        json_put_chars(out, event->text);
-        text_put(out, str_of(w->delta_end));
-    }
-    text_put(out, STR(",\"logprobs\":"));
-    for (u32 i = 0; logprobs && i < w->lists; i++) {
-        text_put(out, str_of(w->list[i]));
-        put_item(out, answer, event, i);
-    }
-    text_put(out, logprobs ? str_of(w->lists_end) : STR("null"));
-    put_finish(out, fixed ? event->finish : ML_FINISH_NONE);
-    text_put(out, answer->include_usage ? STR(",\"usage\":null}") : STR("}"));
-    return send_line(server, conn);
+    put_choice(conn, fixed, finish);
+    text_put(out, conn->answer.include_usage ? STR(",\"usage\":null}") : STR("}"));
+    return send_line(conn);
 }
 
-static bool stream_usage(struct server *server, struct conn *conn, const struct ml_event *event)
+static bool send_usage(struct conn *conn, const struct ml_event *event)
 {
-    struct text *out = reply_line(server);
+    struct text *out = reply_line(conn->server);
 
     text_put(out, STR("data: "));
-    put_head(server, &conn->answer, words[conn->answer.chat].chunk);
+    put_head(conn);
     text_char(out, ']');
     put_usage(out, event);
-    return send_line(server, conn);
+    return send_line(conn);
 }
 
-/* Nobody takes it for a complete answer: there is no [DONE] behind it. */
-static bool stream_fault(struct server *server, struct conn *conn, const struct ml_event *event)
-{
-    struct fault fault;
-
-    fault_from_ml(&fault, event->why, "", &(struct ml_refusal){});
-    text_put(reply_line(server), STR("data: "));
-    fault_json(&server->line, &fault);
-    conn->close_after = true;
-    return send_line(server, conn);
-}
-
-static bool stream_end(struct server *server, struct conn *conn, const struct ml_event *event)
+/* After a failure there is no [DONE]: nobody takes it for a complete answer. */
+static bool send_end(struct conn *conn, const struct ml_event *event)
 {
     const struct answer *answer = &conn->answer;
 
-    if (event->text.len && !stream_choice(server, conn, event, NULL))
+    if (event->finish != ML_FINISH_ERROR)
+        return send_choice(conn, answer->words->last, event->finish) &&
+               (!answer->include_usage || send_usage(conn, event)) &&
+               send_text(conn, STR("data: [DONE]"));
+    text_put(reply_line(conn->server), STR("data: "));
+    fault_json(&conn->server->line, &conn->server->fault);
+    conn->close_after = true;
+    return send_line(conn);
+}
+
+/* False: the connection was dropped. */
+static bool stream_event(struct conn *conn, const struct ml_event *event)
+{
+    const char *first = conn->answer.words->first;
+
+    if (event->kind == ML_EVENT_START && first && !send_choice(conn, first, ML_FINISH_NONE))
         return false;
-    if (event->finish == ML_FINISH_ERROR)
-        return stream_fault(server, conn, event);
-    return stream_choice(server, conn, event, words[answer->chat].last) &&
-           (!answer->include_usage || stream_usage(server, conn, event)) &&
-           send_event(server, conn, STR("data: [DONE]\n\n"));
+    if (kept_bytes(&conn->answer) && !send_choice(conn, NULL, ML_FINISH_NONE))
+        return false;
+    if (event->kind != ML_EVENT_END)
+        return true;
+    if (!send_end(conn, event) || (conn->request.minor && !conn_put(conn, STR("0\r\n\r\n"))))
+        return false;
+    conn_phase(conn, CONN_SEND);
+    return true;
 }
 
-static void stream_event(struct server *server, struct conn *conn, const struct ml_event *event)
+void answer_ping(struct conn *conn)
 {
-    if (event->kind == ML_EVENT_START && words[conn->answer.chat].first)
-        (void)stream_choice(server, conn, event, words[conn->answer.chat].first);
-    if (event->kind == ML_EVENT_TOKEN && (event->text.len || conn->answer.logprobs))
-        (void)stream_choice(server, conn, event, NULL);
-    if (event->kind == ML_EVENT_END && stream_end(server, conn, event) &&
-        (!conn->head.minor || conn_put(server, conn, STR("0\r\n\r\n"))))
-        conn_phase(conn, CONN_SEND);
+    (void)send_text(conn, STR(": ping"));
 }
 
-void answer_ping(struct server *server, struct conn *conn)
+/* ---- one whole body ---- */
+
+static void whole_event(struct conn *conn, const struct ml_event *event, bool kept)
 {
-    (void)send_event(server, conn, STR(": ping\n\n"));
-}
+    struct server *server = conn->server;
+    bool end = event->kind == ML_EVENT_END;
 
-/* ---- one whole body: start and text grow in one fifo, each list of logprobs in its own ---- */
-
-static usize kept_bytes(const struct answer *answer)
-{
-    usize bytes = answer->text.len;
-
-    for (u32 i = 0; i < ANSWER_LISTS; i++)
-        bytes += answer->list[i].len;
-    return bytes;
-}
-
-static bool keep(struct server *server, struct answer *answer, struct fifo *fifo)
-{
-    bool small = kept_bytes(answer) + server->line.len <= SMALL_BYTES;
-
-    return !server->line.truncated &&
-           fifo_put(fifo, &server->out_pool, text_str(&server->line), small ? 0 : OUT_SPARE_BLOCKS);
-}
-
-static bool keep_token(struct server *server, struct answer *answer, const struct ml_event *event)
-{
-    bool kept = true;
-
-    for (u32 i = 0; answer->logprobs && i < words[answer->chat].lists; i++) {
-        text_put(reply_line(server), answer->list[i].len ? STR(",") : STR(""));
-        put_item(&server->line, answer, event, i);
-        kept = kept && keep(server, answer, &answer->list[i]);
-    }
-    return kept;
-}
-
-/* Joins what was kept and writes what follows it. */
-static bool keep_end(struct server *server, struct answer *answer, const struct ml_event *event)
-{
-    const struct words *w = &words[answer->chat];
-    bool kept = true;
-
-    text_fmt(reply_line(server), "%s,\"logprobs\":", w->whole_end);
-    for (u32 i = 0; answer->logprobs && i < w->lists; i++) {
-        text_put(&server->line, str_of(w->list[i]));
-        kept = kept && keep(server, answer, &answer->text);
-        fifo_append(&answer->text, &answer->list[i]);
-        reply_line(server);
-    }
-    text_put(&server->line, answer->logprobs ? str_of(w->lists_end) : STR("null"));
-    put_finish(&server->line, event->finish);
+    if (!end && kept && kept_bytes(&conn->answer) <= OUT_BYTES_MAX)
+        return;
+    if (!end) /* more would not fit: the answer ends here */
+        server->on->cancel(server->ml, conn->answer.ticket);
+    reply_line(server);
+    put_choice(conn, NULL, end ? event->finish : ML_FINISH_LENGTH);
     put_usage(&server->line, event);
-    return kept && keep(server, answer, &answer->text);
-}
-
-static void whole_event(struct server *server, struct conn *conn, const struct ml_event *event)
-{
-    struct answer *answer = &conn->answer;
-    struct ml_event end = *event;
-    struct fault fault;
-
-    if (event->finish == ML_FINISH_ERROR) {
-        fault_from_ml(&fault, event->why, "", &(struct ml_refusal){});
-        reply_fault(server, conn, &fault);
+    if (!server->line.truncated && (kept || !end)) {
+        reply_json(conn);
         return;
     }
-    json_put_chars(reply_line(server), event->text);
-    bool kept = keep(server, answer, &answer->text) &&
-                (event->kind != ML_EVENT_TOKEN || keep_token(server, answer, event));
-    bool full = event->kind == ML_EVENT_TOKEN && (kept_bytes(answer) > OUT_BYTES_MAX || !kept);
-    if (event->kind != ML_EVENT_END && !full)
-        return;
-    if (full) { /* more would not fit: the answer ends here */
-        server->on->cancel(server->ml, answer->ticket);
-        end.finish = ML_FINISH_LENGTH;
-        end.completion_tokens = answer->completion_tokens;
-    }
-    if (!keep_end(server, answer, &end)) {
-        fault_set(&fault, FAULT_OVERLOADED, "", "Too many large answers at once.");
-        reply_fault(server, conn, &fault);
-    } else if (reply_head(server, conn, (struct http_reply){200, "application/json", ""},
-                          answer->text.len)) {
-        fifo_append(&conn->out, &answer->text);
-        conn_phase(conn, CONN_SEND);
-    }
+    fault_set(server, FAULT_OVERLOADED, "", "Too many large answers at once.");
+    reply_fault(conn);
 }
 
 /* ---- both ---- */
 
-void answer_start(struct server *server, struct conn *conn, const struct api_request *request,
-                  u64 ticket)
+void answer_start(struct conn *conn, u64 ticket)
 {
+    const struct reply stream = {"200 OK", "text/event-stream; charset=utf-8",
+                                 "X-Accel-Buffering: no\r\n"};
+    const struct api_request *request = &conn->server->request;
     struct answer *answer = &conn->answer;
-    const struct words *w = &words[request->chat];
+    struct text id = TEXT_ON(answer->id);
     u64 number[2];
 
     *answer = (struct answer){
         .ticket = ticket,
-        .chat = request->chat,
+        .words = &words[request->chat ? 1 + request->stream : 0],
         .stream = request->stream,
         .include_usage = request->include_usage,
         .logprobs = request->ml.sampling.logprobs,
         .created_unix_s = time_unix_s(),
     };
-    struct text id = TEXT_ON(answer->id);
     random_bytes(number, sizeof(number));
-    text_fmt(&id, "%s%016lx%08x", w->id, number[0], (u32)number[1]);
+    text_fmt(&id, "%s%016lx%08x", answer->words->id, number[0], (u32)number[1]);
     conn_phase(conn, CONN_RUN);
-    if (answer->stream) {
-        const struct http_reply reply = {200, "text/event-stream; charset=utf-8",
-                                         "X-Accel-Buffering: no\r\n"};
-        (void)reply_head(server, conn, reply,
-                         conn->head.minor ? HTTP_LENGTH_CHUNKED : HTTP_LENGTH_UNTIL_CLOSE);
-    } else {
-        reply_line(server);
-        put_head(server, answer, w->object);
-        text_fmt(&server->line, "{\"index\":0,%s", w->whole);
-        if (!keep(server, answer, &answer->text))
-            conn_drop(server, conn);
-    }
-}
-
-static u64 characters(struct str text)
-{
-    u64 count = 0;
-
-    for (usize i = 0; i < text.len; i++)
-        count += ((u8)text.ptr[i] & 0xc0) != 0x80;
-    return count;
+    if (answer->stream)
+        (void)reply_head(conn, stream, REPLY_STREAM);
 }
 
 static void log_end(const struct conn *conn, const struct ml_event *event)
@@ -364,21 +317,25 @@ static void log_end(const struct conn *conn, const struct ml_event *event)
     u32 gaps = event->completion_tokens ? event->completion_tokens - 1 : 0; /* between tokens */
     unsigned long long tenths = gaps * 10 * NS_PER_S / max_u64(event->decode_ns, 1);
 
-    log_info("api", "%s %.*s: %u + %u tokens, prompt %llu ms, %llu.%llu tok/s", conn->stream->peer,
-             (int)conn->request_id_len, conn->request_id, event->prompt_tokens,
-             event->completion_tokens, event->prompt_ns / NS_PER_MS, tenths / 10, tenths % 10);
+    log_info("api", "%s %s: %u + %u tokens, prompt %llu ms, %llu.%llu tok/s", conn->stream->peer,
+             conn->request_id, event->prompt_tokens, event->completion_tokens,
+             event->prompt_ns / NS_PER_MS, tenths / 10, tenths % 10);
 }
 
-void answer_event(struct server *server, struct conn *conn, const struct ml_event *event)
+void answer_event(struct conn *conn, const struct ml_event *event)
 {
-    struct answer *answer = &conn->answer;
+    bool failed = event->finish == ML_FINISH_ERROR, kept = keep(conn, event);
 
     if (event->kind == ML_EVENT_END)
         log_end(conn, event);
-    answer->completion_tokens += event->kind == ML_EVENT_TOKEN;
-    if (answer->stream)
-        stream_event(server, conn, event);
+    if (failed)
+        fault_from_ml(conn->server, event->why, "", &(struct ml_refusal){});
+    if (failed && !conn->answer.stream)
+        reply_fault(conn);
+    else if (!conn->answer.stream)
+        whole_event(conn, event, kept);
+    else if (kept)
+        (void)stream_event(conn, event);
     else
-        whole_event(server, conn, event);
-    answer->text_offset += characters(event->token_text);
+        conn_drop(conn);
 }

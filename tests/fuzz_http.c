@@ -25,8 +25,7 @@ static void note(struct outcome *outcome, struct str data)
 static struct outcome parse(const char *bytes, usize len, usize piece)
 {
     struct outcome out = {};
-    struct http_head head = {};
-    struct http_body body = {};
+    struct http_request head = {};
     bool in_body = false;
     usize at = 0;
 
@@ -36,13 +35,11 @@ static struct outcome parse(const char *bytes, usize len, usize piece)
             out.status = head.status;
             at = head.line_start;
             in_body = out.step == HTTP_DONE;
-            if (in_body)
-                body = http_body_start(&head);
         }
         for (usize used = 1; in_body && used && (out.step != HTTP_BAD);) {
             struct str data;
-            out.step = http_body_read(&body, (struct str){bytes + at, have - at}, &used, &data);
-            out.status = body.status;
+            out.step = http_body_read(&head, (struct str){bytes + at, have - at}, &used, &data);
+            out.status = head.status;
             at += used;
             note(&out, data);
             if (out.step == HTTP_DONE)

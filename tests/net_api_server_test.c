@@ -132,7 +132,7 @@ TEST(net_api_disconnects) /* who leaves frees its run at once, whenever that is 
                 fake.hold = false;
                 if (fake_running(&fake) && fake.run[0].at < fake.token_count &&
                     fake.server->on->event_next((struct ml *)&fake, &event))
-                    answer_event(fake.server, &fake.server->conn[0], &event);
+                    answer_event(&fake.server->conn[0], &event);
                 fake.hold = true;
             }
             wire.state = half & 2 ? STREAM_PEER_DONE : STREAM_GONE;

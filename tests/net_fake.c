@@ -87,7 +87,7 @@ void wire_close(struct wire *wire)
 {
     for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
         if (wire->server->conn[i].stream == &wire->stream)
-            conn_drop(wire->server, &wire->server->conn[i]);
+            conn_drop(&wire->server->conn[i]);
     if (spare.count < ARRAY_LEN(spare.buffer))
         spare.buffer[spare.count++] = wire->in;
     else
@@ -275,7 +275,8 @@ void fake_open(struct fake *fake)
     for (u32 i = 0; i < ML_TOP_LOGPROBS_MAX; i++)
         fake->top[i] = (struct ml_top){i, -1.5f - (f32)i, STR("\xe2\x82")}; /* half a character */
     platform_clock_fake(1000 * NS_PER_S);
-    EXPECT_OK(server_open_on(&fake->server, &fake->config, (struct ml *)fake, &fake_runtime));
+    EXPECT_OK(server_open(&fake->server, &fake->config, (struct ml *)fake));
+    fake->server->on = &fake_runtime;
 }
 
 void fake_close(struct fake *fake)

@@ -126,8 +126,7 @@ struct outcome {
 /* `first` bytes arrive, then `step` at a time; they lie at the very end of their memory. */
 static struct outcome parse(struct str bytes, usize first, usize step)
 {
-    struct http_head head = {};
-    struct http_body body = {};
+    struct http_request head = {};
     struct outcome outcome = {};
     char *copy = malloc(bytes.len);
     bool in_body = false;
@@ -139,15 +138,12 @@ static struct outcome parse(struct str bytes, usize first, usize step)
             outcome.step = http_head_read(&head, (struct str){copy, have});
             outcome.status = head.status;
             at = head.line_start;
-            if (outcome.step == HTTP_DONE) {
-                body = http_body_start(&head);
-                in_body = true;
-            }
+            in_body = outcome.step == HTTP_DONE;
         }
         for (usize used = 1; in_body && used && outcome.step != HTTP_BAD;) {
             struct str data;
-            outcome.step = http_body_read(&body, (struct str){copy + at, have - at}, &used, &data);
-            outcome.status = body.status;
+            outcome.step = http_body_read(&head, (struct str){copy + at, have - at}, &used, &data);
+            outcome.status = head.status;
             at += used;
             EXPECT(outcome.body_len + data.len <= sizeof(outcome.body));
             memcpy(outcome.body + outcome.body_len, data.ptr, data.len);
@@ -252,7 +248,7 @@ TEST(net_http_connection_field) /* keep-alive by version, close wins over it */
     };
 
     for (usize i = 0; i < ARRAY_LEN(rows); i++) {
-        struct http_head head = {};
+        struct http_request head = {};
         EXPECT_EQ(http_head_read(&head, str_of(rows[i].bytes)), HTTP_DONE);
         EXPECT_EQ(head.keep_alive, rows[i].keep);
     }
@@ -273,7 +269,7 @@ TEST(net_http_paths) /* origin and absolute form give the same path, without the
     for (usize i = 0; i < ARRAY_LEN(rows); i++) {
         char bytes[128];
         struct text text = TEXT_ON(bytes);
-        struct http_head head = {};
+        struct http_request head = {};
         text_fmt(&text, "%s" H "X-Request-Id: a\r\nX-Request-Id: b\r\n\r\n", rows[i].line);
         EXPECT_EQ(http_head_read(&head, text_str(&text)), HTTP_DONE);
         EXPECT_STR(head.path, str_of(rows[i].path));
