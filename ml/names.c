@@ -45,7 +45,7 @@ err names_put(struct names *names, u32 entry)
 
 u32 names_find(const struct names *names, struct str name)
 {
-    u32 *slot = slot_of(names, name);
+    u32 *slot = names->slot == NULL ? NULL : slot_of(names, name); /* of zeroes: empty */
 
     return slot == NULL ? NAMES_NONE : *slot - 1; /* a free slot gives NAMES_NONE too */
 }
