@@ -275,13 +275,12 @@ err tokenizer_open(struct tokenizer **tok, const struct gguf *gguf, struct arena
 
     if (t == NULL)
         return gguf_refuse(reason, E_NOMEM, "no memory for the tokenizer");
-    if (gguf_str(gguf, "tokenizer.ggml.model", &model) != OK || !str_eq(model, STR("gpt2")))
-        return gguf_refuse(reason, E_UNSUPPORTED, "tokenizer model \"%.*s\", want gpt2",
-                           (int)model.len, model.ptr);
-    if (gguf_str(gguf, "tokenizer.ggml.pre", &pre) == OK)
-        t->pretok = pretok_find(pre);
-    if (t->pretok == NULL)
-        return gguf_refuse(reason, E_UNSUPPORTED, "unknown pre-tokenizer \"%.*s\"", (int)pre.len,
+    (void)!gguf_str(gguf, "tokenizer.ggml.model", &model);
+    (void)!gguf_str(gguf, "tokenizer.ggml.pre", &pre);
+    t->pretok = pretok_find(pre);
+    if (t->pretok == NULL || !str_eq(model, STR("gpt2")))
+        return gguf_refuse(reason, E_UNSUPPORTED, "tokenizer \"%.*s\" with pre-tokenizer \"%.*s\"",
+                           (int)min_u64(model.len, 32), model.ptr, (int)min_u64(pre.len, 32),
                            pre.ptr);
     TRY(load_vocabulary(t, &load));
     TRY(load_merges(t, &load));
