@@ -54,6 +54,12 @@ static u64 number_at(const struct table *table, u64 offset, u32 bytes)
     return value;
 }
 
+/* A "generic address" (ACPI 6.5, 5.2.3.2) when it is a port; 0 otherwise. */
+static u16 port_at(const struct table *table, u64 offset)
+{
+    return number_at(table, offset, 1) == 1 ? (u16)number_at(table, offset + 4, 8) : 0;
+}
+
 static bool sum_is_zero(const void *from, u32 bytes)
 {
     u8 sum = 0;
@@ -139,8 +145,7 @@ static void read_sleep_types(const struct table *dsdt)
     if (at >= bytes.len)
         return;
     at += 6;
-    at += (number_at(dsdt, at, 1) >> 6) +
-          2; /* package length: 1 to 4 bytes; then the element count */
+    at += (number_at(dsdt, at, 1) >> 6) + 2; /* package length: 1 to 4 bytes; count of elements */
     u32 first = aml_constant(dsdt, at, &found.sleep_a);
     u32 second = first ? aml_constant(dsdt, at + first, &found.sleep_b) : 0;
     found.can_sleep = second && found.pm1a_port;
@@ -148,16 +153,15 @@ static void read_sleep_types(const struct table *dsdt)
 
 static void read_fadt(const struct table *fadt)
 {
-    u64 timer = number_at(fadt, FADT_X_PM_TIMER + 4, 8), dsdt_at = number_at(fadt, FADT_X_DSDT, 8);
-    bool timer_is_port = number_at(fadt, FADT_X_PM_TIMER, 1) == 1;
+    u16 timer = port_at(fadt, FADT_X_PM_TIMER);
+    u64 dsdt_at = number_at(fadt, FADT_X_DSDT, 8);
 
     found.pm1a_port = (u16)number_at(fadt, FADT_PM1A, 2);
     found.pm1b_port = (u16)number_at(fadt, FADT_PM1B, 2);
-    found.pm_timer_port = (u16)(timer && timer_is_port ? timer : number_at(fadt, FADT_PM_TIMER, 2));
-    if (number_at(fadt, FADT_FLAGS, 4) & RESET_SUPPORTED) {
-        memcpy(&found.reset, (const u8 *)fadt + FADT_RESET, sizeof(found.reset));
-        found.reset_value = (u8)number_at(fadt, FADT_RESET_VALUE, 1);
-    }
+    found.pm_timer_port = timer ? timer : (u16)number_at(fadt, FADT_PM_TIMER, 2);
+    if (number_at(fadt, FADT_FLAGS, 4) & RESET_SUPPORTED)
+        found.reset_port = port_at(fadt, FADT_RESET);
+    found.reset_value = (u8)number_at(fadt, FADT_RESET_VALUE, 1);
     const struct table *dsdt = table_at(dsdt_at ? dsdt_at : number_at(fadt, FADT_DSDT, 4));
     if (dsdt)
         read_sleep_types(dsdt);
@@ -199,8 +203,8 @@ void acpi_start(u64 rsdp_at)
         log_error("acpi", "want an RSDP of revision 2 with an XSDT, saw none at %lx", rsdp_at);
     if (found.cores_left_out)
         log_warn("acpi", "%u cores are left out: more than %u", found.cores_left_out, CORES_MAX);
-    log_info("acpi", "%u cores, %u PCIe windows, timer port %x, reset %lx = %02x, power-off %s",
-             found.core_count, found.ecam_count, found.pm_timer_port, found.reset.address,
+    log_info("acpi", "%u cores, %u PCIe windows, timer port %x, reset %x = %02x, power-off %s",
+             found.core_count, found.ecam_count, found.pm_timer_port, found.reset_port,
              found.reset_value, found.can_sleep ? "yes" : "no");
 }
 
@@ -214,8 +218,8 @@ void machine_reset(void)
     } __attribute__((packed)) nothing = {0, 0};
 
     cpu_interrupts(false);
-    if (found.reset.space == 1 && found.reset.address)
-        port_write8((u16)found.reset.address, found.reset_value);
+    if (found.reset_port)
+        port_write8(found.reset_port, found.reset_value);
     port_write8(0xcf9, 0x06); /* the chipset's own, when ACPI has named no other */
     __asm__ volatile("lidt %0\n\tint3" : : "m"(nothing)); /* a triple fault resets what is left */
     for (;;)

@@ -18,7 +18,6 @@ typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
 typedef int8_t i8;
-typedef int16_t i16;
 typedef int32_t i32;
 typedef int64_t i64;
 typedef size_t usize;
@@ -54,7 +53,6 @@ static inline u64 div_up(u64 value, u64 step) { return (value + step - 1) / step
     X(E_UNSUPPORTED, "not supported")                     \
     X(E_NOTFOUND, "not found")                            \
     X(E_IO, "read or write failed")                       \
-    X(E_CLOSED, "closed by the peer")                     \
     X(E_STATE, "not in a state to do that")
 
 #define ERR_ENUM(name, text) name,
@@ -115,7 +113,7 @@ struct text {
 
 void text_put(struct text *out, struct str text);
 void text_char(struct text *out, char c);
-/* printf subset: %s %c %d %i %u %x %X %p %% with l, ll, z, width, 0, -, .* and .N for strings.
+/* printf subset: %s %c %d %u %x %X %% with l, ll, z, width, 0, -, .* and .N for strings.
  * No floating point here: ml/mathf.h has text_f64. */
 __attribute__((format(printf, 2, 3))) void text_fmt(struct text *out, const char *format, ...);
 void text_vfmt(struct text *out, const char *format, va_list args);
@@ -164,7 +162,6 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 #define LOG_LINE_MAX 240
 __attribute__((format(printf, 3, 4))) void log_line(enum log_level level, const char *who,
                                                     const char *format, ...);
-#define log_debug(who, ...) log_line(LOG_DEBUG, who, __VA_ARGS__)
 #define log_info(who, ...) log_line(LOG_INFO, who, __VA_ARGS__)
 #define log_warn(who, ...) log_line(LOG_WARN, who, __VA_ARGS__)
 #define log_error(who, ...) log_line(LOG_ERROR, who, __VA_ARGS__)

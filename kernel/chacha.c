@@ -8,16 +8,14 @@ static u32 rotate(u32 value, u32 bits)
     return value << bits | value >> (32 - bits);
 }
 
-static void quarter_round(u32 *a, u32 *b, u32 *c, u32 *d)
+static void quarter_round(u32 s[16], u32 a, u32 b, u32 c, u32 d)
 {
-    *a += *b;
-    *d = rotate(*d ^ *a, 16);
-    *c += *d;
-    *b = rotate(*b ^ *c, 12);
-    *a += *b;
-    *d = rotate(*d ^ *a, 8);
-    *c += *d;
-    *b = rotate(*b ^ *c, 7);
+    for (u32 half = 0; half < 2; half++) {
+        s[a] += s[b];
+        s[d] = rotate(s[d] ^ s[a], half ? 8 : 16);
+        s[c] += s[d];
+        s[b] = rotate(s[b] ^ s[c], half ? 7 : 12);
+    }
 }
 
 void chacha20_block(const u32 key[8], const u32 tail[4], u8 out[64])
@@ -27,12 +25,9 @@ void chacha20_block(const u32 key[8], const u32 tail[4], u8 out[64])
     memcpy(start + 4, key, 32);
     memcpy(start + 12, tail, 16);
     memcpy(s, start, sizeof(s));
-    for (u32 round = 0; round < 20; round += 2) {
-        for (u32 i = 0; i < 4; i++)
-            quarter_round(&s[i], &s[4 + i], &s[8 + i], &s[12 + i]);
-        for (u32 i = 0; i < 4; i++)
-            quarter_round(&s[i], &s[4 + (i + 1) % 4], &s[8 + (i + 2) % 4], &s[12 + (i + 3) % 4]);
-    }
+    for (u32 round = 0; round < 20; round++) /* columns, diagonals, columns... */
+        for (u32 i = 0, d = round & 1; i < 4; i++)
+            quarter_round(s, i, 4 + (i + d) % 4, 8 + (i + 2 * d) % 4, 12 + (i + 3 * d) % 4);
     for (u32 i = 0; i < 16; i++)
         s[i] += start[i];
     memcpy(out, s, sizeof(s));

@@ -8,20 +8,14 @@
 #define PM_TIMER_HZ     3579545ull
 #define PM_TIMER_MASK   0xffffffu /* 24 bits count on every machine */
 #define CALIBRATE_TICKS 10000u    /* 2.8 ms: 0.02 % with reads that take under a microsecond */
-#define GUESS_HZ                                                                                   \
-    4000000000ull /* a high guess: lines before calibration are stamped too early, not too late */
+/* A high guess: lines before calibration are stamped too early, not too late. */
+#define GUESS_HZ 4000000000ull
 
 static struct {
     u64 hz;
     u64 ns_per_tick_32; /* fixed point, 32 bits of fraction */
     i64 unix_base_s;    /* wall time when the TSC was 0 */
 } clock = {.hz = GUESS_HZ, .ns_per_tick_32 = (NS_PER_S << 32) / GUESS_HZ};
-
-static void set_hz(u64 hz)
-{
-    clock.hz = hz;
-    clock.ns_per_tick_32 = (NS_PER_S << 32) / hz;
-}
 
 u64 clock_hz(void)
 {
@@ -96,12 +90,12 @@ void clock_start(i64 unix_s)
 {
     u64 told = hz_by_cpuid();
     u64 measured = acpi()->pm_timer_port ? hz_by_pm_timer(acpi()->pm_timer_port) : 0;
-    u64 nominal = (u64)(cpu_id(0x16, 0).eax & 0xffff) * 1000000;
 
-    set_hz(told ? told : measured ? measured : nominal ? nominal : GUESS_HZ);
+    clock.hz = told ? told : measured ? measured : GUESS_HZ;
+    clock.ns_per_tick_32 = (NS_PER_S << 32) / clock.hz;
     if (!told && !measured)
         log_warn("clock", "no exact source of the TSC's frequency: times may drift");
-    clock.unix_base_s = unix_s - (i64)(time_ns() / NS_PER_S);
+    time_unix_set(unix_s);
     log_info("clock", "TSC %lu kHz (%s), wall time %s", clock.hz / 1000,
              told       ? "stated"
              : measured ? "measured"

@@ -9,7 +9,7 @@
 #define ADDRESS_BYTES_MAX 45u
 #define KEY_BYTES_MAX     128u
 
-enum kind { TEXT, NUMBER, LEVEL, API_KEY, LOADER };
+enum kind { LOADER, TEXT, NUMBER, LEVEL };
 
 /* One row is all that is known about a key. `most` is a length for texts; LOADER: for boot/. */
 static const struct row {
@@ -27,7 +27,7 @@ static const struct row {
     {STR("dns"),         TEXT,    AT(dns),         0, ADDRESS_BYTES_MAX, 0},
     {STR("fallback_ip"), TEXT,    AT(fallback_ip), 0, ADDRESS_BYTES_MAX, 0},
     {STR("ntp"),         TEXT,    AT(ntp),         0, 64, 0},
-    {STR("api_key"),     API_KEY, 0,               8, KEY_BYTES_MAX, 0},
+    {STR("api_key"),     TEXT,    AT(api_key),     8, KEY_BYTES_MAX, 0},
     {STR("port"),        NUMBER,  AT(port),        1, 65535, 80},
     {STR("model"),       TEXT,    AT(model),       0, HANDOFF_NAME_MAX - 1, 0},
     {STR("model_id"),    TEXT,    AT(model_id),    1, 64, 0},
@@ -36,7 +36,7 @@ static const struct row {
     {STR("kv_tokens"),   NUMBER,  AT(kv_tokens),   0, 1u << 24, 0},
     {STR("threads"),     NUMBER,  AT(threads),     0, CORES_MAX, 0},
     {STR("watchdog_s"),  NUMBER,  AT(watchdog_s),  0, 600, 60},
-    {STR("log_level"),   LEVEL,   AT(log_level),   0, 0, LOG_INFO},
+    {STR("log_level"),   LEVEL,   AT(log_level),   0, LOG_ERROR, LOG_INFO},
     {STR("selftest"),    TEXT,    AT(selftest),    0, 16, 0},
     {STR("kernel"),      LOADER,  0,               0, 0, 0},
     {STR("file"),        LOADER,  0,               0, 0, 0},
@@ -69,30 +69,29 @@ static const char *set_text(struct str *field, const struct row *row, struct str
 
 static const char *set_number(u64 *field, const struct row *row, struct str value)
 {
-    u64 number;
+    static const struct str levels[] = {STR("debug"), STR("info"), STR("warn"), STR("error")};
+    u64 number = 0;
 
-    if (str_to_u64(value, &number) != OK)
+    while (row->kind == LEVEL && number <= row->most && !str_eq_nocase(levels[number], value))
+        number++;
+    if (row->kind == NUMBER && str_to_u64(value, &number) != OK)
         return "is not a whole number";
     if (number < row->least || number > row->most)
-        return "is out of range";
+        return row->kind == LEVEL ? "is not one of debug, info, warn, error" : "is out of range";
     *field = number;
     return NULL;
 }
 
-static const char *set_level(u64 *field, struct str value)
+static const char *set(struct config *config, const struct row *row, struct str value)
 {
-    static const struct str words[] = {STR("debug"), STR("info"), STR("warn"), STR("error")};
+    void *field = (u8 *)config + row->at;
 
-    for (u32 i = 0; i < ARRAY_LEN(words); i++)
-        if (str_eq_nocase(words[i], value)) {
-            *field = i;
-            return NULL;
-        }
-    return "is not one of debug, info, warn, error";
-}
-
-static const char *add_api_key(struct config *config, const struct row *row, struct str value)
-{
+    if (row->kind == LOADER)
+        return NULL;
+    if (row->kind != TEXT)
+        return set_number(field, row, value);
+    if (field != config->api_key)
+        return set_text(field, row, value);
     if (config->api_key_count == CONF_KEYS_MAX)
         return "is one too many";
     const char *wrong = set_text(&config->api_key[config->api_key_count], row, value);
@@ -100,64 +99,38 @@ static const char *add_api_key(struct config *config, const struct row *row, str
     return wrong;
 }
 
-static const char *set(struct config *config, const struct row *row, struct str value)
-{
-    void *field = (u8 *)config + row->at;
-
-    switch (row->kind) {
-    case TEXT:
-        return set_text(field, row, value);
-    case NUMBER:
-        return set_number(field, row, value);
-    case LEVEL:
-        return set_level(field, value);
-    case API_KEY:
-        return add_api_key(config, row, value);
-    default:
-        return NULL;
-    }
-}
-
 /* ---- lines ---- */
 
-/* Values are not repeated in the log: a mistyped line may hold a key. */
-static void complain(struct config *config, u32 line, struct str key, const char *wrong)
+/* What is wrong with a line, or NULL. */
+static const char *read_line(struct config *config, struct str text, struct str *key)
 {
-    if (config->mistakes++ < COMPLAINTS_MAX)
-        log_warn("conf", "nohost.conf line %u: %.*s %s: line ignored", line,
-                 (int)min_u64(key.len, 32), key.ptr, wrong);
-}
+    struct str value;
 
-static void read_line(struct config *config, u32 number, struct str line)
-{
-    struct str value, comment;
-    struct str text = str_trim(str_cut(line, '#', &comment));
-    struct str key = str_trim(str_cut(text, '=', &value));
-    const struct row *row = row_of(key);
-
+    *key = str_trim(str_cut(text, '=', &value));
+    const struct row *row = row_of(*key);
     if (text.len == 0)
-        return;
+        return NULL;
     if (str_find_char(text, '=') == text.len)
-        complain(config, number, key, "has no '='");
-    else if (!row)
-        complain(config, number, key, "is no key that I know");
-    else {
-        const char *wrong = set(config, row, str_trim(value));
-        if (wrong)
-            complain(config, number, key, wrong);
-    }
+        return "has no '='";
+    return row ? set(config, row, str_trim(value)) : "is no key that I know";
 }
 
 void conf_read(struct config *config, struct str file)
 {
     *config = (struct config){.hostname = STR("nohost")};
     for (u32 i = 0; i < ARRAY_LEN(rows); i++)
-        if (rows[i].kind == NUMBER || rows[i].kind == LEVEL)
+        if (rows[i].kind >= NUMBER)
             *(u64 *)(void *)((u8 *)config + rows[i].at) = rows[i].normal;
     if (str_starts(file, STR("\xef\xbb\xbf"))) /* some editors begin a file with this mark */
         file = str_slice(file, 3, file.len);
-    for (u32 number = 1; file.len; number++)
-        read_line(config, number, str_cut(file, '\n', &file));
+    for (u32 number = 1; file.len; number++) {
+        struct str key, comment, line = str_cut(file, '\n', &file);
+        const char *wrong = read_line(config, str_trim(str_cut(line, '#', &comment)), &key);
+        /* Values are not repeated in the log: a mistyped line may hold a key. */
+        if (wrong && config->mistakes++ < COMPLAINTS_MAX)
+            log_warn("conf", "nohost.conf line %u: %.*s %s: line ignored", number,
+                     (int)min_u64(key.len, 32), key.ptr, wrong);
+    }
     if (str_eq_nocase(config->ip, STR("dhcp")))
         config->ip = (struct str){"", 0};
 }

@@ -11,15 +11,7 @@
 #define FIFO_BYTES 16u
 #define SPINS_MAX  100000u /* a port that stays busy loses text, never time */
 
-enum uart {
-    UART_DATA,
-    UART_INTERRUPTS,
-    UART_FIFO,
-    UART_LINE,
-    UART_MODEM,
-    UART_STATUS,
-    UART_SCRATCH = 7
-};
+enum uart { UART_DATA, UART_INTERRUPTS, UART_FIFO, UART_LINE, UART_MODEM, UART_STATUS };
 #define STATUS_EMPTY 0x20u
 
 /* *room: how many bytes the port is known to take without being asked again. */
@@ -44,20 +36,19 @@ static void serial_put(void *ctx, struct str line)
     }
 }
 
-bool serial_start(void)
+void serial_start(void)
 {
-    port_write8(COM1 + UART_SCRATCH, 0x5a);
-    if (port_read8(COM1 + UART_SCRATCH) != 0x5a)
-        return false;
-    port_write8(COM1 + UART_INTERRUPTS, 0);
-    port_write8(COM1 + UART_LINE, 0x80); /* the divisor is at 0 and 1 now */
-    port_write8(COM1 + UART_DATA, 1);    /* 115200 baud */
-    port_write8(COM1 + UART_INTERRUPTS, 0);
-    port_write8(COM1 + UART_LINE, 0x03); /* 8 bits, no parity, 1 stop bit */
-    port_write8(COM1 + UART_FIFO, 0x07);
-    port_write8(COM1 + UART_MODEM, 0x03);
+    static const struct {
+        u8 reg, value;
+    } writes[] = {
+        {UART_INTERRUPTS, 0}, {UART_LINE, 0x80}, /* the divisor is at 0 and 1 now: 115200 baud */
+        {UART_DATA, 1},       {UART_INTERRUPTS, 0}, {UART_LINE, 0x03}, /* 8 bits, no parity */
+        {UART_FIFO, 0x07},    {UART_MODEM, 0x03},
+    };
+
+    for (u32 i = 0; i < ARRAY_LEN(writes); i++)
+        port_write8((u16)(COM1 + writes[i].reg), writes[i].value);
     log_sink_add(serial_put, NULL);
-    return true;
 }
 
 /* ---- screen ---- */
@@ -65,7 +56,6 @@ bool serial_start(void)
 #define CELL_WIDTH       6u
 #define CELL_HEIGHT      10u
 #define GLYPH_WIDTH      5u
-#define GLYPH_HEIGHT     8u
 #define INK              0x00d8d8d8u /* grey: the order of the colours does not matter */
 #define PIXELS_PER_SCALE 900u
 
@@ -95,11 +85,6 @@ static struct {
     u32 column, row;
 } screen;
 
-static bool dot(u64 glyph, u32 x, u32 y)
-{
-    return x < GLYPH_WIDTH && y < GLYPH_HEIGHT && (glyph >> (GLYPH_WIDTH * y + x) & 1);
-}
-
 static void draw(u32 column, u32 row, char c)
 {
     u64 glyph = c > ' ' && c <= '~' ? font[c - ' '] : 0;
@@ -107,17 +92,17 @@ static void draw(u32 column, u32 row, char c)
     u32 *line = screen.pixels + (u64)row * height * screen.stride + column * width;
 
     for (u32 y = 0; y < height; y++, line += screen.stride)
-        for (u32 x = 0; x < width; x++)
-            line[x] = dot(glyph, x / screen.scale, y / screen.scale) ? INK : 0;
+        for (u32 x = 0; x < width; x++) {
+            u32 dot = GLYPH_WIDTH * (y / screen.scale) + x / screen.scale;
+            bool lit = x / screen.scale < GLYPH_WIDTH && glyph >> dot & 1;
+            line[x] = lit ? INK : 0;
+        }
 }
 
 static void clear_row(u32 row)
 {
-    u32 height = CELL_HEIGHT * screen.scale;
-
-    for (u32 y = 0; y < height; y++)
-        memset(screen.pixels + (u64)(row * height + y) * screen.stride, 0,
-               screen.columns * CELL_WIDTH * screen.scale * sizeof(u32));
+    for (u32 column = 0; column < screen.columns; column++)
+        draw(column, row, ' ');
 }
 
 static void next_row(void)

@@ -33,8 +33,6 @@ struct core *core_at(u32 idx)
     return &cpu.core[idx];
 }
 
-/* ---- instructions that C has no words for ---- */
-
 struct cpuid cpu_id(u32 leaf, u32 subleaf)
 {
     struct cpuid id = {leaf & 0xc0000000u, 0, 0, 0};
@@ -56,7 +54,7 @@ static bool has(u32 word, u32 bits)
 }
 
 /* Bits are Intel SDM volume 2, table 3-8 (leaf 1) and the tables of leaf 7. */
-err cpu_start(void)
+void cpu_start(void)
 {
     struct cpuid one = cpu_id(1, 0), seven = cpu_id(7, 0), seven1 = cpu_id(7, 1);
     struct cpuid state = cpu_id(13, 0);
@@ -78,12 +76,6 @@ err cpu_start(void)
     f->avx_vnni = has(seven1.eax, 1u << 4);
     f->amx_int8 = has(seven.edx, 1u << 24 | 1u << 25) && has(state.eax, XCR0_AMX);
     cpu.xcr0 = XCR0_BASE | (f->avx512 ? XCR0_AVX512 : 0) | (f->amx_int8 ? XCR0_AMX : 0);
-    if (!f->avx2) {
-        log_error("cpu", "want AVX2, FMA, F16C, BMI2; saw leaf 1 ecx %08x, leaf 7 ebx %08x",
-                  one.ecx, seven.ebx);
-        return E_UNSUPPORTED;
-    }
-    return OK;
 }
 
 const struct cpu_features *cpu_features(void)

@@ -64,6 +64,28 @@ trap_try_resume:                /* a trap comes here with rsp as saved and its v
     .endr
     ret
 
+/* ---- what selftest.c provokes ---- */
+
+    .globl provoke_divide, provoke_opcode, provoke_selector
+    .globl provoke_store, provoke_jump, provoke_overflow
+provoke_divide:
+    xor %eax, %eax
+    cltd
+    div %rax
+provoke_opcode:
+    ud2
+provoke_selector:
+    mov $0x1234, %eax
+    mov %eax, %fs
+provoke_store:
+    movb $0, (%rdi)
+    ret
+provoke_jump:
+    jmp *%rdi
+provoke_overflow:               /* as deep as it takes */
+    push $0
+    jmp provoke_overflow
+
 /* ---- the other cores: copied to a page below 1 MiB, entered in real mode at its start ---- */
 
     .section .rodata

@@ -18,8 +18,8 @@ typedef struct {
 
 /* ---- console.c ---- */
 
-/* Adds the serial port as a sink of the log; false when there is none. */
-bool serial_start(void);
+/* Adds the serial port as a sink of the log. */
+void serial_start(void);
 /* Adds the framebuffer as a sink, mapped write-combining; needs vm_start. */
 void screen_start(const struct handoff_framebuffer *framebuffer);
 
@@ -38,9 +38,7 @@ struct core {
     u8 *fault_stack_top; /* two pages each: ordinary faults, and faults on top of those */
     u8 *double_fault_stack_top;
     u32 idx, apic_id;
-    bool started;
     bool asleep; /* halted or about to: an IPI is needed to wake it */
-    u64 tlb_seen;
     u64 gdt[5];
     struct tss tss;
 };
@@ -56,8 +54,8 @@ static inline struct core *core_self(void)
 
 /* Control registers, vector state, descriptor tables of the calling core. */
 void cpu_core_start(struct core *core);
-/* Finds out what the CPU can do. E_UNSUPPORTED below the floor (AVX2, FMA, F16C, BMI2). */
-err cpu_start(void);
+/* Finds out what the CPU can do. */
+void cpu_start(void);
 void cpu_name(struct text *out);
 struct cpuid {
     u32 eax, ebx, ecx, edx;
@@ -135,7 +133,7 @@ void irq_give(u8 vector);
 u64 irq_message_address(void); /* where a device writes a vector's number to interrupt core 0 */
 /* Runs fn(ctx); returns the vector of the trap that ended it, or TRAP_NONE (entry.S). */
 #define TRAP_NONE 256u
-u32 trap_try(void (*fn)(void *ctx), void *ctx);
+u32 trap_try(void (*fn)(u64 ctx), u64 ctx);
 
 /* ---- selftest.c ---- */
 
@@ -149,7 +147,7 @@ void selftest(struct str which);
 struct ranges {
     struct range {
         u64 base, bytes;
-    } at[RANGES_MAX];
+    } at[RANGES_MAX + 1]; /* one more while neighbours are joined */
     u32 count;
     u64 bytes;
 };
@@ -169,7 +167,7 @@ paddr mem_low_page(void); /* v 0: there is none */
 
 /* ---- vm.c ---- */
 
-enum vm_access { VM_NONE, VM_READ, VM_WRITE, VM_EXECUTE };
+enum vm_access { VM_NONE, VM_WRITE, VM_EXECUTE };
 enum vm_cache { VM_CACHED, VM_UNCACHED, VM_WRITE_COMBINING };
 
 /* Takes over the loader's page tables; nothing below 2^47 stays, the image has one address. */
@@ -188,35 +186,27 @@ paddr vm_physical(const void *ptr); /* of pages_alloc memory */
 
 #define ACPI_ECAM_MAX 16u
 
-struct acpi_register { /* "generic address" of ACPI 6.5, 5.2.3.2 */
-    u8 space, bits, offset, access;
-    u64 address;
-} __attribute__((packed));
-
 struct acpi {
     u32 apic_id[CORES_MAX];
-    u32 core_count;
-    u32 cores_left_out;
+    u32 core_count, cores_left_out;
     struct acpi_window {
         u64 base;
         u16 segment;
         u8 bus_first, bus_last;
     } ecam[ACPI_ECAM_MAX];
     u32 ecam_count;
-    u16 pm_timer_port; /* 0: none */
-    u16 pm1a_port, pm1b_port;
+    u16 pm_timer_port, pm1a_port, pm1b_port, reset_port; /* 0: none */
+    u8 reset_value;
     u8 sleep_a, sleep_b; /* SLP_TYP of \_S5 */
     bool can_sleep;
-    struct acpi_register reset;
-    u8 reset_value;
 };
 
 /* Reads the tables. What is missing or broken is logged and left empty. */
 void acpi_start(u64 rsdp);
 const struct acpi *acpi(void);
 __attribute__((noreturn)) void machine_reset(void);
-void machine_power_off(
-    void); /* returns only when the machine does not let itself be switched off */
+/* Returns only when the machine does not let itself be switched off. */
+void machine_power_off(void);
 
 /* ---- apic.c ---- */
 
@@ -259,12 +249,13 @@ void clock_idle(u64 at_most_ns);
 void smp_start(void);
 /* Every core forgets what it knows of the page tables; waits until each has said so. */
 void smp_tlb_flush(void);
+void smp_tlb_forget(void); /* what VECTOR_TLB asks of a core */
 
 /* ---- chacha.c, random.c ---- */
 
 /* RFC 8439, 2.3: words 12 to 15 of the state are `tail` (block counter, nonce). */
 void chacha20_block(const u32 key[8], const u32 tail[4], u8 out[64]);
-void random_start(const u8 *entropy, u32 bytes);
+void random_start(const struct handoff *handoff);
 
 /* ---- files.c ---- */
 

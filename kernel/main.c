@@ -31,41 +31,27 @@ struct system {
 };
 
 u64 __stack_chk_guard;
-/* Set by what an authorised client asks for: the loop acts on it. */
-static enum { TO_STAY, TO_RESET, TO_POWER_OFF } leaving;
+/* What an authorised client has asked for: the loop does it. */
+static void (*leaving)(void);
 void kernel_main(const struct handoff *handoff);
 
 /* ---- the boot table ---- */
 
-static err start_cpu(struct system *sys)
-{
-    (void)sys;
-    trap_start();
-    err e = cpu_start();
-    cpu_core_start(core_at(0)); /* also below the floor: the crash report needs its stacks */
-    return e;
-}
-
-static err start_memory(struct system *sys)
-{
-    mem_start(sys->handoff);
-    vm_start(sys->handoff);
-    return OK;
-}
-
-static err start_clock(struct system *sys)
-{
-    acpi_start(sys->handoff->rsdp);
-    apic_start();
-    clock_start(sys->handoff->unix_s);
-    return OK;
-}
-
-static err start_console(struct system *sys)
+static err start_machine(struct system *sys)
 {
     char bytes[64];
     struct text name = TEXT_ON(bytes);
 
+    trap_start();
+    cpu_start();
+    cpu_core_start(core_at(0));
+    CHECK(cpu_features()->avx2);
+    mem_start(sys->handoff);
+    vm_start(sys->handoff);
+    acpi_start(sys->handoff->rsdp);
+    apic_start();
+    clock_start(sys->handoff->unix_s);
+    random_start(sys->handoff);
     screen_start(&sys->handoff->framebuffer);
     cpu_name(&name);
     log_info("nohost", "%s on %.*s, %lu MiB free", NOHOST_VERSION, (int)name.len, name.ptr,
@@ -90,13 +76,6 @@ static err start_config(struct system *sys)
     return OK;
 }
 
-static err start_random(struct system *sys)
-{
-    random_start(sys->handoff->entropy,
-                 (u32)min_u64(sys->handoff->entropy_bytes, HANDOFF_ENTROPY_BYTES));
-    return OK;
-}
-
 static err start_cores(struct system *sys)
 {
     (void)sys;
@@ -112,13 +91,8 @@ static err start_pci(struct system *sys)
         const struct acpi_window *w = &acpi()->ecam[i];
         ecam[i] = (struct pci_ecam){w->base, w->segment, w->bus_first, w->bus_last, NULL, NULL};
     }
-    return pci_start(&sys->bus, ecam, acpi()->ecam_count);
-}
-
-static err start_watchdog(struct system *sys)
-{
+    TRY(pci_start(&sys->bus, ecam, acpi()->ecam_count));
     err e = watchdog_start(&sys->bus, (u32)sys->config.watchdog_s, &sys->watchdog);
-
     return e == E_NOTFOUND ? OK : e;
 }
 
@@ -157,12 +131,12 @@ static void put_metrics(struct text *out)
 
 static void ask_reset(void)
 {
-    leaving = TO_RESET;
+    leaving = machine_reset;
 }
 
 static void ask_power_off(void)
 {
-    leaving = TO_POWER_OFF;
+    leaving = machine_power_off;
 }
 
 static err start_net(struct system *sys)
@@ -198,17 +172,9 @@ static const struct step {
     err (*run)(struct system *sys);
     bool vital;
 } boot_table[] = {
-    {"cpu", start_cpu, true},
-    {"memory", start_memory, true},
-    {"clock", start_clock, true},
-    {"console", start_console, false},
-    {"config", start_config, true},
-    {"random", start_random, true},
-    {"cores", start_cores, false},
-    {"pci", start_pci, false},
-    {"model", start_model, true},
-    {"net", start_net, true},
-    {"watchdog", start_watchdog, false},
+    {"machine", start_machine, true},    {"config", start_config, true},
+    {"cores", start_cores, false},       {"pci", start_pci, false},
+    {"model", start_model, true},        {"net", start_net, true},
     {"selftest", start_selftest, false},
 };
 
@@ -283,23 +249,20 @@ static void serve_network(struct system *sys, u64 for_ms, bool until_bound)
 static void leave(struct system *sys)
 {
     serve_network(sys, FAREWELL_MS, false);
-    if (leaving == TO_RESET)
-        machine_reset();
-    machine_power_off();
-    leaving = TO_STAY;
+    leaving();
+    leaving = NULL;
 }
 
 static void serve(struct system *sys)
 {
-    /* An address takes milliseconds where a DHCP server is near; a step of loading may take longer.
-     */
+    /* An address takes milliseconds where a DHCP server is near; a step of loading takes longer. */
     serve_network(sys, HEAD_START_MS, true);
     for (;;) {
         bool busy = net_poll(sys->net);
         busy |= ml_step(sys->ml, SLICE_US);
         note_ready(sys);
         feed_watchdog(sys);
-        if (leaving != TO_STAY)
+        if (leaving)
             leave(sys);
         if (!busy)
             idle(sys);
@@ -311,9 +274,9 @@ void kernel_main(const struct handoff *handoff)
     static struct system sys; /* too big for the stack */
 
     memcpy(&__stack_chk_guard, handoff->entropy, sizeof(__stack_chk_guard));
-    __stack_chk_guard =
-        (__stack_chk_guard ^ cpu_tsc()) & ~0xffull; /* a zero byte stops string overruns */
-    (void)serial_start();
+    __stack_chk_guard ^= cpu_tsc();
+    __stack_chk_guard &= ~0xffull; /* a zero byte stops string overruns */
+    serial_start();
     CHECK(handoff->magic == HANDOFF_MAGIC && handoff->version == HANDOFF_VERSION &&
           handoff->bytes == sizeof(struct handoff));
     sys.handoff = handoff;

@@ -3,52 +3,47 @@
  */
 #include "kernel/kernel.h"
 
-/* Index of the first range that does not lie below `base`. */
-static u32 place_of(const struct ranges *set, u64 base)
-{
-    u32 low = 0, high = set->count;
-
-    while (low < high) {
-        u32 middle = (low + high) / 2;
-        if (set->at[middle].base < base)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 static void remove_at(struct ranges *set, u32 idx)
 {
     set->count--;
     memmove(&set->at[idx], &set->at[idx + 1], (set->count - idx) * sizeof(set->at[0]));
 }
 
+/* A range and the one above it become one where they touch. */
+static void join(struct ranges *set, u32 idx)
+{
+    struct range *low = &set->at[idx], *high = low + 1;
+
+    if (idx + 1 >= set->count || low->base + low->bytes != high->base)
+        return;
+    low->bytes += high->bytes;
+    remove_at(set, idx + 1);
+}
+
 bool ranges_add(struct ranges *set, u64 base, u64 bytes)
 {
-    u32 idx = place_of(set, base);
-    struct range *below = idx > 0 ? &set->at[idx - 1] : NULL;
-    struct range *above = idx < set->count ? &set->at[idx] : NULL;
+    u32 idx = 0, high = set->count;
 
-    CHECK(bytes > 0 && base + bytes > base);
-    CHECK(!below || below->base + below->bytes <= base);
-    CHECK(!above || base + bytes <= above->base);
-    bool joins_below = below && below->base + below->bytes == base;
-    bool joins_above = above && above->base == base + bytes;
-    if (!joins_below && !joins_above && set->count == RANGES_MAX)
-        return false;
-    set->bytes += bytes;
-    if (joins_below) {
-        below->bytes += bytes + (joins_above ? above->bytes : 0);
-        if (joins_above)
-            remove_at(set, idx);
-    } else if (joins_above) {
-        *above = (struct range){base, above->bytes + bytes};
-    } else {
-        memmove(&set->at[idx + 1], &set->at[idx], (set->count - idx) * sizeof(set->at[0]));
-        set->at[idx] = (struct range){base, bytes};
-        set->count++;
+    while (idx < high) { /* the first that does not lie below */
+        u32 middle = (idx + high) / 2;
+        bool below = set->at[middle].base < base;
+        idx = below ? middle + 1 : idx;
+        high = below ? high : middle;
     }
+    CHECK(bytes > 0 && base + bytes > base);
+    CHECK(idx == 0 || set->at[idx - 1].base + set->at[idx - 1].bytes <= base);
+    CHECK(idx == set->count || base + bytes <= set->at[idx].base);
+    memmove(&set->at[idx + 1], &set->at[idx], (set->count - idx) * sizeof(set->at[0]));
+    set->at[idx] = (struct range){base, bytes};
+    set->count++;
+    join(set, idx);
+    if (idx > 0)
+        join(set, idx - 1);
+    if (set->count > RANGES_MAX) {
+        remove_at(set, idx);
+        return false;
+    }
+    set->bytes += bytes;
     return true;
 }
 

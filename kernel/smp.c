@@ -7,11 +7,11 @@
 
 #define STACK_BYTES       (64 * KIB)
 #define FAULT_STACK_BYTES (2 * PAGE_BYTES)
-#define START_WAIT_MS     100u
+#define START_TRIES       100u
 #define START_REPEAT_US   1000u /* a message to a core that is still resetting is lost */
 #define INIT_SETTLE_US    100u
 #define SPIN_US           200u /* the launches of one step follow each other faster */
-#define TLB_WAIT_MS    100u
+#define TLB_WAIT_MS       100u
 
 /* Read by the start code in entry.S. */
 u8 *smp_stacks[CORES_MAX];
@@ -20,7 +20,9 @@ u32 smp_arrivals, smp_prepared;
 static struct {
     bool (*work)(void *ctx, u32 worker);
     void *ctx;
-    u32 calls; /* grows with each workers_wake */
+    u32 calls;    /* grows with each workers_wake */
+    u32 started;  /* how many have come so far */
+    u32 tlb_left; /* how many have still to forget */
 } workers;
 
 extern const u8 ap_code[], ap_code_end[], ap_page_table[], ap_gdt_base[], ap_far_target[];
@@ -44,22 +46,22 @@ static bool prepare_core(u32 idx)
     return core->fault_stack_top && core->double_fault_stack_top && smp_stacks[idx];
 }
 
-static void patch(u8 *page, const u8 *field, u32 value)
-{
-    memcpy(page + (field - ap_code), &value, sizeof(value));
-}
-
+/* The copy knows its own address where the original has offsets. */
 static void prepare_code(paddr page)
 {
     u8 *copy = (u8 *)(HANDOFF_DIRECT_MAP + page.v);
-    u32 target;
+    const struct {
+        const u8 *field;
+        u64 add;
+    } patches[] = {{ap_far_target, page.v}, {ap_gdt_base, page.v}, {ap_page_table, cr3_read()}};
 
     memcpy(copy, ap_code, (usize)(ap_code_end - ap_code));
-    memcpy(&target, ap_far_target, sizeof(target));
-    patch(copy, ap_far_target, (u32)page.v + target);
-    patch(copy, ap_page_table, (u32)cr3_read());
-    memcpy(&target, ap_gdt_base, sizeof(target));
-    patch(copy, ap_gdt_base, (u32)page.v + target);
+    for (u32 i = 0; i < ARRAY_LEN(patches); i++) {
+        u32 value;
+        memcpy(&value, patches[i].field, sizeof(value));
+        value += (u32)patches[i].add;
+        memcpy(copy + (patches[i].field - ap_code), &value, sizeof(value));
+    }
 }
 
 static void send_to_others(u32 kind)
@@ -69,27 +71,23 @@ static void send_to_others(u32 kind)
             apic_send(acpi()->apic_id[i], kind);
 }
 
-static u32 started(void)
+static void wait_started(u64 us)
 {
-    u32 count = 1;
+    struct deadline end = deadline_us(us);
 
-    for (u32 i = 1; i < smp_prepared; i++)
-        count += __atomic_load_n(&core_at(i)->started, __ATOMIC_ACQUIRE);
-    return count;
+    while (__atomic_load_n(&workers.started, __ATOMIC_ACQUIRE) + 1 < smp_prepared &&
+           !deadline_passed(end))
+        cpu_relax();
 }
 
 static void start_others(paddr page)
 {
     prepare_code(page);
     send_to_others(APIC_INIT);
-    for (struct deadline end = deadline_us(INIT_SETTLE_US); !deadline_passed(end);)
-        cpu_relax();
-    struct deadline give_up = deadline_ms(START_WAIT_MS);
-    while (started() < smp_prepared && !deadline_passed(give_up)) {
+    wait_started(INIT_SETTLE_US);
+    for (u32 i = 0; i < START_TRIES && workers.started + 1 < smp_prepared; i++) {
         send_to_others(APIC_STARTUP | (u32)(page.v / PAGE_BYTES)); /* a running core ignores it */
-        struct deadline again = deadline_us(START_REPEAT_US);
-        while (started() < smp_prepared && !deadline_passed(again))
-            cpu_relax();
+        wait_started(START_REPEAT_US);
     }
 }
 
@@ -135,7 +133,7 @@ void smp_core_main(u32 idx)
     cpu_core_start(core);
     apic_core_start();
     core->apic_id = apic_self();
-    __atomic_store_n(&core->started, true, __ATOMIC_RELEASE);
+    __atomic_fetch_add(&workers.started, 1, __ATOMIC_RELEASE);
     cpu_interrupts(true);
     for (;;) {
         u32 calls = __atomic_load_n(&workers.calls, __ATOMIC_ACQUIRE);
@@ -164,20 +162,22 @@ void workers_wake(void)
             apic_send(core_at(i)->apic_id, VECTOR_WAKE);
 }
 
+void smp_tlb_forget(void)
+{
+    cr3_write(cr3_read());
+    __atomic_fetch_sub(&workers.tlb_left, 1, __ATOMIC_RELEASE);
+}
+
 void smp_tlb_flush(void)
 {
-    u64 seen[CORES_MAX];
-
-    cr3_write(cr3_read());
-    for (u32 i = 1; i < smp_prepared; i++) {
-        seen[i] = __atomic_load_n(&core_at(i)->tlb_seen, __ATOMIC_ACQUIRE);
-        apic_send(core_at(i)->apic_id, VECTOR_TLB);
-    }
     struct deadline end = deadline_ms(TLB_WAIT_MS);
+
+    __atomic_store_n(&workers.tlb_left, max_u32(smp_prepared, 1), __ATOMIC_RELEASE);
     for (u32 i = 1; i < smp_prepared; i++)
-        while (__atomic_load_n(&core_at(i)->tlb_seen, __ATOMIC_ACQUIRE) == seen[i]) {
-            CHECK(!deadline_passed(
-                end)); /* a core that takes no interrupts would keep stale rights */
-            cpu_relax();
-        }
+        apic_send(core_at(i)->apic_id, VECTOR_TLB);
+    smp_tlb_forget();
+    while (__atomic_load_n(&workers.tlb_left, __ATOMIC_ACQUIRE)) {
+        CHECK(!deadline_passed(end)); /* a core without interrupts would keep stale rights */
+        cpu_relax();
+    }
 }

@@ -101,6 +101,7 @@ struct str str_trim(struct str text)
 struct str str_cut(struct str text, char c, struct str *rest)
 {
     usize at = str_find_char(text, c);
+
     *rest = str_slice(text, at + 1, text.len);
     return str_slice(text, 0, at);
 }
@@ -213,38 +214,32 @@ void text_fmt(struct text *out, const char *format, ...)
 
 /* One conversion, as written between '%' and its letter. */
 struct spec {
-    bool left, zeros;
+    bool left, zeros, longs; /* longs: 64 bits */
     u32 width;
-    usize precision; /* of strings: bytes at most */
-    u32 longs;       /* 0: int, else 64 bits */
-    u32 base;        /* of numbers; `upper` for its letters */
-    bool upper;
+    u32 precision; /* of strings: bytes at most */
 };
 
 static void put_padded(struct text *out, const struct spec *spec, struct str body)
 {
-    usize fill = spec->width > body.len ? spec->width - body.len : 0;
-
-    if (!spec->left)
-        for (usize i = 0; i < fill; i++)
-            text_char(out, ' ');
-    text_put(out, body);
-    if (spec->left)
-        for (usize i = 0; i < fill; i++)
-            text_char(out, ' ');
+    text_put(out, spec->left ? body : (struct str){});
+    for (usize i = body.len; i < spec->width; i++)
+        text_char(out, ' ');
+    text_put(out, spec->left ? (struct str){} : body);
 }
 
-static void put_number(struct text *out, const struct spec *spec, u64 value, bool negative)
+static void put_number(struct text *out, const struct spec *spec, u64 value, char letter)
 {
-    const char *digits = spec->upper ? "0123456789ABCDEF" : "0123456789abcdef";
-
+    const char *digits = letter == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
+    bool negative = letter == 'd' && (i64)value < 0;
+    u32 base = letter == 'd' || letter == 'u' ? 10 : 16;
+    usize least = spec->zeros && !spec->left ? min_u32(spec->width, 64) : 1;
     char body[72];
     usize at = sizeof(body);
-    usize least = spec->zeros && !spec->left ? min_u32(spec->width, 64) : 1;
 
+    value = negative ? 0 - value : value;
     do
-        body[--at] = digits[value % spec->base];
-    while ((value /= spec->base) != 0);
+        body[--at] = digits[value % base];
+    while ((value /= base) != 0);
     while (sizeof(body) - at + negative < least)
         body[--at] = '0';
     if (negative)
@@ -252,84 +247,68 @@ static void put_number(struct text *out, const struct spec *spec, u64 value, boo
     put_padded(out, spec, (struct str){body + at, sizeof(body) - at});
 }
 
+/* A number of the format itself, or the next argument for '*'. */
+static u32 read_count(const char **at, va_list *args)
+{
+    u32 count = 0;
+
+    if (**at == '*') {
+        (*at)++;
+        return (u32)va_arg(*args, int);
+    }
+    for (; **at >= '0' && **at <= '9'; (*at)++)
+        count = count * 10 + (u32)(**at - '0');
+    return count;
+}
+
 /* Reads flags, width, precision and length from *format; leaves it at the letter. */
 static struct spec read_spec(const char **format, va_list *args)
 {
-    struct spec spec = {.precision = SIZE_MAX, .base = 10};
+    struct spec spec = {.precision = UINT32_MAX};
     const char *at = *format;
 
     for (; *at == '-' || *at == '0'; at++) {
         spec.left |= *at == '-';
         spec.zeros |= *at == '0';
     }
-    if (*at == '*') {
-        spec.width = (u32)va_arg(*args, int);
-        at++;
-    }
-    for (; *at >= '0' && *at <= '9'; at++)
-        spec.width = spec.width * 10 + (u32)(*at - '0');
+    spec.width = read_count(&at, args);
     if (*at == '.') {
-        spec.precision = 0;
-        if (*++at == '*') {
-            spec.precision = (usize)va_arg(*args, int);
-            at++;
-        }
-        for (; *at >= '0' && *at <= '9'; at++)
-            spec.precision = spec.precision * 10 + (usize)(*at - '0');
+        at++;
+        spec.precision = read_count(&at, args);
     }
     for (; *at == 'l' || *at == 'z'; at++)
-        spec.longs++;
+        spec.longs = true;
     *format = at;
     return spec;
 }
 
-static void put_string(struct text *out, const struct spec *spec, const char *text)
+static void put_conversion(struct text *out, char letter, const struct spec *spec, va_list *args)
 {
-    usize len = 0;
+    struct str body = {&letter, 1};
 
-    if (!text)
-        text = "(null)";
-    while (len < spec->precision && text[len])
-        len++;
-    put_padded(out, spec, (struct str){text, len});
-}
-
-static void put_conversion(struct text *out, char letter, struct spec *spec, va_list *args)
-{
     switch (letter) {
     case 's':
-        put_string(out, spec, va_arg(*args, const char *));
+        body = (struct str){va_arg(*args, const char *), 0};
+        body.ptr = body.ptr ? body.ptr : "(null)";
+        while (body.len < spec->precision && body.ptr[body.len])
+            body.len++;
+        put_padded(out, spec, body);
         break;
-    case 'c': {
-        char c = (char)va_arg(*args, int);
-        put_padded(out, spec, (struct str){&c, 1});
+    case 'c':
+        letter = (char)va_arg(*args, int);
+        put_padded(out, spec, body);
         break;
-    }
     case 'd':
-    case 'i': {
-        i64 value = spec->longs ? va_arg(*args, i64) : va_arg(*args, int);
-        put_number(out, spec, value < 0 ? 0 - (u64)value : (u64)value, value < 0);
+        put_number(out, spec, (u64)(spec->longs ? va_arg(*args, i64) : va_arg(*args, int)), letter);
         break;
-    }
     case 'u':
     case 'x':
-    case 'X': {
-        u64 value = spec->longs ? va_arg(*args, u64) : va_arg(*args, u32);
-        spec->base = letter == 'u' ? 10 : 16;
-        spec->upper = letter == 'X';
-        put_number(out, spec, value, false);
-        break;
-    }
-    case 'p':
-        text_put(out, STR("0x"));
-        spec->base = 16;
-        put_number(out, spec, (u64)(usize)va_arg(*args, void *), false);
-        break;
-    case '%':
-        text_char(out, '%');
+    case 'X':
+        put_number(out, spec, spec->longs ? va_arg(*args, u64) : va_arg(*args, u32), letter);
         break;
     default: /* a letter that the compiler's format check lets pass and we do not know */
         CHECK(letter == '%');
+        text_char(out, '%');
     }
 }
 

@@ -4,12 +4,13 @@
  */
 #include "kernel/kernel.h"
 
-#define FAULTS           32u
-#define VECTORS          256u
-#define CALLERS_MAX      12u
-#define BOOT_STACK_BYTES (256 * KIB) /* linker.ld */
-#define CRASH_SHOW_MS    3000u
-#define CRASH_LOG_BYTES  1200u
+#define FAULTS            32u
+#define VECTOR_PAGE_FAULT 14u
+#define VECTORS           256u
+#define CALLERS_MAX       12u
+#define BOOT_STACK_BYTES  (256 * KIB) /* linker.ld */
+#define CRASH_SHOW_MS     3000u
+#define CRASH_LOG_BYTES   1200u
 
 struct trap_frame { /* as entry.S pushes it, after what the CPU has pushed */
     u64 r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax;
@@ -111,37 +112,34 @@ static void report_cause(const struct trap_frame *frame)
 {
     u64 at = cr2_read(), error = frame->error;
     const char *name = frame->vector < FAULTS ? fault_names[frame->vector] : NULL;
+    const char *how = error & 16 ? "execution" : error & 2 ? "write" : "read";
+    const char *why = error & 8   ? "broken page table"
+                      : error & 1 ? "not allowed"
+                                  : "nothing is there";
 
     if (table.mistake.what)
         log_error("crash", "%s:%d: CHECK failed: %s", table.mistake.file, table.mistake.line,
                   table.mistake.what);
     log_error("crash", "%s (vector %lu, error %lx) on core %u at %016lx",
               name ? name : "unknown trap", frame->vector, error, core_self()->idx, frame->rip);
-    if (frame->vector != 14)
-        return;
-    log_error("crash", "%s of %016lx: %s",
-              error & 16  ? "execution"
-              : error & 2 ? "write"
-                          : "read",
-              at,
-              error & 8   ? "broken page table"
-              : error & 1 ? "not allowed"
-                          : "nothing is there");
-    if (at - (frame->rsp - PAGE_BYTES) < 2 * PAGE_BYTES && !(error & 1))
+    if (frame->vector == VECTOR_PAGE_FAULT)
+        log_error("crash", "%s of %016lx: %s", how, at, why);
+    if (frame->vector == VECTOR_PAGE_FAULT && at - (frame->rsp - PAGE_BYTES) < 2 * PAGE_BYTES &&
+        !(error & 1))
         log_error("crash", "that is beside the stack pointer: the stack has overflown");
 }
 
-static void report_registers(const struct trap_frame *f)
+static void report_registers(const struct trap_frame *frame)
 {
-    log_error("crash", "rax %016lx rbx %016lx rcx %016lx rdx %016lx", f->rax, f->rbx, f->rcx,
-              f->rdx);
-    log_error("crash", "rsi %016lx rdi %016lx rbp %016lx rsp %016lx", f->rsi, f->rdi, f->rbp,
-              f->rsp);
-    log_error("crash", "r8  %016lx r9  %016lx r10 %016lx r11 %016lx", f->r8, f->r9, f->r10, f->r11);
-    log_error("crash", "r12 %016lx r13 %016lx r14 %016lx r15 %016lx", f->r12, f->r13, f->r14,
-              f->r15);
-    log_error("crash", "cr0 %lx cr2 %lx cr3 %lx cr4 %lx rflags %lx", cr0_read(), cr2_read(),
-              cr3_read(), cr4_read(), f->rflags);
+    static const char names[15][4] = {"r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8",
+                                      "rdi", "rsi", "rbp", "rbx", "rdx", "rcx", "rax"};
+    const u64 *values = (const u64 *)frame;
+
+    for (u32 i = ARRAY_LEN(names); i > 0; i -= 3)
+        log_error("crash", "%s %016lx %s %016lx %s %016lx", names[i - 1], values[i - 1],
+                  names[i - 2], values[i - 2], names[i - 3], values[i - 3]);
+    log_error("crash", "rsp %lx rflags %lx cr0 %lx cr2 %lx cr3 %lx cr4 %lx", frame->rsp,
+              frame->rflags, cr0_read(), cr2_read(), cr3_read(), cr4_read());
 }
 
 /* Return addresses by their look: what on the stack points into the code. Some are left over from
@@ -205,14 +203,10 @@ void __stack_chk_fail(void)
 
 static void handle_interrupt(u64 vector)
 {
-    struct core *core = core_self();
-
-    if (vector == VECTOR_TLB) {
-        cr3_write(cr3_read());
-        __atomic_fetch_add(&core->tlb_seen, 1, __ATOMIC_RELEASE);
-    } else if (table.taken[vector].handler) {
+    if (vector == VECTOR_TLB)
+        smp_tlb_forget();
+    else if (table.taken[vector].handler)
         table.taken[vector].handler(table.taken[vector].ctx);
-    }
     if (vector != VECTOR_SPURIOUS)
         apic_end_of_interrupt();
 }

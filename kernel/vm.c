@@ -25,7 +25,6 @@ static struct {
 
 static const u64 access_flags[] = {
     [VM_NONE] = 0,
-    [VM_READ] = PRESENT | NO_EXECUTE,
     [VM_WRITE] = PRESENT | WRITE | NO_EXECUTE,
     [VM_EXECUTE] = PRESENT,
 };
@@ -50,17 +49,15 @@ static void forget(u64 virtual)
     __asm__ volatile("invlpg (%0)" : : "r"(virtual) : "memory");
 }
 
-/* A large page becomes 512 smaller ones with the same rights. */
-static bool split(u64 *entry, u32 level)
+/* A new table below `entry`; a large page there becomes 512 small ones with the same rights. */
+static bool add_table(u64 *entry)
 {
     u64 *table = pages_alloc(PAGE_BYTES);
-    u64 step = PAGE_BYTES << (9 * (level - 2));
-    u64 flags = *entry & ~(ADDRESS | LARGE);
 
     if (!table)
         return false;
-    for (u32 i = 0; i < 512; i++)
-        table[i] = ((*entry & ADDRESS) + i * step) | flags | (level > 2 ? LARGE : 0);
+    for (u64 i = 0; *entry && i < 512; i++)
+        table[i] = (*entry & ~LARGE) + i * PAGE_BYTES;
     *entry = vm_physical(table).v | PRESENT | WRITE;
     return true;
 }
@@ -73,14 +70,8 @@ static u64 *entry_at(u64 virtual, u32 level)
 
     for (u32 at = 4; at > level; at--) {
         u64 *entry = &table[virtual >> (3 + 9 * at) & 511];
-        if (!*entry) {
-            u64 *made = pages_alloc(PAGE_BYTES);
-            if (!made)
-                return NULL;
-            *entry = vm_physical(made).v | PRESENT | WRITE;
-        } else if (at < 4 && *entry & LARGE && !split(entry, at)) {
+        if ((!*entry || (at < 4 && *entry & LARGE)) && !add_table(entry))
             return NULL;
-        }
         table = table_at(*entry);
     }
     return &table[virtual >> (3 + 9 * level) & 511];
@@ -139,17 +130,17 @@ void *vm_map_device(paddr from, u64 bytes, enum vm_cache cache)
     u64 flags = access_flags[VM_WRITE] | cache_flags[cache];
     u64 physical = from.v & ~(PAGE_BYTES - 1), end = round_up(from.v + bytes, PAGE_BYTES);
     u64 at = vm.device_next;
-    if (end - physical >=
-        LARGE_BYTES) /* same place in a 2 MiB page as in physical memory: big pages */
+    if (end - physical >= LARGE_BYTES) /* the same place in a large page as in physical memory */
         at = round_up(at, LARGE_BYTES) + physical % LARGE_BYTES;
     void *window = (void *)(at + from.v % PAGE_BYTES);
 
     while (physical < end) {
         bool large = physical % LARGE_BYTES == 0 && end - physical >= LARGE_BYTES;
+        u64 step = large ? LARGE_BYTES : PAGE_BYTES;
         if (!map_page(at, physical, flags, large ? 2 : 1))
             return NULL;
-        physical += large ? LARGE_BYTES : PAGE_BYTES;
-        at += large ? LARGE_BYTES : PAGE_BYTES;
+        physical += step;
+        at += step;
     }
     vm.device_next = at + PAGE_BYTES; /* a gap: running over the end faults */
     return window;

@@ -45,7 +45,7 @@ TEST(kernel_acpi_reads_what_it_needs)
     EXPECT(found.core_count == 2 && found.apic_id[0] == 0 && found.apic_id[1] == 300);
     EXPECT(found.ecam_count == 1 && found.ecam[0].base == 0xe0000000);
     EXPECT(found.ecam[0].bus_first == 2 && found.ecam[0].bus_last == 255);
-    EXPECT(found.pm_timer_port == 0x608 && found.reset.address == 0xcf9 && found.reset_value == 6);
+    EXPECT(found.pm_timer_port == 0x608 && found.reset_port == 0xcf9 && found.reset_value == 6);
     EXPECT(found.can_sleep && found.sleep_a == 5 && found.sleep_b == 1 && found.pm1a_port == 0x604);
 }
 
@@ -66,5 +66,5 @@ TEST(kernel_acpi_refuses_half_of_it)
     memory.bytes[entries[0] + 100]++; /* its checksum is wrong now */
     entries[1] = 0x1000000;           /* beyond all memory */
     read_tables(entries, 2);
-    EXPECT(found.pm_timer_port == 0 && found.reset.address == 0);
+    EXPECT(found.pm_timer_port == 0 && found.reset_port == 0);
 }
