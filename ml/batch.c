@@ -6,7 +6,10 @@
  */
 #include "ml/priv.h"
 
-static u32 pages_of(u32 tokens) { return (u32)div_up(tokens, MODEL_KV_PAGE_TOKENS); }
+static u32 pages_of(u32 tokens)
+{
+    return (u32)div_up(tokens, MODEL_KV_PAGE_TOKENS);
+}
 
 err batch_init(struct batch *batch, struct arena *arena, const struct model_shape *shape)
 {
@@ -49,8 +52,7 @@ struct sequence *batch_admit(struct batch *batch, struct model_batch *rows)
 
     while (slot < batch->slots && batch->running[slot])
         slot++;
-    if (!sequence || slot == batch->slots ||
-        pages_of(sequence->count_max) > batch->page_free_count)
+    if (!sequence || slot == batch->slots || pages_of(sequence->count_max) > batch->page_free_count)
         return NULL;
     take_from_queue(batch, 0);
     page += (usize)slot * pages_of(batch->ctx_max);

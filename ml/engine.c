@@ -8,7 +8,7 @@
 /* Text of a request three times over (the rendering, its parts) or once with the tokenizer's. */
 #define SCRATCH_BYTES (TOKEN_SCRATCH_BYTES(ML_REQUEST_BYTES_MAX) + 4 * MIB)
 /* While others stream, prompts take this much of a step, and a page's worth of tokens at least. */
-#define PREFILL_NS (100 * NS_PER_MS)
+#define PREFILL_NS      (100 * NS_PER_MS)
 #define EVENTS_PER_SLOT 3u /* of one step: START, TOKEN, END */
 
 static struct arena pages_arena(const char *name, usize bytes)
@@ -27,8 +27,8 @@ err engine_start(struct ml *ml)
     ml->sequence_count = shape->slots + ML_QUEUE_MAX;
     ml->event_max = 2 * EVENTS_PER_SLOT * shape->slots;
     ml->work = pages_arena("engine", ml->sequence_count * (sizeof(struct sequence) + token_bytes) +
-                           ml->event_max * sizeof(struct event_place) + pages * sizeof(u32) +
-                           shape->vocab * 8ull + 64 * KIB);
+                                         ml->event_max * sizeof(struct event_place) +
+                                         pages * sizeof(u32) + shape->vocab * 8ull + 64 * KIB);
     ml->scratch = pages_arena("prompt", SCRATCH_BYTES);
     ml->sequence = arena_new(&ml->work, struct sequence, ml->sequence_count);
     ml->event = arena_new(&ml->work, struct event_place, ml->event_max);
@@ -43,8 +43,8 @@ err engine_start(struct ml *ml)
 
 /* ---- a request comes ---- */
 
-__attribute__((format(printf, 3, 4)))
-static err refuse(struct ml_refusal *refusal, err why, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static err refuse(struct ml_refusal *refusal, err why,
+                                                        const char *format, ...)
 {
     struct text text = {refusal->text, 0, sizeof(refusal->text) - 1, false};
     va_list args;
@@ -146,8 +146,10 @@ err ml_submit(struct ml *ml, const struct ml_request *request, u64 *ticket,
         return refuse(refusal, E_BUSY, "%u requests wait already", ML_QUEUE_MAX);
     while (sequence->state != SEQUENCE_FREE) /* there are as many as slots and waiting places */
         CHECK(++sequence < ml->sequence + ml->sequence_count);
-    *sequence = (struct sequence){.token = sequence->token, .sampling = request->sampling,
-                                  .ignore_eos = request->ignore_eos, .output = BATCH_NONE};
+    *sequence = (struct sequence){.token = sequence->token,
+                                  .sampling = request->sampling,
+                                  .ignore_eos = request->ignore_eos,
+                                  .output = BATCH_NONE};
     if (stream_start(&sequence->stream, request->stop, request->stop_count) != OK)
         return refuse(refusal, E_RANGE, "a stop sequence is too long, or no UTF-8");
     TRY(read_prompt(ml, request, sequence, refusal));
@@ -295,8 +297,8 @@ static bool start_step(struct ml *ml)
         next->start_ns = time_ns();
         push_event(ml, next, ML_EVENT_START);
     }
-    ml->step_rows = batch_plan(&ml->batch, rows, model_shape(ml->model)->rows_max,
-                               prefill_max(ml), &outputs);
+    ml->step_rows =
+        batch_plan(&ml->batch, rows, model_shape(ml->model)->rows_max, prefill_max(ml), &outputs);
     if (!ml->step_rows)
         return false;
     ml->step_start_ns = time_ns();

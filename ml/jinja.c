@@ -230,7 +230,6 @@ static void tag_if(struct vm *vm)
         word = body(vm, "elif else endif");
         vm->skip -= !now;
     }
-    close_tag(vm, "%}");
 }
 
 #define TARGETS_MAX 4u
@@ -328,7 +327,7 @@ static void tag_for(struct vm *vm)
         loop.target[loop.target_count++] = jinja_name(vm);
     while (jinja_accept(vm, ",") && loop.target_count < TARGETS_MAX);
     jinja_expect(vm, "in");
-    struct value over = jinja_operand(vm);
+    struct value over = jinja_operand(vm, 0);
     loop.items = vm->skip ? jinja_list(vm, LIST).list : jinja_items(vm, over);
     loop.words = jinja_list(vm, DICT).list;
     vm->names.scope = names.count;
@@ -341,14 +340,12 @@ static void tag_for(struct vm *vm)
         (void)body(vm, "endfor");
         vm->skip -= loop.items->len > 0;
     }
-    close_tag(vm, "%}");
     vm->names = names;
 }
 
 /* The rest of the turn is only parsed. */
 static void tag_continue(struct vm *vm)
 {
-    close_tag(vm, "%}");
     if (!vm->loops && !vm->skip)
         jinja_fail(vm, E_FORMAT, "break or continue without for");
     vm->skip += !vm->skip;
@@ -376,7 +373,6 @@ static void tag_set(struct vm *vm)
         (void)body(vm, "endset");
         v = jinja_take(vm, mark);
     }
-    close_tag(vm, "%}");
     if (vm->skip || vm->error)
         return;
     struct value space = jinja_lookup(vm, name);
@@ -423,7 +419,6 @@ static void tag_macro(struct vm *vm)
     vm->skip++;
     (void)body(vm, "endmacro");
     vm->skip--;
-    close_tag(vm, "%}");
 }
 
 struct value jinja_call_macro(struct vm *vm, u32 macro_at, const struct args *args)
@@ -447,25 +442,16 @@ struct value jinja_call_macro(struct vm *vm, u32 macro_at, const struct args *ar
 
 /* ---- the loop over text and tags ---- */
 
-/* {% generation %} marks what a trainer looks at. */
-static void tag_generation(struct vm *vm)
-{
-    close_tag(vm, "%}");
-}
-
+/* All end at the end of their last tag. {% generation %} marks what a trainer looks at. */
+// clang-format off
 static const struct tag {
     const char *name;
     void (*run)(struct vm *vm);
 } tag_table[] = {
-    {"if", tag_if},
-    {"for", tag_for},
-    {"break", tag_break},
-    {"continue", tag_continue},
-    {"set", tag_set},
-    {"macro", tag_macro},
-    {"generation", tag_generation},
-    {"endgeneration", tag_generation},
+    {"if", tag_if},       {"for", tag_for},     {"break", tag_break},  {"continue", tag_continue},
+    {"set", tag_set},     {"macro", tag_macro}, {"generation", NULL},  {"endgeneration", NULL},
 };
+// clang-format on
 
 /* Runs the statement; one that is none must end the block, and is returned. */
 static struct str statement(struct vm *vm, const char *ends)
@@ -473,11 +459,14 @@ static struct str statement(struct vm *vm, const char *ends)
     jinja_next(vm);
     struct str name = jinja_name(vm);
 
-    for (u32 i = 0; i < ARRAY_LEN(tag_table); i++)
-        if (str_eq(name, str_of(tag_table[i].name))) {
+    for (u32 i = 0; i < ARRAY_LEN(tag_table); i++) {
+        if (!str_eq(name, str_of(tag_table[i].name)))
+            continue;
+        if (tag_table[i].run)
             tag_table[i].run(vm);
-            return (struct str){};
-        }
+        close_tag(vm, "%}");
+        return (struct str){};
+    }
     if (!jinja_among(name, ends))
         jinja_fail(vm, E_FORMAT, "'%.*s' is no known statement, or an end without its begin",
                    SHOWN(name));

@@ -7,13 +7,9 @@
 
 /* ---- tokens ---- */
 
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
 static bool is_word(char c)
 {
-    return is_digit(c) || c == '_' || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
+    return (c >= '0' && c <= '9') || c == '_' || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
 }
 
 /* \n, \t, \r, \xHH, \uHHHH; anything else behind a backslash stands for itself. */
@@ -87,7 +83,7 @@ void jinja_next(struct vm *vm)
         read_string(vm, rest.ptr[0]);
     } else if (!len) {
         read_operator(vm, rest);
-    } else if (!is_digit(rest.ptr[0])) {
+    } else if (rest.ptr[0] > '9') {
         vm->lex.kind = LEX_NAME;
     } else if (len > 18 || str_to_u64(str_slice(rest, 0, len), &number) != OK) {
         jinja_fail(vm, E_FORMAT, "no number, or one that is too long");
@@ -166,8 +162,8 @@ static struct value arithmetic(struct vm *vm, struct str op, struct value a, str
     return value_int(result);
 }
 
-/* Comparisons are tests with a sign for a name. Not part of binary()'s frame, which is the one that
- * nests. */
+/* Comparisons are tests with a sign for a name. Not part of jinja_operand's frame, which is the one
+ * that nests. */
 __attribute__((noinline)) static struct value combine(struct vm *vm, struct str op, struct value a,
                                                       struct value b)
 {
@@ -177,16 +173,16 @@ __attribute__((noinline)) static struct value combine(struct vm *vm, struct str 
 
     if (!test)
         return arithmetic(vm, op, a, b);
-    return value_bool(jinja_truthy(jinja_run(vm, test, &args)) != negated);
+    args.variant = test->variant;
+    return value_bool(jinja_truthy(test->run(vm, &args)) != negated);
 }
 
 static struct value postfixed(struct vm *vm);
-static struct value binary(struct vm *vm, u32 level);
 
 static struct value prefixed(struct vm *vm)
 {
     if (jinja_accept(vm, "not"))
-        return value_bool(!jinja_truthy(binary(vm, NOT)));
+        return value_bool(!jinja_truthy(jinja_operand(vm, NOT)));
     if (!jinja_accept(vm, "-"))
         return postfixed(vm);
     struct value v = postfixed(vm);
@@ -194,7 +190,7 @@ static struct value prefixed(struct vm *vm)
 }
 
 /* Operators of this level and of those that bind tighter. */
-static struct value binary(struct vm *vm, u32 level)
+struct value jinja_operand(struct vm *vm, u32 level)
 {
     struct value left = jinja_enter(vm) ? prefixed(vm) : (struct value){};
 
@@ -207,7 +203,7 @@ static struct value binary(struct vm *vm, u32 level)
         if (str_eq(op, STR("not")))
             jinja_expect(vm, "in");
         vm->skip += decided;
-        struct value right = binary(vm, at + 1);
+        struct value right = jinja_operand(vm, at + 1);
         vm->skip -= decided;
         if (vm->skip || vm->error)
             left = (struct value){};
@@ -221,11 +217,6 @@ static struct value binary(struct vm *vm, u32 level)
     return left;
 }
 
-struct value jinja_operand(struct vm *vm)
-{
-    return binary(vm, OR);
-}
-
 /* `a if condition else b`: the condition stands behind what it decides, so first `a` is skipped. */
 struct value jinja_expr(struct vm *vm)
 {
@@ -233,14 +224,14 @@ struct value jinja_expr(struct vm *vm)
     struct value v = {};
 
     vm->skip++;
-    binary(vm, OR);
+    jinja_operand(vm, OR);
     vm->skip--;
     bool conditional = jinja_accept(vm, "if");
-    bool taken = !conditional || jinja_truthy(binary(vm, OR));
+    bool taken = !conditional || jinja_truthy(jinja_operand(vm, OR));
     end = vm->lex;
     if (taken && !vm->skip && !vm->error) {
         vm->lex = begin;
-        v = binary(vm, OR);
+        v = jinja_operand(vm, OR);
     }
     vm->lex = end;
     if (!conditional || !jinja_accept(vm, "else"))

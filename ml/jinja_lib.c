@@ -227,7 +227,8 @@ static struct value apply_named(struct vm *vm, struct value item, const struct a
     }
     if (!function)
         return jinja_fail(vm, E_FORMAT, "'%.*s' cannot be applied to items", SHOWN(name));
-    return jinja_run(vm, function, &inner);
+    inner.variant = function->variant;
+    return function->run(vm, &inner);
 }
 
 /* map(filter, arguments), map(attribute=name), select(test, arguments), selectattr(name, test,
@@ -460,10 +461,4 @@ const struct function *jinja_function(struct str name, enum function_use use)
         if (function_table[i].use & (u32)use && str_eq(name, str_of(function_table[i].name)))
             return &function_table[i];
     return NULL;
-}
-
-struct value jinja_run(struct vm *vm, const struct function *function, struct args *args)
-{
-    args->variant = function->variant;
-    return function->run(vm, args);
 }

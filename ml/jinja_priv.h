@@ -106,8 +106,9 @@ bool jinja_at(const struct vm *vm, const char *words); /* is it one of them? */
 bool jinja_accept(struct vm *vm, const char *word);
 void jinja_expect(struct vm *vm, const char *word);
 struct str jinja_name(struct vm *vm);
-struct value jinja_expr(struct vm *vm);    /* with inline if */
-struct value jinja_operand(struct vm *vm); /* without, as in `for x in OPERAND if ...` */
+struct value jinja_expr(struct vm *vm); /* with inline if */
+/* Without it, as in `for x in OPERAND if ...`: operators from level 0 (`or`) on. */
+struct value jinja_operand(struct vm *vm, u32 level);
 
 /* ---- jinja_value.c ---- */
 
@@ -150,7 +151,6 @@ struct value jinja_reversed(struct vm *vm, struct value list);
 
 /* NULL when there is none of that name and use. */
 const struct function *jinja_function(struct str name, enum function_use use);
-struct value jinja_run(struct vm *vm, const struct function *function, struct args *args);
 /* By position or by keyword, or UNDEFINED. */
 struct value jinja_arg(const struct args *args, u32 position, struct str name);
 

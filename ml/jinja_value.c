@@ -23,7 +23,9 @@ static void set_user(struct vm *vm, const char *byte, bool user)
 
 static void copy(struct vm *vm, char *to, struct str from)
 {
-    for (usize i = 0; i < from.len && jinja_spend(vm, 1); i++) {
+    bool spent = jinja_spend(vm, from.len);
+
+    for (usize i = 0; i < from.len && spent; i++) {
         to[i] = from.ptr[i];
         set_user(vm, to + i, jinja_is_user(vm, from.ptr + i));
     }
@@ -76,18 +78,18 @@ struct value jinja_take(struct vm *vm, u32 out_mark)
 
 struct str jinja_text(struct vm *vm, struct value v)
 {
+    static const char *const words[] = {"", "None", "False", "True"};
     char digits[24];
     struct text number = TEXT_ON(digits);
 
     if (v.kind == STRING)
         return v.text;
-    if (v.kind > STRING)
+    if (v.kind <= BOOL)
+        return str_of(words[v.kind + (v.kind == BOOL && v.number)]);
+    if (v.kind > STRING) {
         jinja_fail(vm, E_FORMAT, "a list, mapping or function is no text: use tojson or join");
-    if (v.kind != INT)
-        return v.kind == NONE   ? STR("None")
-               : v.kind != BOOL ? STR("")
-               : v.number       ? STR("True")
-                                : STR("False");
+        return STR("");
+    }
     text_fmt(&number, "%lld", (long long)v.number);
     return jinja_concat(vm, STR(""), text_str(&number));
 }

@@ -66,7 +66,10 @@ static err open_gguf(struct ml *ml)
     return gguf_open(&ml->gguf, ml->config.part, ml->config.part_count, &ml->tables, &ml->reason);
 }
 
-static err read_model(struct ml *ml) { return with_enough(ml, &ml->tables, open_gguf); }
+static err read_model(struct ml *ml)
+{
+    return with_enough(ml, &ml->tables, open_gguf);
+}
 
 static err open_vocabulary(struct ml *ml)
 {
@@ -195,4 +198,7 @@ void ml_status(const struct ml *ml, struct ml_status *status)
         status->reason = ml->reason_text;
 }
 
-const struct ml_model_info *ml_model_info(const struct ml *ml) { return &ml->info; }
+const struct ml_model_info *ml_model_info(const struct ml *ml)
+{
+    return &ml->info;
+}

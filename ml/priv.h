@@ -76,11 +76,11 @@ struct sequence { /* one request from submit to its end */
     struct rng rng;
     struct stream stream;
     bool ignore_eos;
-    u32 *token;          /* [ctx_max] prompt, then what was drawn */
-    u32 prompt, count;   /* tokens of the prompt; of all */
-    u32 count_max;       /* the end by length; its KV pages are reserved from the start */
-    u32 computed;        /* tokens whose keys and values are in the pool */
-    u32 rows, output;    /* in the step that runs: rows, and which logits (or BATCH_NONE) */
+    u32 *token;        /* [ctx_max] prompt, then what was drawn */
+    u32 prompt, count; /* tokens of the prompt; of all */
+    u32 count_max;     /* the end by length; its KV pages are reserved from the start */
+    u32 computed;      /* tokens whose keys and values are in the pool */
+    u32 rows, output;  /* in the step that runs: rows, and which logits (or BATCH_NONE) */
     u32 slot;
     u64 start_ns, first_ns; /* admitted; first token drawn */
 };
@@ -88,9 +88,9 @@ struct sequence { /* one request from submit to its end */
 #define BATCH_NONE 0xffffffffu
 struct batch {
     u32 slots, ctx_max, page_count, page_free_count;
-    u32 *page_free;             /* a stack */
-    u32 *page;                  /* [slots][pages of ctx_max] */
-    struct sequence **running;  /* [slots], NULL: free */
+    u32 *page_free;                         /* a stack */
+    u32 *page;                              /* [slots][pages of ctx_max] */
+    struct sequence **running;              /* [slots], NULL: free */
     struct sequence *waiting[ML_QUEUE_MAX]; /* first come, first served */
     u32 waiting_count;
 };
