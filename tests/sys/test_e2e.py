@@ -110,7 +110,8 @@ def gives_logprobs(machine):
 def is_as_exact_as_the_host_tool(machine):
     """Log-probabilities through the API against `nohost logits` on the same instruction set."""
     prompt = "The capital of France is"
-    env = {**os.environ, "NOHOST_CPU": "avx2"}
+    translated = os.environ.get("ACCEL") == "tcg" or open("build/run/accel").read(3) == "tcg"
+    env = {**os.environ, **({"NOHOST_CPU": "translated"} if translated else {})}
     tool = ["build/host/nohost"]
     tokens = json.loads(subprocess.run([*tool, "tokenize", "--model", MODEL, "--text", prompt],
                                        check=True, capture_output=True, env=env).stdout)["tokens"]
