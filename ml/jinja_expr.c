@@ -234,11 +234,12 @@ struct value jinja_expr(struct vm *vm)
         v = jinja_operand(vm, OR);
     }
     vm->lex = end;
-    if (!conditional || !jinja_accept(vm, "else"))
+    if (!conditional || !jinja_accept(vm, "else") || !jinja_enter(vm))
         return v;
     vm->skip += taken;
     struct value other = jinja_expr(vm);
     vm->skip -= taken;
+    vm->depth--;
     return taken ? v : other;
 }
 
@@ -276,7 +277,7 @@ static struct value apply(struct vm *vm, struct value self, struct str name, enu
     if (jinja_accept(vm, "("))
         read_args(vm, &args);
     else if (use == TEST && function && function->use & TEST_ARGUMENT)
-        args.item[args.count++] = postfixed(vm);
+        args.item[args.count++] = jinja_operand(vm, ARRAY_LEN(infix_table));
     if (vm->error || vm->skip)
         return (struct value){};
     if (use == GLOBAL && self.kind == MACRO)

@@ -105,18 +105,23 @@ TEST(ml_chat_hostile_templates_are_refused_in_words)
     }
 }
 
-/* Brackets deeper than the limit must not take more stack. */
+/* What nests deeper than the limit must not take more stack. */
 TEST(ml_chat_nesting_is_bounded)
 {
-    for (u32 depth = 1; depth <= 1000; depth *= 10) {
-        char source[4096];
+    static const struct nest {
+        const char *open, *close;
+    } nests[] = {{"(", ")"}, {"1 is eq ", ""}, {"1 if 0 else ", ""}, {"not ", ""}, {"[1][", " and 0]"}};
+
+    for (u32 i = 0; i < 4 * ARRAY_LEN(nests); i++) {
+        u32 depth = i % 4 == 0 ? 1 : i % 4 == 1 ? 10 : i % 4 == 2 ? 100 : 1000;
+        static char source[16 * KIB];
         struct text out = TEXT_ON(source);
         text_fmt(&out, "{{ ");
-        for (u32 i = 0; i < depth; i++)
-            text_char(&out, '(');
+        for (u32 n = 0; n < depth; n++)
+            text_fmt(&out, "%s", nests[i / 4].open);
         text_fmt(&out, "1");
-        for (u32 i = 0; i < depth; i++)
-            text_char(&out, ')');
+        for (u32 n = 0; n < depth; n++)
+            text_fmt(&out, "%s", nests[i / 4].close);
         text_fmt(&out, " }}%c", '\0');
         struct shown shown = show(source, "");
         EXPECT_EQ(shown.why, depth < 20 ? OK : E_LIMIT);
