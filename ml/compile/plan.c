@@ -195,8 +195,8 @@ static void decide(struct plan *p)
     }
 }
 
-/* Realises what is too deep, and indexes that are not chains of loads. Returns whether anything
- * changed. */
+/* Realises what is too deep or reads too much, and indexes that are not chains of loads. Returns
+ * whether anything changed. */
 static bool settle(struct plan *p)
 {
     const struct graph *g = p->graph;
@@ -204,7 +204,7 @@ static bool settle(struct plan *p)
 
     for (u32 n = 0; n < g->node_count; n++) {
         const struct node *node = &g->node[n];
-        u32 depth = 0;
+        u32 depth = 0, leaves = 0;
         if (!p->live[n])
             continue;
         for (u32 i = 0; i < node->src_count; i++) {
@@ -217,9 +217,12 @@ static bool settle(struct plan *p)
                 changed = true;
             }
             depth = max_u32(depth, is_memory(p, src) ? 0 : p->depth[src]);
+            leaves += is_memory(p, src) ? 1 : p->leaves[src];
         }
         p->depth[n] = (u16)(depth + 1);
-        if (p->depth[n] >= EXPR_DEPTH_MAX / 2 && !is_memory(p, n) && node->op != OP_SCALAR) {
+        p->leaves[n] = (u16)leaves;
+        bool too_large = p->depth[n] >= EXPR_DEPTH_MAX / 2 || leaves > LEAVES_MAX / 4;
+        if (too_large && !is_memory(p, n) && node->op != OP_SCALAR) {
             p->real[n] = true;
             changed = true;
         }
@@ -241,8 +244,9 @@ static err plan_init(struct plan *p, const struct graph *graph, struct arena *ar
                        .heavy = arena_new(arena, u32, n),
                        .cost = arena_new(arena, u16, n),
                        .depth = arena_new(arena, u16, n),
+                       .leaves = arena_new(arena, u16, n),
                        .length = arena_new(arena, struct length, n)};
-    return p->length ? OK : E_NOMEM;
+    return p->length && p->leaves ? OK : E_NOMEM;
 }
 
 static err plan_realised(struct plan *p)

@@ -96,7 +96,7 @@ struct plan {
     bool *direct; /* only ELEMENT nodes between this node and its stage's root */
     u32 *root;    /* the stage that would hold it */
     u32 *heavy;   /* per root: the reduction or product it holds */
-    u16 *cost, *depth;
+    u16 *cost, *depth, *leaves;
     struct length *length;
 };
 

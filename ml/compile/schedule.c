@@ -99,7 +99,11 @@ static u32 joins(const struct graph *g, const struct schedule *s, const struct s
     bool reads = false;
     u32 grid = min_u32(k->grid_rank, space->rank);
 
-    if (k->stage_count == KERNEL_STAGES_MAX || stage->kind == STAGE_PAD)
+    u32 places = stage->leaf_count + 1; /* each may need an argument */
+    for (u32 i = 0; i < k->stage_count; i++)
+        places += s->stage[k->stage_first + i].leaf_count + 1;
+    if (k->stage_count == KERNEL_STAGES_MAX || places > KERNEL_ARGS_MAX - SYMS_MAX ||
+        stage->kind == STAGE_PAD)
         return 0;
     if (stage->heavy != NO_NODE && g->node[stage->heavy].op == OP_LINEAR)
         return 0;
