@@ -233,10 +233,9 @@ u32 graph_rms_norm(struct graph *graph, u32 a, u32 weight, f32 epsilon);
 u64 shape_elements(const struct graph *graph, const dim *shape, u32 rank, const u32 *sym_value);
 bool shape_same(const dim *a, u32 a_rank, const dim *b, u32 b_rank);
 u32 dim_value(const struct graph *graph, dim extent, const u32 *sym_value);
-/* The type a node's rule gives it; what is wrong with a node whose sources come before `limit`,
- * NULL: nothing. */
+/* The type a node's rule gives it; what is wrong with a node, NULL: nothing. */
 enum dtype node_dtype(const struct graph *graph, const struct node *node);
-const char *node_fault(const struct graph *graph, const struct node *node, u32 limit);
+const char *node_fault(const struct graph *graph, const struct node *node);
 void shape_print(const struct graph *graph, const dim *shape, u32 rank, struct text *out);
 
 /* ---- index.c ---- */

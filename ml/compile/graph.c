@@ -49,11 +49,13 @@ err graph_init(struct graph *graph, struct arena *arena, u32 node_max)
 /* The hash table holds index + 1, so that zeroed memory is an empty table. */
 u32 graph_add(struct graph *graph, const struct node *node)
 {
-    const char *fault = graph->status == OK ? node_fault(graph, node, graph->node_count) : NULL;
     u32 place = hash_of(node) & graph->hash_mask;
 
     if (graph->status != OK)
         return 0;
+    for (u32 i = 0; i < node->src_count; i++)
+        CHECK(node->src[i] < graph->node_count);
+    const char *fault = node->rank > RANK_MAX ? "too many axes" : node_fault(graph, node);
     if (fault)
         return refuse(graph, E_FORMAT, node, fault);
     for (; graph->hash[place]; place = (place + 1) & graph->hash_mask)
@@ -123,7 +125,7 @@ static bool node_same(const struct node *a, const struct node *b)
            memcmp(a->raw, b->raw, sizeof a->raw) == 0;
 }
 
-/* A wrong index reads as node 0 here; node_fault then names it. */
+/* After a failure indexes mean nothing: a wrong one reads as node 0. graph_add knows better. */
 static const struct node *node_at(const struct graph *graph, u32 idx)
 {
     return &graph->node[idx < graph->node_count ? idx : 0];
@@ -305,7 +307,7 @@ static u32 move_add(struct graph *graph, struct node *node, bool same_place)
         return refuse(graph, E_LIMIT, node, "too many axes");
     if (same_place && shape_same(node->shape, node->rank, src->shape, src->rank))
         return node->src[0];
-    if (src->op != OP_SCALAR || node->op == OP_PAD || node_fault(graph, node, graph->node_count))
+    if (src->op != OP_SCALAR || node->op == OP_PAD || node_fault(graph, node))
         return graph_add(graph, node);
     node_reshape(&filled, node->shape, node->rank);
     return graph_add(graph, &filled);
