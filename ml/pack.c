@@ -118,7 +118,7 @@ static u16 get_f16(const u8 *at)
     return half;
 }
 
-/* f16_to_f32 with the common case, a normal number, in front: every scale of a model passes here. */
+/* f16_to_f32 with the common case, a normal number, in front: every scale passes here. */
 static f32 half_value(u16 half)
 {
     u32 exponent = half & 0x7c00u;
