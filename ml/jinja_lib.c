@@ -321,9 +321,7 @@ static struct value run_strftime(struct vm *vm, const struct args *args)
             text_fmt(&field, "%02u", value[which]);
         else if (code == 'B' || code == 'b')
             text_put(&field, str_trim(str_slice(name, 0, code == 'b' ? 3 : 9)));
-        else
-            text_char(&field, format.ptr[i]);
-        jinja_emit(vm, text_str(&field));
+        jinja_emit(vm, field.len ? text_str(&field) : str_slice(format, i, i + 1));
     }
     return jinja_take(vm, mark);
 }

@@ -78,8 +78,8 @@ struct vm {
     err error;
     u32 skip, depth, steps, loops;
     bool broke; /* the innermost loop was left */
-    u8 *user;
-    char *out; /* the rendering; macros and filters write behind it and take it back as a value */
+    u8 *user;   /* for each byte of the arena a bit: a message wrote it */
+    char *out;  /* the rendering; macros and filters write behind it and take it back as a value */
     u32 out_len, out_cap;
     struct binding binding[BINDINGS_MAX];
     struct names names;

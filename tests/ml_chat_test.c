@@ -54,6 +54,7 @@ static const struct origin {
     {"{% set n = namespace(s='<') %}{% set n.s = n.s ~ messages[0].content %}{{ n.s }}>", "s",
      "<[s]>"},
     {"{{ messages[0].role }}", "", "[user]"},
+    {"{{ strftime_now(messages[0].content) }}", "<s>%Y", "[<s>]1970"},
     {"{{ messages[0].content | default('<s>', true) }}", "", "<s>"},
 };
 
