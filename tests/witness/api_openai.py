@@ -28,7 +28,8 @@ def client(**options):
 
 def chat(**options):
     return client().chat.completions.create(
-        **{"model": "any", "messages": CHAT, "max_tokens": 8, "temperature": 0, **options})
+        **{"model": "any", "messages": CHAT, "max_tokens": 8, "temperature": 0,
+           "extra_body": {"ignore_eos": True}, **options})
 
 
 def complete(**options):
@@ -59,18 +60,18 @@ def refused(status, **options):
 # ---- cases ----
 
 def chat_stream_equals_whole():
-    whole = chat(logprobs=True, top_logprobs=2)
-    parts = list(chat(stream=True, logprobs=True, top_logprobs=2,
+    whole = chat(logprobs=True, top_logprobs=2, max_tokens=6)
+    parts = list(chat(stream=True, logprobs=True, top_logprobs=2, max_tokens=6,
                       stream_options={"include_usage": True}))
     choices = [part.choices[0] for part in parts[:-1]]
     assert "".join(c.delta.content or "" for c in choices) == whole.choices[0].message.content
     assert choices[0].delta.role == "assistant" and parts[-1].choices == []
     assert [c.finish_reason for c in choices[:-1]] == [None] * (len(choices) - 1)
     assert choices[-1].finish_reason == whole.choices[0].finish_reason == "length"
-    assert parts[-1].usage == whole.usage and whole.usage.completion_tokens == 8
+    assert parts[-1].usage == whole.usage and whole.usage.completion_tokens == 6
     tokens = [t for c in choices if c.logprobs for t in c.logprobs.content]
     assert [t.token for t in tokens] == [t.token for t in whole.choices[0].logprobs.content]
-    assert len(tokens) == 8 and all(len(t.top_logprobs) == 2 for t in tokens)
+    assert len(tokens) == 6 and all(len(t.top_logprobs) == 2 for t in tokens)
     assert bytes(b for t in tokens for b in t.bytes).decode() == whole.choices[0].message.content
 
 
