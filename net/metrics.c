@@ -15,13 +15,12 @@ struct row {
 static void put_row(struct text *out, const struct row *row, struct str model)
 {
     struct str labels, name = str_cut(str_of(row->name), '{', &labels);
-    bool ours = !str_starts(name, STR("vllm:"));
 
     if (row->help)
         text_fmt(out, "# HELP %.*s %s\n# TYPE %.*s %s\n", (int)name.len, name.ptr, row->help,
                  (int)name.len, name.ptr, str_ends(name, STR("_total")) ? "counter" : "gauge");
-    text_put(out, ours ? str_of(row->name) : name);
-    if (!ours) { /* which model, also while there is none */
+    text_put(out, str_of(row->name));
+    if (str_starts(name, STR("vllm:"))) { /* which model, also while there is none */
         text_put(out, STR("{engine=\"0\",model_name="));
         json_put_str(out, model);
         text_char(out, '}');
@@ -48,8 +47,6 @@ void metrics_write(struct server *server, struct text *out)
         {"nohost_uptime_seconds", "Since power-on.", (f64)time_ns() / second},
         {"nohost_connections", "Open connections.", server_connections(server)},
         {"nohost_connections_accepted_total", "Connections taken.", (f64)s->accepted},
-        {"nohost_connections_refused_total", "Turned away, no place.", (f64)s->refused},
-        {"nohost_connections_evicted_total", "Idle ones closed for new ones.", (f64)s->evicted},
         {"nohost_http_malformed_total", "Requests that were not HTTP.", (f64)s->bad_http},
         {"nohost_http_timeouts_total", "Requests too slow to arrive.", (f64)s->timeouts},
         {"nohost_send_stalls_total", "Dropped, nobody read.", (f64)s->stalls},
@@ -58,11 +55,7 @@ void metrics_write(struct server *server, struct text *out)
         {"nohost_http_replies_total{class=\"4xx\"}", NULL, (f64)s->replies[4]},
         {"nohost_http_replies_total{class=\"5xx\"}", NULL, (f64)s->replies[5]},
         {"nohost_pool_blocks{pool=\"upload\",is=\"used\"}", "Blocks of the byte pools.", in->used},
-        {"nohost_pool_blocks{pool=\"upload\",is=\"peak\"}", NULL, in->peak},
-        {"nohost_pool_blocks{pool=\"upload\",is=\"all\"}", NULL, in->count},
         {"nohost_pool_blocks{pool=\"out\",is=\"used\"}", NULL, wait->used},
-        {"nohost_pool_blocks{pool=\"out\",is=\"peak\"}", NULL, wait->peak},
-        {"nohost_pool_blocks{pool=\"out\",is=\"all\"}", NULL, wait->count},
         {"nohost_requests_total", "Requests given to the model.", (f64)ml.requests_total},
         {"nohost_requests_cancelled_total", "Requests cancelled.", (f64)ml.cancelled_total},
         {"nohost_requests_failed_total", "Requests that failed.", (f64)ml.failed_total},
@@ -70,13 +63,9 @@ void metrics_write(struct server *server, struct text *out)
         {"nohost_generated_tokens_total", "Tokens generated.", (f64)ml.generated_tokens_total},
         {"nohost_prompt_seconds_total", "Time in prompts.", (f64)ml.prompt_ns_total / second},
         {"nohost_decode_seconds_total", "Time in generation.", (f64)ml.decode_ns_total / second},
-        {"nohost_steps_total", "Steps of the engine.", (f64)ml.steps_total},
         {"nohost_slots", "Sequences that can run at a time.", ml.slots},
         {"nohost_slots_busy", "Sequences that run.", ml.slots_busy},
         {"nohost_queue_waiting", "Requests that wait for a slot.", ml.queue_waiting},
-        {"nohost_kv_pages", "Pages of the KV pool.", ml.kv_pages},
-        {"nohost_kv_pages_used", "Pages in use.", ml.kv_pages_used},
-        {"nohost_kv_page_tokens", "Tokens of one page.", ml.kv_page_tokens},
         {"nohost_weights_bytes", "Memory of the weights.", (f64)ml.weights_bytes},
         {"nohost_kv_bytes", "Memory of the KV pool.", (f64)ml.kv_bytes},
         {"nohost_program_bytes", "Memory of generated code.", (f64)ml.program_bytes},
