@@ -22,7 +22,7 @@ struct bpe_link {
 
 /* One byte of the word. */
 struct bpe_place {
-    u32 symbol;           /* the token that starts here; at its last byte BPE_BACK | where it does */
+    u32 symbol;           /* the token that starts here; at its last byte BPE_BACK | its first */
     struct bpe_link link; /* before is BPE_NONE: it does not wait for a merge with the next one */
 };
 
@@ -30,7 +30,7 @@ struct bpe {
     const u32 *start;    /* token t has start[t + 1] - start[t] bytes */
     struct merge *merge; /* by rank */
     u32 merge_count;
-    u32 *pair;               /* hash of (left, right) -> rank + 1 */
+    u32 *pair; /* hash of (left, right) -> rank + 1 */
     u32 pair_mask;
     struct bpe_link *list;   /* by rank; between words all are empty */
     u64 *waiting, *words;    /* which ranks have a list; which 64 of them are not all empty */
@@ -41,7 +41,7 @@ struct bpe {
 err bpe_init(struct bpe *bpe, struct arena *arena, const u32 *start, u32 merges_max);
 /* The merge of the next rank. False: its pair has a rank already, or the table is too crowded. */
 bool bpe_add(struct bpe *bpe, const struct merge *merge);
-/* place[0 .. places) hold tokens of one byte each; what is left starts at 0 and bpe_next of that. */
+/* place[0 .. places) hold tokens of one byte; what is left starts at 0 and bpe_next of that. */
 void bpe_word(struct bpe *bpe, u32 places);
 u32 bpe_next(const struct bpe *bpe, u32 place);
 

@@ -72,7 +72,7 @@ struct pretok {
     const char *names;  /* of tokenizer.ggml.pre, separated by spaces */
     bool cl100k;        /* as OpenAI's of that name: a word takes one character in front that is no
                            letter, number or line end (else a space only), contractions ('s, 'll)
-                           are of both cases, line ends stick to punctuation and close white space */
+                           are of both cases, line ends stick to punctuation, close white space */
     bool split_numbers; /* each number is a text of its own, before everything else */
     bool marks;         /* combining marks count as letters */
     u32 numbers_max;    /* characters of one number; 0: any, after an optional space */
