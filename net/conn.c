@@ -174,7 +174,7 @@ static err_t accepted(void *ctx, struct tcp_pcb *pcb, err_t status)
     struct net *net = ctx;
     struct tcp_conn *conn = net->conn, *end = net->conn + NET_CONNECTIONS_MAX;
 
-    if (status != ERR_OK || !pcb)
+    if (status != ERR_OK)
         return ERR_VAL;
     while (conn < end && conn->taken)
         conn++;

@@ -35,6 +35,7 @@ static u32 tcp_start(const u8 *frame, u32 len)
 
 /* ---- frames in ---- */
 
+/* False when there was none. */
 static bool frame_in(struct net *net)
 {
     struct nic_frame *in = &net->in;

@@ -264,7 +264,7 @@ static bool rx(struct nic *nic, struct nic_frame *frame)
             memcpy(&header, q->shared->buffer[part.id], sizeof header);
             parts = v->features & F_MRG_RXBUF ? header.buffer_count : 1;
         }
-        if (!any || part.len < skip || part.len > BUFFER_BYTES || parts - 1 >= q->size) {
+        if (!any || part.len < skip || part.len > BUFFER_BYTES || !parts || parts > q->size) {
             (void)nic_fault(nic, "every part of a frame, each in its buffer", part.len);
             return false;
         }
