@@ -108,7 +108,7 @@ static void answer_models(struct conn *conn)
     text_put(out, conn->route->prefix ? STR("") : STR("{\"object\":\"list\",\"data\":["));
     put_model(out, server->on->model_info(server->ml));
     text_put(out, conn->route->prefix ? STR("") : STR("]}"));
-    reply_json(conn);
+    reply_ok(conn, "application/json");
 }
 
 static void answer_health(struct conn *conn)
@@ -120,7 +120,7 @@ static void answer_health(struct conn *conn)
     conn->server->on->status(conn->server->ml, &status);
     if (status.state == ML_READY) {
         text_put(out, STR("{\"status\":\"ok\"}"));
-        reply_json(conn);
+        reply_ok(conn, "application/json");
         return;
     }
     text_fmt(out, "{\"status\":\"%s\",\"step\":", status.state == ML_FAILED ? "failed" : "loading");
@@ -133,11 +133,8 @@ static void answer_health(struct conn *conn)
 
 static void answer_metrics(struct conn *conn)
 {
-    struct text *out = reply_line(conn->server);
-
-    metrics_write(conn->server, out);
-    reply_send(conn, (struct reply){"200 OK", "text/plain; version=0.0.4; charset=utf-8", ""},
-               text_str(out));
+    metrics_write(conn->server, reply_line(conn->server));
+    reply_ok(conn, "text/plain; version=0.0.4; charset=utf-8");
 }
 
 static void answer_page(struct conn *conn)
@@ -162,7 +159,7 @@ static void answer_log(struct conn *conn)
     struct text *out = reply_line(conn->server);
 
     out->len = log_read(out->ptr, out->cap);
-    reply_send(conn, (struct reply){"200 OK", "text/plain; charset=utf-8", ""}, text_str(out));
+    reply_ok(conn, "text/plain; charset=utf-8");
 }
 
 /* Says yes first; server.c acts when that has left. */
@@ -182,7 +179,7 @@ static void answer_action(struct conn *conn, void (*act)(void))
     server->act_deadline_ns = time_ns() + ACT_TIMEOUT_S * NS_PER_S;
     conn->close_after = true;
     text_put(reply_line(server), STR("{\"status\":\"ok\"}"));
-    reply_json(conn);
+    reply_ok(conn, "application/json");
 }
 
 static void answer_reset(struct conn *conn)

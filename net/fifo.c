@@ -14,11 +14,6 @@ struct block {
 };
 _Static_assert(sizeof(struct block) == BLOCK_BYTES, "blocks are carved without gaps");
 
-err fifo_pool_init(struct pool *pool, const char *name, struct arena *arena, usize bytes)
-{
-    return pool_init(pool, name, arena, BLOCK_BYTES, (u32)(bytes / BLOCK_BYTES));
-}
-
 bool fifo_put(struct fifo *fifo, struct pool *pool, struct str bytes, u32 spare)
 {
     usize room = fifo->tail ? BLOCK_DATA - fifo->tail->to : 0;

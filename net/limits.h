@@ -29,8 +29,8 @@
 #define SMALL_BYTES         (16 * KIB)
 #define UPLOAD_SPARE_BLOCKS (NET_CONNECTIONS_MAX * 5u)
 #define OUT_SPARE_BLOCKS    (NET_CONNECTIONS_MAX * 10u)
-#define UPLOAD_POOL_BYTES   (UPLOAD_SPARE_BLOCKS * BLOCK_BYTES + 2 * MIB + 64 * KIB)
-#define OUT_POOL_BYTES      (OUT_SPARE_BLOCKS * BLOCK_BYTES + 3 * MIB)
+#define UPLOAD_BLOCKS       (UPLOAD_SPARE_BLOCKS + 528u)
+#define OUT_BLOCKS          (OUT_SPARE_BLOCKS + 768u)
 #define OUT_BYTES_MAX       (256 * KIB)                /* behind one client that does not read */
 #define LINE_BYTES_MAX      (OUT_BYTES_MAX + 96 * KIB) /* one answer or chunk, written at once */
 

@@ -65,7 +65,6 @@ struct fifo {
     usize len;
 };
 
-err fifo_pool_init(struct pool *pool, const char *name, struct arena *arena, usize bytes);
 /* Appends all of it or, when that would leave fewer than `spare` blocks in the pool, nothing. */
 bool fifo_put(struct fifo *fifo, struct pool *pool, struct str bytes, u32 spare);
 /* The first bytes that lie together; empty when the fifo is. */
@@ -228,7 +227,7 @@ struct text *reply_line(struct server *server);
 bool reply_head(struct conn *conn, struct reply reply, u64 length);
 void reply_send(struct conn *conn, struct reply reply, struct str body);
 /* 200 with server->line. */
-void reply_json(struct conn *conn);
+void reply_ok(struct conn *conn, const char *content_type);
 /* server->fault. */
 void reply_fault(struct conn *conn);
 

@@ -44,10 +44,9 @@ void reply_send(struct conn *conn, struct reply reply, struct str body)
         conn_phase(conn, CONN_SEND);
 }
 
-void reply_json(struct conn *conn)
+void reply_ok(struct conn *conn, const char *content_type)
 {
-    reply_send(conn, (struct reply){"200 OK", "application/json", ""},
-               text_str(&conn->server->line));
+    reply_send(conn, (struct reply){"200 OK", content_type, ""}, text_str(&conn->server->line));
 }
 
 /* ---- faults ---- */

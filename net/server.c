@@ -10,7 +10,7 @@ static const struct server_ml runtime = {
 };
 
 #define ARENA_BYTES                                                                                \
-    (NET_CONNECTIONS_MAX * sizeof(struct conn) + UPLOAD_POOL_BYTES + OUT_POOL_BYTES +              \
+    (NET_CONNECTIONS_MAX * sizeof(struct conn) + (UPLOAD_BLOCKS + OUT_BLOCKS) * BLOCK_BYTES +      \
      HTTP_BODY_BYTES_MAX + JSON_NODES_MAX * (sizeof(struct json) + sizeof(u32)) +                  \
      MESSAGES_MAX * sizeof(struct ml_message) + LINE_BYTES_MAX + 64 * KIB)
 
@@ -24,16 +24,16 @@ err server_open(struct server **out, const struct net_config *config, struct ml 
 
     *server = (struct server){.config = config, .ml = ml, .on = &runtime};
     server->conn = arena_new(&arena, struct conn, NET_CONNECTIONS_MAX);
-    server->body = (struct text){.ptr = arena_new(&arena, char, HTTP_BODY_BYTES_MAX)};
+    server->body.ptr = arena_new(&arena, char, HTTP_BODY_BYTES_MAX);
     server->body.cap = HTTP_BODY_BYTES_MAX;
-    server->json = (struct json_doc){.node_max = JSON_NODES_MAX};
     server->json.node = arena_new(&arena, struct json, JSON_NODES_MAX);
+    server->json.node_max = JSON_NODES_MAX;
     server->message = arena_new(&arena, struct ml_message, MESSAGES_MAX);
     server->token = arena_new(&arena, u32, JSON_NODES_MAX);
     server->line =
         (struct text){.ptr = arena_new(&arena, char, LINE_BYTES_MAX), .cap = LINE_BYTES_MAX};
-    TRY(fifo_pool_init(&server->in_pool, "upload", &arena, UPLOAD_POOL_BYTES));
-    TRY(fifo_pool_init(&server->out_pool, "out", &arena, OUT_POOL_BYTES));
+    TRY(pool_init(&server->in_pool, "upload", &arena, BLOCK_BYTES, UPLOAD_BLOCKS));
+    TRY(pool_init(&server->out_pool, "out", &arena, BLOCK_BYTES, OUT_BLOCKS));
     CHECK(server->line.ptr);
     for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
         server->conn[i].server = server;

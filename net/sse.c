@@ -279,7 +279,7 @@ static void whole_event(struct conn *conn, const struct ml_event *event, bool ke
     put_choice(conn, NULL, end ? event->finish : ML_FINISH_LENGTH);
     put_usage(&server->line, event);
     if (!server->line.truncated && (kept || !end)) {
-        reply_json(conn);
+        reply_ok(conn, "application/json");
         return;
     }
     fault_set(server, FAULT_OVERLOADED, "", "Too many large answers at once.");
@@ -312,22 +312,14 @@ void answer_start(struct conn *conn, u64 ticket)
         (void)reply_head(conn, stream, REPLY_STREAM);
 }
 
-static void log_end(const struct conn *conn, const struct ml_event *event)
-{
-    u32 gaps = event->completion_tokens ? event->completion_tokens - 1 : 0; /* between tokens */
-    unsigned long long tenths = gaps * 10 * NS_PER_S / max_u64(event->decode_ns, 1);
-
-    log_info("api", "%s %s: %u + %u tokens, prompt %llu ms, %llu.%llu tok/s", conn->stream->peer,
-             conn->request_id, event->prompt_tokens, event->completion_tokens,
-             event->prompt_ns / NS_PER_MS, tenths / 10, tenths % 10);
-}
-
 void answer_event(struct conn *conn, const struct ml_event *event)
 {
     bool failed = event->finish == ML_FINISH_ERROR, kept = keep(conn, event);
 
     if (event->kind == ML_EVENT_END)
-        log_end(conn, event);
+        log_info("api", "%s %s: %u + %u tokens in %llu + %llu ms", conn->stream->peer,
+                 conn->request_id, event->prompt_tokens, event->completion_tokens,
+                 event->prompt_ns / NS_PER_MS, event->decode_ns / NS_PER_MS);
     if (failed)
         fault_from_ml(conn->server, event->why, "", &(struct ml_refusal){});
     if (failed && !conn->answer.stream)
