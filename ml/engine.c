@@ -43,8 +43,9 @@ err engine_start(struct ml *ml)
 
 /* ---- a request comes ---- */
 
-__attribute__((format(printf, 3, 4))) static err refuse(struct ml_refusal *refusal, err why,
-                                                        const char *format, ...)
+static err refuse(struct ml_refusal *refusal, err why, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+static err refuse(struct ml_refusal *refusal, err why, const char *format, ...)
 {
     struct text text = {refusal->text, 0, sizeof(refusal->text) - 1, false};
     va_list args;

@@ -111,7 +111,9 @@ TEST(ml_chat_nesting_is_bounded)
 {
     static const struct nest {
         const char *open, *close;
-    } nests[] = {{"(", ")"}, {"1 is eq ", ""}, {"1 if 0 else ", ""}, {"not ", ""}, {"[1][", " and 0]"}};
+    } nests[] = {
+        {"(", ")"}, {"1 is eq ", ""}, {"1 if 0 else ", ""}, {"not ", ""}, {"[1][", " and 0]"},
+    };
 
     for (u32 i = 0; i < 4 * ARRAY_LEN(nests); i++) {
         u32 depth = i % 4 == 0 ? 1 : i % 4 == 1 ? 10 : i % 4 == 2 ? 100 : 1000;
