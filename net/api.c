@@ -13,7 +13,7 @@ struct route {
     u32 method; /* GET means HEAD as well */
     enum access access;
     bool prefix; /* the rest of the path is an argument */
-    void (*answer)(struct conn *conn);
+    void (*answer)(struct conn *conn); /* NULL: 204 */
 };
 
 static bool model_ready(struct server *server)
@@ -149,11 +149,6 @@ static void answer_page(struct conn *conn)
     reply_send(conn, reply, (struct str){(const char *)page_gz, sizeof(page_gz)});
 }
 
-static void answer_icon(struct conn *conn)
-{
-    reply_send(conn, (struct reply){"204 No Content", NULL, ""}, (struct str){});
-}
-
 static void answer_log(struct conn *conn)
 {
     struct text *out = reply_line(conn->server);
@@ -204,7 +199,7 @@ static const struct route routes[] = {
     {STR("/v1/health"),           HTTP_GET,  PUBLIC,     false, answer_health},
     {STR("/metrics"),             HTTP_GET,  KEY,        false, answer_metrics},
     {STR("/"),                    HTTP_GET,  PUBLIC,     false, answer_page},
-    {STR("/favicon.ico"),         HTTP_GET,  PUBLIC,     false, answer_icon},
+    {STR("/favicon.ico"),         HTTP_GET,  PUBLIC,     false, NULL},
     {STR("/debug/log"),           HTTP_GET,  PRIVILEGED, false, answer_log},
     {STR("/v1/nohost/reset"),     HTTP_POST, PRIVILEGED, false, answer_reset},
     {STR("/v1/nohost/power-off"), HTTP_POST, PRIVILEGED, false, answer_power_off},
@@ -233,7 +228,7 @@ void api_answer(struct conn *conn)
     char allow[64] = {};
     struct text extra = TEXT_ON(allow);
 
-    if (conn->request.method != HTTP_OPTIONS && conn->route) {
+    if (conn->request.method != HTTP_OPTIONS && conn->route && conn->route->answer) {
         conn->route->answer(conn);
         return;
     }

@@ -89,7 +89,7 @@ enum http_field {
 
 enum http_step { HTTP_MORE, HTTP_DONE, HTTP_BAD };
 enum http_body {
-    BODY_DONE, BODY_LENGTH, BODY_SIZE_LINE, BODY_CHUNK, BODY_CHUNK_END, BODY_TRAILER
+    BODY_UNKNOWN, BODY_LENGTH, BODY_SIZE_LINE, BODY_CHUNK, BODY_CHUNK_END, BODY_TRAILER, BODY_DONE
 };
 
 /* Zero it before the first byte of a request. Slices point into the caller's bytes. */
@@ -228,7 +228,8 @@ bool reply_head(struct conn *conn, struct reply reply, u64 length);
 void reply_send(struct conn *conn, struct reply reply, struct str body);
 /* 200 with server->line. */
 void reply_ok(struct conn *conn, const char *content_type);
-/* server->fault. */
+/* server->fault. Before the whole request was read, what follows it cannot be trusted to be a
+ * request: the connection ends. */
 void reply_fault(struct conn *conn);
 
 /* ---- api.c: routes and the gate before them ---- */

@@ -77,6 +77,7 @@ void reply_fault(struct conn *conn)
     if (retry_s)
         text_fmt(&fields, "Retry-After: %u\r\n", retry_s);
     fault_json(out, fault);
+    conn->close_after |= conn->request.body != BODY_DONE;
     reply_send(conn, (struct reply){line, "application/json", extra}, text_str(out));
 }
 

@@ -101,11 +101,15 @@ static void conn_close(struct conn *conn)
 
 static void start_request(struct conn *conn)
 {
+    struct text id = TEXT_ON(conn->request_id);
+    u64 number;
+
+    random_bytes(&number, sizeof(number));
+    text_fmt(&id, "req_%016lx%c", number, 0); /* unless the client names it */
     conn->request = (struct http_request){};
     conn->answer = (struct answer){};
     conn->route = NULL;
     conn->head_len = 0;
-    conn->request_id[0] = 0;
     conn->close_after = false;
     conn_phase(conn, CONN_HEAD);
 }
@@ -179,30 +183,6 @@ static bool receive(struct conn *conn)
     return true;
 }
 
-static void name_request(struct conn *conn)
-{
-    struct str wanted = conn->request.field[FIELD_REQUEST_ID];
-    struct text id = {conn->request_id, 0, REQUEST_ID_BYTES_MAX, false};
-    u64 number;
-
-    random_bytes(&number, sizeof(number));
-    if (wanted.len && wanted.len <= REQUEST_ID_BYTES_MAX && http_visible(wanted, ' '))
-        text_put(&id, wanted);
-    else
-        text_fmt(&id, "req_%016lx", number);
-    conn->request_id[id.len] = 0;
-}
-
-/* An answer before the whole request was read: what follows cannot be trusted to be a request. */
-static bool refuse(struct conn *conn)
-{
-    if (!conn->request_id[0])
-        name_request(conn);
-    conn->close_after = true;
-    reply_fault(conn);
-    return true;
-}
-
 static bool read_head(struct conn *conn)
 {
     struct http_request *request = &conn->request;
@@ -210,15 +190,17 @@ static bool read_head(struct conn *conn)
 
     if (step == HTTP_MORE)
         return false;
-    name_request(conn);
+    struct str id = request->field[FIELD_REQUEST_ID];
+    if (id.len && id.len <= REQUEST_ID_BYTES_MAX && http_visible(id, ' ')) {
+        memcpy(conn->request_id, id.ptr, id.len);
+        conn->request_id[id.len] = 0;
+    }
     conn->head_len = request->line_start;
     if (step == HTTP_BAD) {
         request->method = HTTP_GET; /* whatever it was, the answer has a body */
         fault_from_http(conn->server, request);
-        return refuse(conn);
     }
-    if (!api_admit(conn)) {
-        conn->close_after = request->body != BODY_DONE;
+    if (step == HTTP_BAD || !api_admit(conn)) {
         reply_fault(conn);
         return true;
     }
@@ -241,18 +223,19 @@ static bool read_body(struct conn *conn)
         bool small = conn->upload.len + data.len <= SMALL_BYTES;
         if (!fifo_put(&conn->upload, &server->in_pool, data, small ? 0 : UPLOAD_SPARE_BLOCKS)) {
             fault_set(server, FAULT_OVERLOADED, "", "Too many large requests arrive at once.");
-            return refuse(conn);
+            reply_fault(conn);
+            return true;
         }
     }
     memmove(conn->in + conn->head_len, bytes.ptr, bytes.len);
     conn->in_len = conn->head_len + bytes.len;
     if (step == HTTP_BAD) {
         fault_from_http(server, &conn->request);
-        return refuse(conn);
-    }
-    if (step == HTTP_DONE)
+        reply_fault(conn);
+    } else if (step == HTTP_DONE) {
         api_answer(conn);
-    return step == HTTP_DONE || bytes.len != before;
+    }
+    return step != HTTP_MORE || bytes.len != before;
 }
 
 /* ---- out ---- */
@@ -337,7 +320,7 @@ static bool enforce_deadlines(struct conn *conn)
         conn->server->stats.timeouts++;
         fault_set(conn->server, FAULT_SLOW, "", "The request's %s did not arrive in time.",
                   body ? "body" : "header");
-        refuse(conn);
+        reply_fault(conn);
     } else {
         return false;
     }
