@@ -25,13 +25,99 @@ u32 dtype_bytes(enum dtype dtype) { return dtype_row[dtype].bytes; }
 const char *dtype_name(enum dtype dtype) { return dtype_row[dtype].name; }
 // clang-format on
 
-static u32 refuse(struct graph *graph, err why, const struct node *node, const char *what);
-static u32 hash_of(const struct node *node);
-static bool node_same(const struct node *a, const struct node *b);
-static struct node node_like(const struct graph *graph, enum op op, u32 like);
-static struct node node_new(enum op op, enum dtype dtype, const dim *shape, u32 rank);
-static void node_reshape(struct node *node, const dim *shape, u32 rank);
-static const struct node *node_at(const struct graph *graph, u32 idx);
+/* After a failure indexes mean nothing: a wrong one reads as node 0. graph_add knows better. */
+static const struct node *node_at(const struct graph *graph, u32 idx)
+{
+    return &graph->node[idx < graph->node_count ? idx : 0];
+}
+
+void shape_print(const struct graph *graph, const dim *shape, u32 rank, struct text *out)
+{
+    for (u32 i = 0; i < rank; i++) {
+        text_put(out, i ? STR(",") : STR("["));
+        if (dim_is_sym(shape[i]))
+            text_put(out, graph->sym[dim_sym_idx(shape[i])].name);
+        else
+            text_fmt(out, "%d", shape[i].v);
+    }
+    text_put(out, rank ? STR("]") : STR("[]"));
+}
+
+/* The first mistake sticks: operation, sources and reason make the sentence a person will read. */
+static u32 refuse(struct graph *graph, err why, const struct node *node, const char *what)
+{
+    struct text text = TEXT_ON(graph->why);
+
+    if (graph->status != OK)
+        return 0;
+    graph->status = why;
+    if (node)
+        text_fmt(&text, "%s ", op_row[node->op].name);
+    for (u32 i = 0; node && i < node->src_count; i++) {
+        const struct node *src = node_at(graph, node->src[i]);
+        text_fmt(&text, "%s", dtype_name(src->dtype));
+        shape_print(graph, src->shape, src->rank, &text);
+        text_char(&text, ' ');
+    }
+    text_fmt(&text, "%s%s", node ? "- " : "", what);
+    graph->why[min_u64(text.len, sizeof graph->why - 1)] = 0;
+    return 0;
+}
+
+static u32 hash_of(const struct node *node)
+{
+    u32 words[4 + NODE_SRCS_MAX + 2 * RANK_MAX] = {(u32)node->op, (u32)node->dtype, node->rank,
+                                                   node->src_count};
+    u32 hash = 0x811c9dc5;
+
+    memcpy(words + 4, node->src, sizeof node->src);
+    memcpy(words + 4 + NODE_SRCS_MAX, node->shape, sizeof node->shape);
+    memcpy(words + 4 + NODE_SRCS_MAX + RANK_MAX, node->raw, sizeof node->raw);
+    for (u32 i = 0; i < ARRAY_LEN(words); i++) {
+        hash = (hash ^ words[i]) * 0x9e3779b1u;
+        hash ^= hash >> 15;
+    }
+    return hash;
+}
+
+static bool node_same(const struct node *a, const struct node *b)
+{
+    return a->op == b->op && a->dtype == b->dtype && a->rank == b->rank &&
+           a->src_count == b->src_count && memcmp(a->src, b->src, sizeof a->src) == 0 &&
+           memcmp(a->shape, b->shape, sizeof a->shape) == 0 &&
+           memcmp(a->raw, b->raw, sizeof a->raw) == 0;
+}
+
+/* Replaces the shape; what lies behind the rank stays zero, because whole nodes are compared. */
+static void node_reshape(struct node *node, const dim *shape, u32 rank)
+{
+    memset(node->shape, 0, sizeof node->shape);
+    node->rank = (u8)min_u32(rank, RANK_MAX + 1);
+    if (rank && rank <= RANK_MAX)
+        memcpy(node->shape, shape, rank * sizeof *shape);
+}
+
+static struct node node_new(enum op op, enum dtype dtype, const dim *shape, u32 rank)
+{
+    struct node node;
+
+    memset(&node, 0, sizeof node);
+    node.op = op;
+    node.dtype = dtype;
+    node_reshape(&node, shape, rank);
+    return node;
+}
+
+/* A node with one source and that source's type and shape: what most builders change a little. */
+static struct node node_like(const struct graph *graph, enum op op, u32 like)
+{
+    const struct node *src = node_at(graph, like);
+    struct node node = node_new(op, src->dtype, src->shape, src->rank);
+
+    node.src_count = 1;
+    node.src[0] = like;
+    return node;
+}
 
 err graph_init(struct graph *graph, struct arena *arena, u32 node_max)
 {
@@ -68,105 +154,6 @@ u32 graph_add(struct graph *graph, const struct node *node)
     return graph->node_count - 1;
 }
 
-/* The first mistake sticks: operation, sources and reason make the sentence a person will read. */
-static u32 refuse(struct graph *graph, err why, const struct node *node, const char *what)
-{
-    struct text text = TEXT_ON(graph->why);
-
-    if (graph->status != OK)
-        return 0;
-    graph->status = why;
-    if (node)
-        text_fmt(&text, "%s ", op_row[node->op].name);
-    for (u32 i = 0; node && i < node->src_count; i++) {
-        const struct node *src = node_at(graph, node->src[i]);
-        text_fmt(&text, "%s", dtype_name(src->dtype));
-        shape_print(graph, src->shape, src->rank, &text);
-        text_char(&text, ' ');
-    }
-    text_fmt(&text, "%s%s", node ? "- " : "", what);
-    graph->why[min_u64(text.len, sizeof graph->why - 1)] = 0;
-    return 0;
-}
-
-void shape_print(const struct graph *graph, const dim *shape, u32 rank, struct text *out)
-{
-    for (u32 i = 0; i < rank; i++) {
-        text_put(out, i ? STR(",") : STR("["));
-        if (dim_is_sym(shape[i]))
-            text_put(out, graph->sym[dim_sym_idx(shape[i])].name);
-        else
-            text_fmt(out, "%d", shape[i].v);
-    }
-    text_put(out, rank ? STR("]") : STR("[]"));
-}
-
-static u32 hash_of(const struct node *node)
-{
-    u32 words[4 + NODE_SRCS_MAX + 2 * RANK_MAX] = {(u32)node->op, (u32)node->dtype, node->rank,
-                                                   node->src_count};
-    u32 hash = 0x811c9dc5;
-
-    memcpy(words + 4, node->src, sizeof node->src);
-    memcpy(words + 4 + NODE_SRCS_MAX, node->shape, sizeof node->shape);
-    memcpy(words + 4 + NODE_SRCS_MAX + RANK_MAX, node->raw, sizeof node->raw);
-    for (u32 i = 0; i < ARRAY_LEN(words); i++) {
-        hash = (hash ^ words[i]) * 0x9e3779b1u;
-        hash ^= hash >> 15;
-    }
-    return hash;
-}
-
-static bool node_same(const struct node *a, const struct node *b)
-{
-    return a->op == b->op && a->dtype == b->dtype && a->rank == b->rank &&
-           a->src_count == b->src_count && memcmp(a->src, b->src, sizeof a->src) == 0 &&
-           memcmp(a->shape, b->shape, sizeof a->shape) == 0 &&
-           memcmp(a->raw, b->raw, sizeof a->raw) == 0;
-}
-
-/* After a failure indexes mean nothing: a wrong one reads as node 0. graph_add knows better. */
-static const struct node *node_at(const struct graph *graph, u32 idx)
-{
-    return &graph->node[idx < graph->node_count ? idx : 0];
-}
-
-/* A node with one source and that source's type and shape: what most builders change a little. */
-static struct node node_like(const struct graph *graph, enum op op, u32 like)
-{
-    const struct node *src = node_at(graph, like);
-    struct node node;
-
-    memset(&node, 0, sizeof node);
-    node.op = op;
-    node.dtype = src->dtype;
-    node.rank = src->rank;
-    node.src_count = 1;
-    node.src[0] = like;
-    memcpy(node.shape, src->shape, sizeof node.shape);
-    return node;
-}
-
-static struct node node_new(enum op op, enum dtype dtype, const dim *shape, u32 rank)
-{
-    struct node node;
-
-    memset(&node, 0, sizeof node);
-    node.op = op;
-    node.dtype = dtype;
-    node_reshape(&node, shape, rank);
-    return node;
-}
-
-/* Replaces the shape; what lies behind the rank stays zero, because whole nodes are compared. */
-static void node_reshape(struct node *node, const dim *shape, u32 rank)
-{
-    memset(node->shape, 0, sizeof node->shape);
-    node->rank = (u8)min_u32(rank, RANK_MAX + 1);
-    if (rank && rank <= RANK_MAX)
-        memcpy(node->shape, shape, rank * sizeof *shape);
-}
-
 /* ---- sources ---- */
 
 u32 graph_sym(struct graph *graph, struct str name, u32 bound)
@@ -186,8 +173,8 @@ u32 graph_source(struct graph *graph, const struct external *external)
 {
     enum dtype storage = external->storage;
     bool whole = storage == DT_I32 || storage == DT_I8 || storage == DT_U8;
-    struct node node = node_new(external->kind, whole ? DT_I32 : DT_F32, external->shape,
-                                external->rank);
+    struct node node =
+        node_new(external->kind, whole ? DT_I32 : DT_F32, external->shape, external->rank);
 
     CHECK(external->kind <= OP_WEIGHT);
     node.source.external = graph->external_count;
@@ -201,25 +188,20 @@ u32 graph_source(struct graph *graph, const struct external *external)
     return graph_add(graph, &node);
 }
 
-static u32 scalar_add(struct graph *graph, enum dtype dtype, u32 bits)
-{
-    struct node node = node_new(OP_SCALAR, dtype, NULL, 0);
-
-    node.scalar.bits = bits;
-    return graph_add(graph, &node);
-}
-
 u32 graph_scalar_f32(struct graph *graph, f32 value)
 {
-    u32 bits;
+    struct node node = node_new(OP_SCALAR, DT_F32, NULL, 0);
 
-    memcpy(&bits, &value, sizeof bits);
-    return scalar_add(graph, DT_F32, bits);
+    memcpy(&node.scalar.bits, &value, sizeof value);
+    return graph_add(graph, &node);
 }
 
 u32 graph_scalar_i32(struct graph *graph, i32 value)
 {
-    return scalar_add(graph, DT_I32, (u32)value);
+    struct node node = node_new(OP_SCALAR, DT_I32, NULL, 0);
+
+    node.scalar.bits = (u32)value;
+    return graph_add(graph, &node);
 }
 
 u32 graph_iota(struct graph *graph, u32 axis, const dim *shape, u32 rank)

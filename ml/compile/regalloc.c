@@ -32,35 +32,6 @@ struct scan {
     bool spilled[2];
 };
 
-static void find_loop_ends(struct scan *scan);
-static void find_intervals(struct scan *scan);
-static void scan_class(struct scan *scan, u32 class, u32 count);
-static err place_slots(struct scan *scan, u32 class, struct arena *arena);
-
-err regalloc(const struct mcode *code, const struct reg_file file[2], struct arena *arena,
-             struct allocation *out)
-{
-    struct scan scan = {.code = code, .file = file, .out = out};
-
-    *out = (struct allocation){.place = arena_new(arena, struct place, code->vreg_count)};
-    scan.interval = arena_new(arena, struct interval, code->vreg_count);
-    scan.loop_end = arena_new(arena, u32, code->count + 1);
-    scan.order = arena_new(arena, u16, code->vreg_count + 1);
-    if (!out->place || !scan.interval || !scan.loop_end || !scan.order)
-        return E_NOMEM;
-    find_loop_ends(&scan);
-    find_intervals(&scan);
-    for (u32 i = 0; i < 2; i++) {
-        u32 class = i ? LIR_SCALAR : LIR_VECTOR; /* vectors first: their slots want alignment */
-        scan_class(&scan, class, file[class].count);
-        if (scan.spilled[class] && file[class].scratch)
-            scan_class(&scan, class, (u32)(file[class].count - file[class].scratch));
-        TRY(place_slots(&scan, class, arena));
-    }
-    out->frame_bytes = (u32)round_up(out->frame_bytes, file[LIR_VECTOR].slot_bytes);
-    return OK;
-}
-
 /* ---- live intervals ---- */
 
 static void find_loop_ends(struct scan *scan)
@@ -242,5 +213,29 @@ static err place_slots(struct scan *scan, u32 class, struct arena *arena)
         scan->out->place[vreg].offset = scan->out->frame_bytes + slot * bytes;
     }
     scan->out->frame_bytes += slots * bytes;
+    return OK;
+}
+
+err regalloc(const struct mcode *code, const struct reg_file file[2], struct arena *arena,
+             struct allocation *out)
+{
+    struct scan scan = {.code = code, .file = file, .out = out};
+
+    *out = (struct allocation){.place = arena_new(arena, struct place, code->vreg_count)};
+    scan.interval = arena_new(arena, struct interval, code->vreg_count);
+    scan.loop_end = arena_new(arena, u32, code->count + 1);
+    scan.order = arena_new(arena, u16, code->vreg_count + 1);
+    if (!out->place || !scan.interval || !scan.loop_end || !scan.order)
+        return E_NOMEM;
+    find_loop_ends(&scan);
+    find_intervals(&scan);
+    for (u32 i = 0; i < 2; i++) {
+        u32 class = i ? LIR_SCALAR : LIR_VECTOR; /* vectors first: their slots want alignment */
+        scan_class(&scan, class, file[class].count);
+        if (scan.spilled[class] && file[class].scratch)
+            scan_class(&scan, class, (u32)(file[class].count - file[class].scratch));
+        TRY(place_slots(&scan, class, arena));
+    }
+    out->frame_bytes = (u32)round_up(out->frame_bytes, file[LIR_VECTOR].slot_bytes);
     return OK;
 }

@@ -9,25 +9,6 @@
 
 #define SWEEPS_MAX 16u
 
-static err sweep(struct graph *graph, const struct compile_options *options, bool *changed);
-static void widen_outputs(struct graph *graph);
-static void mark_live(const struct graph *graph, u8 *live);
-static u32 quant_for(struct graph *graph, const struct node *user, u32 src);
-static u32 apply_rules(struct graph *graph, const struct node *node,
-                       const struct compile_options *options);
-
-err graph_rewrite(struct graph *graph, const struct compile_options *options)
-{
-    bool changed = true;
-
-    TRY(graph->status);
-    for (u32 i = 0; i < SWEEPS_MAX && changed; i++)
-        TRY(sweep(graph, options, &changed));
-    TRY(sweep(graph, NULL, &changed)); /* leaves no dead node */
-    widen_outputs(graph);
-    return graph->status;
-}
-
 /* An output is made of 4-byte elements: one that is a source of another storage needs an op that
  * reads it, and the larger of x and x is x. */
 static void widen_outputs(struct graph *graph)
@@ -40,39 +21,6 @@ static void widen_outputs(struct graph *graph)
         if (stored && dtype_bytes(graph->node[source].source.storage) != 4)
             graph->output[i] = graph_binary(graph, OP_MAX, graph->output[i], graph->output[i]);
     }
-}
-
-/* options NULL: no rules, only what is live stays. */
-static err sweep(struct graph *graph, const struct compile_options *options, bool *changed)
-{
-    const struct node *old = graph->node;
-    u32 count = graph->node_count;
-    u32 *map = arena_new(graph->arena, u32, count + 1);
-    u8 *live = arena_new(graph->arena, u8, count + 1);
-    struct node *fresh = arena_new(graph->arena, struct node, graph->node_max);
-
-    if (!map || !live || !fresh)
-        return E_NOMEM;
-    mark_live(graph, live);
-    *changed = false;
-    graph->node = fresh;
-    graph->node_count = 0;
-    memset(graph->hash, 0, (graph->hash_mask + 1) * sizeof *graph->hash);
-    for (u32 i = 0; i < count && graph->status == OK; i++) {
-        struct node node = old[i];
-        if (!live[i])
-            continue;
-        for (u32 s = 0; s < node.src_count; s++)
-            node.src[s] = map[node.src[s]];
-        for (u32 s = 0; s < node.src_count; s++)
-            node.src[s] = quant_for(graph, &node, node.src[s]);
-        map[i] = options ? apply_rules(graph, &node, options) : NO_NODE;
-        *changed |= map[i] != NO_NODE;
-        map[i] = map[i] == NO_NODE ? graph_add(graph, &node) : map[i];
-    }
-    for (u32 i = 0; i < graph->output_count; i++)
-        graph->output[i] = quant_for(graph, NULL, map[graph->output[i]]);
-    return graph->status;
 }
 
 /* What outputs need, and every scatter: it writes memory that outlives the run. */
@@ -107,8 +55,8 @@ static u32 quant_for(struct graph *graph, const struct node *user, u32 src)
     shape[rank - 1] = dim_of((u32)shape[rank - 1].v / block);
     shape[rank] = dim_of(block);
     u32 x = graph_reshape(graph, quant->src[0], shape, rank + 1);
-    u32 peak = graph_reduce(graph, OP_REDUCE_MAX, graph_unary(graph, OP_ABS, x), 1u << rank,
-                            NO_NODE);
+    u32 peak =
+        graph_reduce(graph, OP_REDUCE_MAX, graph_unary(graph, OP_ABS, x), 1u << rank, NO_NODE);
     u32 zero = graph_scalar_f32(graph, 0), most = graph_scalar_f32(graph, QUANT_MOST);
     u32 inverse = graph_where(graph, graph_binary(graph, OP_LT, zero, peak),
                               graph_binary(graph, OP_DIV, most, peak), zero);
@@ -161,11 +109,20 @@ static u32 fold(struct graph *graph, const struct node *node)
     if (a->op != OP_SCALAR || b->op != OP_SCALAR)
         return NO_NODE;
     switch (node->op) {
-    case OP_ADD: x += y, p += q; break;
-    case OP_SUB: x -= y, p -= q; break;
-    case OP_MUL: x *= y, p *= q; break;
-    case OP_DIV: x /= y; break;
-    default: return NO_NODE;
+    case OP_ADD:
+        x += y, p += q;
+        break;
+    case OP_SUB:
+        x -= y, p -= q;
+        break;
+    case OP_MUL:
+        x *= y, p *= q;
+        break;
+    case OP_DIV:
+        x /= y;
+        break;
+    default:
+        return NO_NODE;
     }
     if (node->dtype == DT_F32)
         memcpy(&p, &x, sizeof p);
@@ -371,4 +328,49 @@ static u32 apply_rules(struct graph *graph, const struct node *node,
             return found;
     }
     return NO_NODE;
+}
+
+/* options NULL: no rules, only what is live stays. */
+static err sweep(struct graph *graph, const struct compile_options *options, bool *changed)
+{
+    const struct node *old = graph->node;
+    u32 count = graph->node_count;
+    u32 *map = arena_new(graph->arena, u32, count + 1);
+    u8 *live = arena_new(graph->arena, u8, count + 1);
+    struct node *fresh = arena_new(graph->arena, struct node, graph->node_max);
+
+    if (!map || !live || !fresh)
+        return E_NOMEM;
+    mark_live(graph, live);
+    *changed = false;
+    graph->node = fresh;
+    graph->node_count = 0;
+    memset(graph->hash, 0, (graph->hash_mask + 1) * sizeof *graph->hash);
+    for (u32 i = 0; i < count && graph->status == OK; i++) {
+        struct node node = old[i];
+        if (!live[i])
+            continue;
+        for (u32 s = 0; s < node.src_count; s++)
+            node.src[s] = map[node.src[s]];
+        for (u32 s = 0; s < node.src_count; s++)
+            node.src[s] = quant_for(graph, &node, node.src[s]);
+        map[i] = options ? apply_rules(graph, &node, options) : NO_NODE;
+        *changed |= map[i] != NO_NODE;
+        map[i] = map[i] == NO_NODE ? graph_add(graph, &node) : map[i];
+    }
+    for (u32 i = 0; i < graph->output_count; i++)
+        graph->output[i] = quant_for(graph, NULL, map[graph->output[i]]);
+    return graph->status;
+}
+
+err graph_rewrite(struct graph *graph, const struct compile_options *options)
+{
+    bool changed = true;
+
+    TRY(graph->status);
+    for (u32 i = 0; i < SWEEPS_MAX && changed; i++)
+        TRY(sweep(graph, options, &changed));
+    TRY(sweep(graph, NULL, &changed)); /* leaves no dead node */
+    widen_outputs(graph);
+    return graph->status;
 }

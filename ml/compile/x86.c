@@ -43,55 +43,6 @@ struct emitter {
     err status;
 };
 
-static void put_kernel(struct emitter *e, const struct mcode *code);
-static void put_prologue(struct emitter *e);
-static void put_epilogue(struct emitter *e);
-static void align_code(struct emitter *e, u32 align);
-static void put_marker(struct emitter *e, const struct minstr *instr);
-static void put_jump(struct emitter *e, const struct minstr *instr);
-static void place_instr(struct emitter *e, const struct minstr *from);
-
-err x86_emit(const struct lir *lir, const struct target *target, struct arena *scratch,
-             struct code_out *out)
-{
-    const struct reg_file file[] = {general_file, vector_file(target)};
-    const u8 *last = &file[LIR_VECTOR].order[target->vector_regs - 1];
-    struct emitter e = {.target = target,
-                        .out = out,
-                        .evex = target->isa == ISA_AVX512,
-                        .spare = {last[0], last[-1]}};
-    struct mcode code;
-    struct allocation alloc;
-
-    TRY(lir->status);
-    TRY(x86_select(lir, target, scratch, &code));
-    TRY(regalloc(&code, file, scratch, &alloc));
-    if (alloc.frame_bytes > FRAME_BYTES_MAX)
-        return E_LIMIT;
-    e.alloc = &alloc;
-    e.head = arena_new(scratch, usize, lir->count + 1);
-    e.jump = arena_new(scratch, usize, lir->count + 1);
-    if (!e.head || !e.jump)
-        return E_NOMEM;
-    put_kernel(&e, &code);
-    return e.status;
-}
-
-static void put_kernel(struct emitter *e, const struct mcode *code)
-{
-    put_prologue(e);
-    for (u32 i = 0; i < code->count && e->status == OK; i++) {
-        const struct minstr *instr = &code->instr[i];
-        if (instr->row < MACHINE_ROWS)
-            put_marker(e, instr);
-        else if (instr->row == X_JL || instr->row == X_JGE)
-            put_jump(e, instr);
-        else
-            place_instr(e, instr);
-    }
-    put_epilogue(e);
-}
-
 /* ---- one instruction over physical registers ---- */
 
 static void look(const struct emitter *e, const struct minstr *instr)
@@ -464,4 +415,45 @@ static void place_instr(struct emitter *e, const struct minstr *from)
         place_move(&p);
     else if (!place_as_lea(&p))
         place_general(&p, from);
+}
+
+static void put_kernel(struct emitter *e, const struct mcode *code)
+{
+    put_prologue(e);
+    for (u32 i = 0; i < code->count && e->status == OK; i++) {
+        const struct minstr *instr = &code->instr[i];
+        if (instr->row < MACHINE_ROWS)
+            put_marker(e, instr);
+        else if (instr->row == X_JL || instr->row == X_JGE)
+            put_jump(e, instr);
+        else
+            place_instr(e, instr);
+    }
+    put_epilogue(e);
+}
+
+err x86_emit(const struct lir *lir, const struct target *target, struct arena *scratch,
+             struct code_out *out)
+{
+    const struct reg_file file[] = {general_file, vector_file(target)};
+    const u8 *last = &file[LIR_VECTOR].order[target->vector_regs - 1];
+    struct emitter e = {.target = target,
+                        .out = out,
+                        .evex = target->isa == ISA_AVX512,
+                        .spare = {last[0], last[-1]}};
+    struct mcode code;
+    struct allocation alloc;
+
+    TRY(lir->status);
+    TRY(x86_select(lir, target, scratch, &code));
+    TRY(regalloc(&code, file, scratch, &alloc));
+    if (alloc.frame_bytes > FRAME_BYTES_MAX)
+        return E_LIMIT;
+    e.alloc = &alloc;
+    e.head = arena_new(scratch, usize, lir->count + 1);
+    e.jump = arena_new(scratch, usize, lir->count + 1);
+    if (!e.head || !e.jump)
+        return E_NOMEM;
+    put_kernel(&e, &code);
+    return e.status;
 }

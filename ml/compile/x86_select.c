@@ -8,59 +8,6 @@
 
 #define MINSTRS_PER_LIR 12u /* the longest expansion */
 
-static err prepare(struct select *s, struct arena *arena);
-static void survey(struct select *s);
-static void put_entry(struct select *s);
-static void walk(struct select *s);
-static void loop_head(struct select *s, const struct lir_instr *in);
-static void loop_end(struct select *s);
-static void scalar_constant(struct select *s, u16 dst, i64 imm);
-static void vector_constant(struct select *s, const struct lir_instr *in);
-
-err x86_select(const struct lir *lir, const struct target *target, struct arena *arena,
-               struct mcode *out)
-{
-    struct select *s = arena_new(arena, struct select, 1);
-
-    *out = (struct mcode){};
-    if (!s)
-        return E_NOMEM;
-    s->lir = lir;
-    s->target = target;
-    s->wide = target->isa == ISA_AVX512;
-    s->full = s->wide ? 2 : 1;
-    s->out = out;
-    TRY(prepare(s, arena));
-    survey(s);
-    put_entry(s);
-    walk(s);
-    memmove(s->stream[HEAD] + s->count[HEAD], s->stream[BODY],
-            s->count[BODY] * sizeof(struct minstr));
-    out->count = s->count[HEAD] + s->count[BODY];
-    return s->status;
-}
-
-static err prepare(struct select *s, struct arena *arena)
-{
-    u32 count = s->lir->count;
-
-    s->max[BODY] = count * MINSTRS_PER_LIR;
-    s->constant_max = count + 16;
-    s->max[HEAD] = s->constant_max * 3 + 16;
-    s->out->max = s->max[HEAD] + s->max[BODY];
-    s->out->instr = arena_new(arena, struct minstr, s->out->max + 1);
-    s->stream[HEAD] = s->out->instr;
-    s->stream[BODY] = s->out->instr + s->max[HEAD];
-    s->out->class = arena_new(arena, u8, s->lir->vreg_count + s->out->max + 1);
-    s->has_memory = arena_new(arena, bool, count + 1);
-    s->constant = arena_new(arena, struct constant, s->constant_max);
-    if (!s->out->instr || !s->out->class || !s->has_memory || !s->constant)
-        return E_NOMEM;
-    memcpy(s->out->class, s->lir->vreg_class, s->lir->vreg_count);
-    s->out->vreg_count = s->lir->vreg_count;
-    return OK;
-}
-
 /* SysV: rdi, rsi, rdx, rcx. rdx is needed for division, so `end` moves last, when the others have
  * their places. */
 static void put_entry(struct select *s)
@@ -74,26 +21,6 @@ static void put_entry(struct select *s)
         if (s->value[entry[i].vreg].uses)
             select_put(s, X_MOV, entry[i].vreg, X86_FIXED(entry[i].reg), 0);
     s->at = BODY;
-}
-
-static void walk(struct select *s)
-{
-    for (u32 i = 0; i < s->lir->count && s->status == OK; i++) {
-        const struct lir_instr *in = &s->lir->instr[i];
-        if (in->dst != LIR_NONE && (!s->value[in->dst].uses || s->value[in->dst].folded))
-            continue;
-        s->size = 0;
-        if (in->op == LIR_LOOP)
-            loop_head(s, in);
-        else if (in->op == LIR_ENDLOOP)
-            loop_end(s);
-        else if (in->op == LIR_S_CONST)
-            scalar_constant(s, in->dst, in->imm);
-        else if (in->op == LIR_V_CONST || in->op == LIR_V_IOTA)
-            vector_constant(s, in);
-        else
-            rules_expand(s, in);
-    }
 }
 
 /* ---- writing machine instructions ---- */
@@ -375,4 +302,68 @@ static void survey(struct select *s)
         count_uses(s, &instr[i]);
     for (u32 i = s->lir->count; i-- > 0;)
         try_fold(s, &instr[i]);
+}
+
+static err prepare(struct select *s, struct arena *arena)
+{
+    u32 count = s->lir->count;
+
+    s->max[BODY] = count * MINSTRS_PER_LIR;
+    s->constant_max = count + 16;
+    s->max[HEAD] = s->constant_max * 3 + 16;
+    s->out->max = s->max[HEAD] + s->max[BODY];
+    s->out->instr = arena_new(arena, struct minstr, s->out->max + 1);
+    s->stream[HEAD] = s->out->instr;
+    s->stream[BODY] = s->out->instr + s->max[HEAD];
+    s->out->class = arena_new(arena, u8, s->lir->vreg_count + s->out->max + 1);
+    s->has_memory = arena_new(arena, bool, count + 1);
+    s->constant = arena_new(arena, struct constant, s->constant_max);
+    if (!s->out->instr || !s->out->class || !s->has_memory || !s->constant)
+        return E_NOMEM;
+    memcpy(s->out->class, s->lir->vreg_class, s->lir->vreg_count);
+    s->out->vreg_count = s->lir->vreg_count;
+    return OK;
+}
+
+static void walk(struct select *s)
+{
+    for (u32 i = 0; i < s->lir->count && s->status == OK; i++) {
+        const struct lir_instr *in = &s->lir->instr[i];
+        if (in->dst != LIR_NONE && (!s->value[in->dst].uses || s->value[in->dst].folded))
+            continue;
+        s->size = 0;
+        if (in->op == LIR_LOOP)
+            loop_head(s, in);
+        else if (in->op == LIR_ENDLOOP)
+            loop_end(s);
+        else if (in->op == LIR_S_CONST)
+            scalar_constant(s, in->dst, in->imm);
+        else if (in->op == LIR_V_CONST || in->op == LIR_V_IOTA)
+            vector_constant(s, in);
+        else
+            rules_expand(s, in);
+    }
+}
+
+err x86_select(const struct lir *lir, const struct target *target, struct arena *arena,
+               struct mcode *out)
+{
+    struct select *s = arena_new(arena, struct select, 1);
+
+    *out = (struct mcode){};
+    if (!s)
+        return E_NOMEM;
+    s->lir = lir;
+    s->target = target;
+    s->wide = target->isa == ISA_AVX512;
+    s->full = s->wide ? 2 : 1;
+    s->out = out;
+    TRY(prepare(s, arena));
+    survey(s);
+    put_entry(s);
+    walk(s);
+    memmove(s->stream[HEAD] + s->count[HEAD], s->stream[BODY],
+            s->count[BODY] * sizeof(struct minstr));
+    out->count = s->count[HEAD] + s->count[BODY];
+    return s->status;
 }
