@@ -206,9 +206,13 @@ static void output(struct vm *vm)
 
 bool jinja_among(struct str word, const char *words)
 {
-    for (struct str rest = str_of(words); rest.len;)
-        if (str_eq(str_cut(rest, ' ', &rest), word))
+    for (usize len; *words; words += len + (words[len] == ' ')) {
+        len = 0;
+        while (words[len] && words[len] != ' ')
+            len++;
+        if (len == word.len && memcmp(words, word.ptr, len) == 0)
             return true;
+    }
     return false;
 }
 
