@@ -57,7 +57,7 @@ struct handoff {
     uint64_t entropy_bytes; /* how many of them are real (0: the machine offered none) */
     uint32_t range_count, file_count;
     struct handoff_range ranges[HANDOFF_RANGES_MAX];
-    struct handoff_file files[HANDOFF_FILES_MAX];
+    struct handoff_file files[HANDOFF_FILES_MAX]; /* the first is nohost.conf */
 };
 
 #endif

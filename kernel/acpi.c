@@ -10,6 +10,7 @@
 #define TABLE_BYTES_MAX (16 * MIB)
 #define TABLES_MAX      256u
 #define RESET_SUPPORTED (1u << 10)
+#define SLEEP_TYPE      (7u << 10)
 #define SLEEP_ENABLE    (1u << 13)
 
 struct table {
@@ -176,13 +177,10 @@ static const struct {
     {"FACP", read_fadt},
 };
 
-static void read_root(const struct table *root, u32 entry_bytes)
+static void read_root(const struct table *xsdt)
 {
-    u64 count = min_u64((root->bytes - sizeof(*root)) / entry_bytes, TABLES_MAX);
-
-    for (u64 i = 0; i < count; i++) {
-        const struct table *table =
-            table_at(number_at(root, sizeof(*root) + i * entry_bytes, entry_bytes));
+    for (u64 i = 0, at = sizeof(*xsdt); i < TABLES_MAX && at + 8 <= xsdt->bytes; i++, at += 8) {
+        const struct table *table = table_at(number_at(xsdt, at, 8));
         for (u32 k = 0; table && k < ARRAY_LEN(readers); k++)
             if (memcmp(table->signature, readers[k].signature, 4) == 0)
                 readers[k].read(table);
@@ -198,7 +196,7 @@ void acpi_start(u64 rsdp_at)
         memcpy(&xsdt_at, rsdp + 24, 8);
     const struct table *xsdt = table_at(xsdt_at);
     if (xsdt)
-        read_root(xsdt, 8);
+        read_root(xsdt);
     else
         log_error("acpi", "want an RSDP of revision 2 with an XSDT, saw none at %lx", rsdp_at);
     if (found.cores_left_out)
@@ -212,10 +210,7 @@ void acpi_start(u64 rsdp_at)
 
 void machine_reset(void)
 {
-    struct {
-        u16 limit;
-        u64 base;
-    } __attribute__((packed)) nothing = {0, 0};
+    const struct descriptor_table nothing = {};
 
     cpu_interrupts(false);
     if (found.reset_port)
@@ -228,17 +223,16 @@ void machine_reset(void)
 
 static void sleep_port(u16 port, u8 type)
 {
-    u16 keep = (u16)(port_read16(port) & ~(7u << 10));
+    u32 keep = port_read16(port) & ~SLEEP_TYPE;
 
     port_write16(port, (u16)(keep | (type & 7u) << 10 | SLEEP_ENABLE));
 }
 
 void machine_power_off(void)
 {
-    if (found.can_sleep) {
+    if (found.can_sleep)
         sleep_port(found.pm1a_port, found.sleep_a);
-        if (found.pm1b_port)
-            sleep_port(found.pm1b_port, found.sleep_b);
-    }
+    if (found.can_sleep && found.pm1b_port)
+        sleep_port(found.pm1b_port, found.sleep_b);
     log_error("acpi", "power-off: this machine did not switch off");
 }

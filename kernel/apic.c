@@ -1,18 +1,17 @@
 /*
  * apic.c: the local APIC of each core: its timer, interrupts between cores. Two ways to the same
  * registers: memory (xAPIC), or MSRs (x2APIC) where the firmware left it on or ids need it.
- * Follows: Intel SDM volume 3, chapter 11 (APIC), 11.12 (x2APIC), 11.5.4.1 (TSC deadline).
+ * Follows: Intel SDM volume 3, chapter 11 (APIC), 11.12 (x2APIC), 11.5.4 (timer).
  */
 #include "kernel/kernel.h"
 
-#define MSR_APIC_BASE    0x1bu
-#define MSR_X2APIC       0x800u
-#define MSR_TSC_DEADLINE 0x6e0u
-#define PIC_FIRST_MASK   0x21u /* the interrupt controllers of 1981 */
-#define PIC_SECOND_MASK  0xa1u
-#define BASE_ENABLED     (1u << 11)
-#define BASE_X2          (1u << 10)
-#define X2APIC_IDS_FROM  255u
+#define MSR_APIC_BASE   0x1bu
+#define MSR_X2APIC      0x800u
+#define PIC_FIRST_MASK  0x21u /* the interrupt controllers of 1981 */
+#define PIC_SECOND_MASK 0xa1u
+#define BASE_ENABLED    (1u << 11)
+#define BASE_X2         (1u << 10)
+#define X2APIC_IDS_FROM 255u
 
 enum apic_register {
     APIC_ID = 0x20,
@@ -30,12 +29,11 @@ enum apic_register {
 #define ICR_PENDING     (1u << 12)
 #define ICR_ASSERT      (1u << 14)
 #define TIMER_MASKED    (1u << 16)
-#define TIMER_DEADLINE  (2u << 17)
 #define DIVIDE_BY_16    3u
+#define MEASURE_NS      NS_PER_MS
 
 static struct {
     u8 *base; /* NULL: x2APIC */
-    bool has_deadline;
     u64 timer_hz;
 } apic;
 
@@ -67,7 +65,6 @@ void apic_start(void)
     apic.base =
         x2 ? NULL : vm_map_device((paddr){base & 0x000ffffffffff000ull}, PAGE_BYTES, VM_UNCACHED);
     CHECK(x2 || apic.base);
-    apic.has_deadline = cpu_id(1, 0).ecx & 1u << 24;
     port_write8(PIC_FIRST_MASK, 0xff); /* its vectors would look like faults */
     port_write8(PIC_SECOND_MASK, 0xff);
     apic_core_start();
@@ -79,7 +76,7 @@ void apic_core_start(void)
     msr_write(MSR_APIC_BASE, msr_read(MSR_APIC_BASE) | BASE_ENABLED | (apic.base ? 0 : BASE_X2));
     apic_write(APIC_SPURIOUS, SPURIOUS_ENABLE | VECTOR_SPURIOUS);
     apic_write(APIC_DIVIDE, DIVIDE_BY_16);
-    apic_write(APIC_LVT_TIMER, VECTOR_TIMER | (apic.has_deadline ? TIMER_DEADLINE : 0));
+    apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
 }
 
 u32 apic_self(void)
@@ -107,24 +104,22 @@ void apic_send(u32 apic_id, u32 kind)
 
 /* ---- the timer ---- */
 
-void apic_timer_measure(bool start, u64 elapsed_ns)
+void apic_timer_start(void)
 {
-    if (start) {
-        apic_write(APIC_LVT_TIMER, VECTOR_TIMER | TIMER_MASKED);
-        apic_write(APIC_INITIAL, UINT32_MAX);
-        return;
-    }
-    apic.timer_hz = (UINT32_MAX - (u64)apic_read(APIC_CURRENT)) * NS_PER_S / max_u64(elapsed_ns, 1);
+    u64 start_ns = time_ns(), took_ns;
+
+    apic_write(APIC_LVT_TIMER, VECTOR_TIMER | TIMER_MASKED);
+    apic_write(APIC_INITIAL, UINT32_MAX);
+    while ((took_ns = time_ns() - start_ns) < MEASURE_NS)
+        cpu_relax();
+    apic.timer_hz = (UINT32_MAX - (u64)apic_read(APIC_CURRENT)) * NS_PER_S / took_ns;
     apic_write(APIC_INITIAL, 0);
     apic_core_start();
 }
 
 void apic_timer_arm(u64 after_ns)
 {
-    u64 after_us = min_u64(div_up(after_ns, NS_PER_US), 1000000);
+    u64 ticks = min_u64(after_ns, NS_PER_S) * apic.timer_hz / NS_PER_S + 1;
 
-    if (apic.has_deadline)
-        msr_write(MSR_TSC_DEADLINE, cpu_tsc() + after_us * clock_hz() / 1000000);
-    else
-        apic_write(APIC_INITIAL, (u32)min_u64(after_us * apic.timer_hz / 1000000 + 1, UINT32_MAX));
+    apic_write(APIC_INITIAL, (u32)min_u64(ticks, UINT32_MAX));
 }

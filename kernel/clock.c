@@ -62,17 +62,15 @@ static struct sample take_sample(u16 port)
     return best;
 }
 
-/* Measures TSC and APIC timer against the PM timer; 0 when it does not run. */
+/* Measures the TSC against the PM timer; 0 when it does not run. */
 static u64 hz_by_pm_timer(u16 port)
 {
     struct sample from = take_sample(port), to = from;
     u64 reads = 0;
 
-    apic_timer_measure(true, 0);
     while (((to.pm - from.pm) & PM_TIMER_MASK) < CALIBRATE_TICKS && reads++ < CALIBRATE_TICKS)
         to = take_sample(port);
     u64 ticks = (to.pm - from.pm) & PM_TIMER_MASK;
-    apic_timer_measure(false, ticks * NS_PER_S / PM_TIMER_HZ);
     return ticks ? (to.tsc - from.tsc) * PM_TIMER_HZ / ticks : 0;
 }
 

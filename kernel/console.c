@@ -101,8 +101,10 @@ static void draw(u32 column, u32 row, char c)
 
 static void clear_row(u32 row)
 {
-    for (u32 column = 0; column < screen.columns; column++)
-        draw(column, row, ' ');
+    u32 height = CELL_HEIGHT * screen.scale;
+
+    memset(screen.pixels + (u64)row * height * screen.stride, 0,
+           (usize)height * screen.stride * sizeof(u32));
 }
 
 static void next_row(void)

@@ -98,10 +98,7 @@ void cpu_name(struct text *out)
  * stacks. */
 static void load_segments(struct core *core)
 {
-    struct {
-        u16 limit;
-        u64 base;
-    } __attribute__((packed)) pointer = {sizeof(core->gdt) - 1, (usize)core->gdt};
+    const struct descriptor_table pointer = {sizeof(core->gdt) - 1, (usize)core->gdt};
     u64 tss = (usize)&core->tss;
 
     core->gdt[1] = 0x00209a0000000000ull;

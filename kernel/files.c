@@ -7,15 +7,10 @@
 static struct {
     struct file {
         struct store store;
-        const struct handoff_file *from;
+        u8 *bytes;
         u16 *released; /* bytes per page that will not be read again */
     } at[HANDOFF_FILES_MAX];
 } files;
-
-static u8 *bytes_of(const struct handoff_file *from)
-{
-    return (u8 *)(HANDOFF_DIRECT_MAP + from->base);
-}
 
 static err file_read(struct store *store, u64 offset, void *out, usize bytes)
 {
@@ -23,13 +18,8 @@ static err file_read(struct store *store, u64 offset, void *out, usize bytes)
 
     if (offset > store->bytes || bytes > store->bytes - offset)
         return E_RANGE;
-    memcpy(out, bytes_of(file->from) + offset, bytes);
+    memcpy(out, file->bytes + offset, bytes);
     return OK;
-}
-
-static void give_back(const struct file *file, u64 first, u64 pages)
-{
-    pages_free(bytes_of(file->from) + first * PAGE_BYTES, pages * PAGE_BYTES);
 }
 
 /* A page goes when all its bytes have been released, in whatever order and pieces. */
@@ -48,10 +38,10 @@ static void file_release(struct store *store, u64 offset, u64 bytes)
             run++;
             continue;
         }
-        give_back(file, page - run, run);
+        pages_free(file->bytes + (page - run) * PAGE_BYTES, run * PAGE_BYTES);
         run = 0;
     }
-    give_back(file, page - run, run);
+    pages_free(file->bytes + (page - run) * PAGE_BYTES, run * PAGE_BYTES);
 }
 
 struct store *file_store(const struct handoff *handoff, u32 idx)
@@ -62,7 +52,7 @@ struct store *file_store(const struct handoff *handoff, u32 idx)
 
     if (idx >= handoff->file_count || from->status || !from->base)
         return NULL;
-    file->from = from;
+    file->bytes = (u8 *)(HANDOFF_DIRECT_MAP + from->base);
     file->released = pages_alloc(div_up(from->bytes, PAGE_BYTES) * sizeof(u16));
     file->store = (struct store){from->name, from->bytes, file, file_read,
                                  file->released ? file_release : NULL};

@@ -25,6 +25,11 @@ void screen_start(const struct handoff_framebuffer *framebuffer);
 
 /* ---- cpu.c ---- */
 
+struct descriptor_table { /* as lgdt and lidt read it */
+    u16 limit;
+    u64 base;
+} __attribute__((packed));
+
 struct tss {
     u32 reserved0;
     u64 rsp[3], reserved1, ist[7], reserved2;
@@ -218,7 +223,7 @@ void apic_end_of_interrupt(void);
 #define APIC_INIT    0x500u
 #define APIC_STARTUP 0x600u
 void apic_send(u32 apic_id, u32 kind);
-void apic_timer_measure(bool start, u64 elapsed_ns); /* clock_start brackets its own wait with it */
+void apic_timer_start(void); /* finds its speed by the clock */
 /* One interrupt on this core after so many nanoseconds. */
 void apic_timer_arm(u64 after_ns);
 

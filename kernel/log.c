@@ -16,7 +16,7 @@ static struct {
     enum log_level least;
     u64 head; /* bytes ever written */
     char ring[RING_BYTES];
-    struct {
+    struct sink {
         void (*put)(void *ctx, struct str line);
         void *ctx;
     } sink[SINKS_MAX];
@@ -40,9 +40,7 @@ static void unlock(void)
 void log_sink_add(void (*put)(void *ctx, struct str line), void *ctx)
 {
     CHECK(book.sink_count < SINKS_MAX);
-    book.sink[book.sink_count].put = put;
-    book.sink[book.sink_count].ctx = ctx;
-    book.sink_count++;
+    book.sink[book.sink_count++] = (struct sink){put, ctx};
 }
 
 void log_level_set(enum log_level least)

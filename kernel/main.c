@@ -51,8 +51,10 @@ static err start_machine(struct system *sys)
     acpi_start(sys->handoff->rsdp);
     apic_start();
     clock_start(sys->handoff->unix_s);
+    apic_timer_start();
     random_start(sys->handoff);
     screen_start(&sys->handoff->framebuffer);
+    smp_start();
     cpu_name(&name);
     log_info("nohost", "%s on %.*s, %lu MiB free", NOHOST_VERSION, (int)name.len, name.ptr,
              pages_available() / MIB);
@@ -61,25 +63,14 @@ static err start_machine(struct system *sys)
 
 static err start_config(struct system *sys)
 {
-    const struct handoff *handoff = sys->handoff;
-    struct str file = {"", 0};
+    const struct handoff_file *file = sys->handoff->files;
+    const char *text = (const char *)(HANDOFF_DIRECT_MAP + file->base);
 
-    for (u32 i = 0; i < handoff->file_count; i++) {
-        const struct handoff_file *f = &handoff->files[i];
-        if (f->status)
-            log_warn("files", "%s was not read (UEFI status %lu)", f->name, f->status);
-        else if (str_eq_nocase(str_of(f->name), STR("nohost.conf")))
-            file = (struct str){(const char *)(HANDOFF_DIRECT_MAP + f->base), f->bytes};
-    }
-    conf_read(&sys->config, file);
+    for (u32 i = 0; i < sys->handoff->file_count; i++)
+        if (file[i].status)
+            log_warn("files", "%s was not read (UEFI status %lu)", file[i].name, file[i].status);
+    conf_read(&sys->config, (struct str){text, file->bytes});
     log_level_set((enum log_level)sys->config.log_level);
-    return OK;
-}
-
-static err start_cores(struct system *sys)
-{
-    (void)sys;
-    smp_start();
     return OK;
 }
 
@@ -94,12 +85,6 @@ static err start_pci(struct system *sys)
     TRY(pci_start(&sys->bus, ecam, acpi()->ecam_count));
     err e = watchdog_start(&sys->bus, (u32)sys->config.watchdog_s, &sys->watchdog);
     return e == E_NOTFOUND ? OK : e;
-}
-
-static err start_selftest(struct system *sys)
-{
-    selftest(sys->config.selftest);
-    return OK;
 }
 
 /* Opens only: the event loop loads step by step. */
@@ -172,10 +157,8 @@ static const struct step {
     err (*run)(struct system *sys);
     bool vital;
 } boot_table[] = {
-    {"machine", start_machine, true},    {"config", start_config, true},
-    {"cores", start_cores, false},       {"pci", start_pci, false},
-    {"model", start_model, true},        {"net", start_net, true},
-    {"selftest", start_selftest, false},
+    {"machine", start_machine, true}, {"config", start_config, true}, {"pci", start_pci, false},
+    {"model", start_model, true},     {"net", start_net, true},
 };
 
 static void boot(struct system *sys)
@@ -281,5 +264,6 @@ void kernel_main(const struct handoff *handoff)
           handoff->bytes == sizeof(struct handoff));
     sys.handoff = handoff;
     boot(&sys);
+    selftest(sys.config.selftest);
     serve(&sys);
 }

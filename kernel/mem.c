@@ -4,8 +4,9 @@
  */
 #include "kernel/kernel.h"
 
-#define FIRST_MIB                                                                                  \
-    (1 * MIB) /* firmware and real mode have old habits there: only for the start of cores */
+#define FIRST_MIB (1 * MIB) /* old habits live there: only for the start of cores */
+#define LOW_PAGE  0x8000u   /* at least: what lies below is the oldest */
+#define LOW_END   0xa0000u
 
 static struct {
     struct ranges free;
@@ -14,21 +15,18 @@ static struct {
     bool sealed;
 } mem;
 
-/* Everything of the range from 1 MiB on; below, one page is remembered. */
-static void add_free(u64 base, u64 end)
-{
-    if (base < 0xa0000 && end > 0x8000 && !mem.low_page.v)
-        mem.low_page.v = max_u64(base, 0x8000);
-    base = max_u64(base, FIRST_MIB);
-    if (base < end)
-        (void)ranges_add(&mem.free, base, end - base);
-}
-
 void mem_start(const struct handoff *handoff)
 {
-    for (u32 i = 0; i < handoff->range_count; i++)
-        if (handoff->ranges[i].kind == HANDOFF_FREE)
-            add_free(handoff->ranges[i].base, handoff->ranges[i].base + handoff->ranges[i].bytes);
+    for (const struct handoff_range *r = handoff->ranges;
+         r < handoff->ranges + handoff->range_count; r++) {
+        u64 end = r->base + r->bytes, base = max_u64(r->base, FIRST_MIB);
+        if (r->kind != HANDOFF_FREE)
+            continue;
+        if (r->base < LOW_END && end > LOW_PAGE && !mem.low_page.v)
+            mem.low_page.v = max_u64(r->base, LOW_PAGE);
+        if (base < end)
+            (void)ranges_add(&mem.free, base, end - base);
+    }
 }
 
 paddr mem_low_page(void)

@@ -22,20 +22,15 @@ void *memmove(void *to, const void *from, usize bytes)
     if ((usize)to - (usize)from >= bytes) /* also true when `to` lies before `from` */
         return memcpy(to, from, bytes);
 
-    u8 *to_at = (u8 *)to + bytes;
-    const u8 *from_at = (const u8 *)from + bytes;
-    for (; bytes >= 8; bytes -= 8) { /* backwards; the whole word is read before it is written */
-        u64 word;
-        to_at -= 8;
-        from_at -= 8;
-        __builtin_memcpy(&word, from_at, 8);
-        __builtin_memcpy(to_at, &word, 8);
-    }
-    while (bytes--)
-        __asm__ volatile("movb (%1), %%al\n\tmovb %%al, (%0)"
-                         :
-                         : "r"(--to_at), "r"(--from_at)
-                         : "al", "memory");
+    /* Backwards: the odd bytes at the end, then words, each read in whole before it is written. */
+    void *to_at = (u8 *)to + bytes - 1;
+    usize words = bytes / 8, tail = bytes % 8;
+    from = (const u8 *)from + bytes - 1;
+    __asm__ volatile("std\n\trep movsb\n\tsub $7, %0\n\tsub $7, %1\n\t"
+                     "mov %3, %2\n\trep movsq\n\tcld"
+                     : "+D"(to_at), "+S"(from), "+c"(tail)
+                     : "r"(words)
+                     : "memory");
     return to;
 }
 

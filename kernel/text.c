@@ -109,16 +109,18 @@ struct str str_cut(struct str text, char c, struct str *rest)
 err str_to_u64(struct str text, u64 *value)
 {
     u64 sum = 0;
+    bool over = false;
 
     if (text.len == 0)
         return E_FORMAT;
-    for (usize i = 0; i < text.len; i++)
+    for (usize i = 0; i < text.len; i++) {
         if (text.ptr[i] < '0' || text.ptr[i] > '9')
             return E_FORMAT;
-    for (usize i = 0; i < text.len; i++)
-        if (__builtin_mul_overflow(sum, 10, &sum) ||
-            __builtin_add_overflow(sum, (u64)(text.ptr[i] - '0'), &sum))
-            return E_RANGE;
+        over |= __builtin_mul_overflow(sum, 10, &sum);
+        over |= __builtin_add_overflow(sum, (u64)(text.ptr[i] - '0'), &sum);
+    }
+    if (over)
+        return E_RANGE;
     *value = sum;
     return OK;
 }

@@ -28,11 +28,11 @@ _Static_assert(sizeof(struct gate) == 16, "AMD64 volume 2, figure 4-24");
 
 static struct {
     _Alignas(16) struct gate gate[VECTORS];
-    struct {
+    struct taken {
         void (*handler)(void *ctx);
         void *ctx;
     } taken[VECTORS];
-    struct {
+    struct mistake {
         const char *file, *what;
         int line;
     } mistake;
@@ -66,10 +66,7 @@ void trap_start(void)
 
 void trap_core_start(void)
 {
-    struct {
-        u16 limit;
-        u64 base;
-    } __attribute__((packed)) pointer = {sizeof(table.gate) - 1, (usize)table.gate};
+    const struct descriptor_table pointer = {sizeof(table.gate) - 1, (usize)table.gate};
     __asm__ volatile("lidt %0" : : "m"(pointer));
 }
 
@@ -77,8 +74,7 @@ err irq_take(void (*handler)(void *ctx), void *ctx, u8 *vector)
 {
     for (u32 i = VECTOR_DEVICE; i < VECTOR_SPURIOUS; i++)
         if (!table.taken[i].handler) {
-            table.taken[i].ctx = ctx;
-            table.taken[i].handler = handler;
+            table.taken[i] = (struct taken){handler, ctx};
             *vector = (u8)i;
             return OK;
         }
@@ -98,15 +94,14 @@ u64 irq_message_address(void)
 
 /* ---- the crash report ---- */
 
+// clang-format off
 static const char *const fault_names[FAULTS] = {
-    [0] = "divide error",     [1] = "debug",           [2] = "NMI",
-    [3] = "breakpoint",       [4] = "overflow",        [5] = "bound range",
-    [6] = "invalid opcode",   [7] = "no vector state", [8] = "double fault",
-    [10] = "invalid TSS",     [11] = "no segment",     [12] = "stack segment",
-    [13] = "protection",      [14] = "page fault",     [16] = "x87 error",
-    [17] = "alignment check", [18] = "machine check",  [19] = "vector float error",
-    [21] = "control flow",
+    "divide error", "debug", "NMI", "breakpoint", "overflow", "bound range", "invalid opcode",
+    "no vector state", "double fault", NULL, "invalid TSS", "no segment", "stack segment",
+    "protection", "page fault", NULL, "x87 error", "alignment check", "machine check",
+    "vector float error", NULL, "control flow",
 };
+// clang-format on
 
 static void report_cause(const struct trap_frame *frame)
 {
@@ -187,9 +182,7 @@ __attribute__((noreturn)) static void crash(const struct trap_frame *frame)
 void panic(const char *file, int line, const char *what)
 {
     cpu_interrupts(false);
-    table.mistake.file = file;
-    table.mistake.line = line;
-    table.mistake.what = what;
+    table.mistake = (struct mistake){file, what, line};
     __builtin_trap(); /* the trap has the registers */
 }
 
