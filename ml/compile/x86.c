@@ -67,35 +67,36 @@ static void emit(struct emitter *e, const struct minstr *instr)
     look(e, instr);
 }
 
-static struct minstr physical(u16 row, u16 dst, u16 a, u16 b)
+/* At full size, when it has vectors. */
+static struct minstr blank(const struct emitter *e, u16 row)
 {
-    return (struct minstr){.row = row,
-                           .op = {dst, a, b, LIR_NONE},
-                           .mem = {.base = LIR_NONE, .index = LIR_NONE, .scale = 1}};
+    bool vectors = !(x86_rows[row].encodings & ENC_L) && x86_rows[row].form != FORM_Z;
+
+    return x86_blank(row, !vectors ? 0 : e->evex ? 2 : 1);
 }
 
 static void emit_simple(struct emitter *e, u16 row, u16 dst, u16 a, i64 imm)
 {
-    struct minstr instr = physical(row, dst, a, LIR_NONE);
+    struct minstr instr = blank(e, row);
 
+    instr.op[0] = dst;
+    instr.op[1] = a;
     instr.imm = imm;
     emit(e, &instr);
 }
 
-static u8 full_size(const struct emitter *e)
+static struct lir_mem based_on(u16 base, u32 offset)
 {
-    return e->evex ? 2 : 1;
+    return (struct lir_mem){.base = base, .index = LIR_NONE, .scale = 1, .disp = (i32)offset};
 }
 
 static void emit_frame(struct emitter *e, u16 row, u16 reg, u32 offset)
 {
-    const struct x86_form *form = &x86_forms[x86_rows[row].form];
-    struct minstr instr = physical(row, LIR_NONE, LIR_NONE, LIR_NONE);
+    struct minstr instr = blank(e, row);
 
-    instr.op[form->reg] = reg;
-    instr.size = x86_rows[row].encodings & ENC_L ? 0 : full_size(e);
+    instr.op[x86_forms[x86_rows[row].form].reg] = reg;
     instr.flags = MI_MEMORY;
-    instr.mem = (struct lir_mem){.base = RSP, .index = LIR_NONE, .scale = 1, .disp = (i32)offset};
+    instr.mem = based_on(RSP, offset);
     emit(e, &instr);
 }
 
@@ -182,7 +183,7 @@ struct placing {
     struct place at[4]; /* of the operands */
     struct minstr to;   /* the same instruction over physical registers */
     bool vector;
-    bool rax_busy, rdx_busy;
+    u32 busy;   /* of rax and rdx: bit mask */
     u32 spares; /* vector registers of emitter.spare in use */
 };
 
@@ -197,13 +198,10 @@ static struct place place_of(const struct emitter *e, u16 v)
 
 static void load_place(struct emitter *e, bool vector, u16 reg, struct place from)
 {
-    struct minstr move = physical(vector ? X_VMOVAPS : X_MOV, reg, from.reg, LIR_NONE);
-
-    move.size = vector ? full_size(e) : 0;
     if (from.kind == PLACE_SLOT)
         emit_frame(e, vector ? X_VMOVUPS : X_MOV, reg, from.offset);
     else if (from.reg != reg)
-        emit(e, &move);
+        emit_simple(e, vector ? X_VMOVAPS : X_MOV, reg, from.reg, 0);
 }
 
 static void store_place(struct emitter *e, bool vector, struct place to, u16 reg)
@@ -221,17 +219,17 @@ static u16 spare(struct placing *p, bool vector)
         CHECK(p->spares < ARRAY_LEN(p->e->spare));
         return p->e->spare[p->spares++];
     }
-    if (p->rax_busy && p->rdx_busy) {
-        struct minstr lea = physical(X_LEA, RAX, LIR_NONE, LIR_NONE);
+    if (p->busy == (1u << RAX | 1u << RDX)) {
+        struct minstr lea = x86_blank(X_LEA, 0);
+        lea.op[0] = RAX;
         lea.flags = MI_MEMORY;
         lea.mem = *mem;
         emit(p->e, &lea);
-        *mem = (struct lir_mem){.base = RAX, .index = LIR_NONE, .scale = 1};
-        p->rdx_busy = false;
+        *mem = based_on(RAX, 0);
+        p->busy = 1u << RAX;
     }
-    u16 reg = p->rax_busy ? RDX : RAX;
-    p->rax_busy |= reg == RAX;
-    p->rdx_busy |= reg == RDX;
+    u16 reg = p->busy >> RAX & 1 ? RDX : RAX;
+    p->busy |= 1u << reg;
     return reg;
 }
 
@@ -257,8 +255,7 @@ static void place_memory(struct placing *p, const struct minstr *from)
 static void use_slot(struct placing *p, u32 k)
 {
     p->to.flags |= MI_MEMORY;
-    p->to.mem =
-        (struct lir_mem){.base = RSP, .index = LIR_NONE, .scale = 1, .disp = (i32)p->at[k].offset};
+    p->to.mem = based_on(RSP, p->at[k].offset);
     p->at[k] = (struct place){};
 }
 
@@ -345,10 +342,8 @@ static bool place_as_lea(struct placing *p)
     if (at[0].kind != PLACE_REG || at[1].kind != PLACE_REG || at[0].reg == at[1].reg ||
         !(plain || p->to.row == X_ADD_I))
         return false;
-    p->to.mem = (struct lir_mem){.base = at[1].reg,
-                                 .index = plain ? at[2].reg : LIR_NONE,
-                                 .scale = 1,
-                                 .disp = plain ? 0 : (i32)p->to.imm};
+    p->to.mem = based_on(at[1].reg, plain ? 0 : (u32)p->to.imm);
+    p->to.mem.index = plain ? at[2].reg : LIR_NONE;
     p->to.row = X_LEA;
     p->to.flags = MI_MEMORY;
     p->to.op[0] = at[0].reg;
@@ -400,12 +395,12 @@ static void place_instr(struct emitter *e, const struct minstr *from)
     struct placing p = {.e = e, .to = *from, .vector = !(x86_rows[from->row].encodings & ENC_L)};
     const u16 rax = X86_FIXED(RAX), rdx = X86_FIXED(RDX);
 
-    p.rax_busy = from->mem.base == rax || from->mem.index == rax;
+    p.busy = (u32)(from->mem.base == rax || from->mem.index == rax) << RAX;
     for (u32 k = 0; k < ARRAY_LEN(p.at); k++) {
         p.at[k] = place_of(e, from->op[k]);
         p.to.op[k] = LIR_NONE;
-        p.rax_busy |= k && from->op[k] == rax;
-        p.rdx_busy |= k && from->op[k] == rdx;
+        if (k && (from->op[k] == rax || from->op[k] == rdx))
+            p.busy |= 1u << (from->op[k] - MACHINE_FIXED);
     }
     if (from->flags & MI_MEMORY)
         place_memory(&p, from);

@@ -71,8 +71,10 @@ enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R
 err x86_select(const struct lir *lir, const struct target *target, struct arena *arena,
                struct mcode *out);
 
-/* ---- x86.c ---- */
+/* ---- x86_encode.c ---- */
 
+/* An instruction of no operands. */
+struct minstr x86_blank(u16 row, u8 size);
 /* Operands are physical registers, LIR_NONE where memory stands. Returns bytes written to out, at
  * most X86_BYTES_MAX. evex: the machine has AVX-512; VEX is taken where it can say the same. A
  * jump's imm is the distance from its first byte. */

@@ -22,6 +22,15 @@ const struct x86_form x86_forms[] = {
 #undef X86_FORM_ROW
 };
 
+struct minstr x86_blank(u16 row, u8 size)
+{
+    return (struct minstr){.row = row,
+                           .size = size,
+                           .tied = x86_forms[x86_rows[row].form].tied,
+                           .op = {LIR_NONE, LIR_NONE, LIR_NONE, LIR_NONE},
+                           .mem = {.base = LIR_NONE, .index = LIR_NONE, .scale = 1}};
+}
+
 /* ---- fields ---- */
 
 struct bytes {

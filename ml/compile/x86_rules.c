@@ -193,7 +193,7 @@ static void put_step(struct select *s, const struct step *step, const struct lir
     const u8 *arg = step->arg, flags = arg[5];
     bool commutes = x86_rows[step->row].traits & T_C;
     bool swap = commutes && arg[1] == A && s->value[in->a].folded;
-    struct minstr instr = select_blank(step->row, flags & XMM ? 0 : flags & YMM ? 1 : s->size);
+    struct minstr instr = x86_blank(step->row, flags & XMM ? 0 : flags & YMM ? 1 : s->size);
 
     for (u32 k = 0; k < 4; k++)
         instr.op[k] = resolve(s, &instr, swap && k && k < 3 ? arg[3 - k] : arg[k], in, temp);

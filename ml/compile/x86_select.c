@@ -25,15 +25,6 @@ static void put_entry(struct select *s)
 
 /* ---- writing machine instructions ---- */
 
-struct minstr select_blank(u16 row, u8 size)
-{
-    return (struct minstr){.row = row,
-                           .size = size,
-                           .tied = x86_forms[x86_rows[row].form].tied,
-                           .op = {LIR_NONE, LIR_NONE, LIR_NONE, LIR_NONE},
-                           .mem = {.base = LIR_NONE, .index = LIR_NONE, .scale = 1}};
-}
-
 u16 select_temporary(struct select *s, u8 class)
 {
     if (s->out->vreg_count == MACHINE_VREGS_MAX - 1) {
@@ -54,7 +45,7 @@ void select_append(struct select *s, struct minstr instr)
 
 void select_put(struct select *s, u16 row, u16 dst, u16 a, i64 imm)
 {
-    struct minstr instr = select_blank(row, s->size);
+    struct minstr instr = x86_blank(row, s->size);
 
     instr.op[0] = dst;
     instr.op[1] = a;
@@ -67,7 +58,7 @@ void select_put(struct select *s, u16 row, u16 dst, u16 a, i64 imm)
 static void make_iota(struct select *s, u16 dst)
 {
     u16 bytes = select_temporary(s, LIR_VECTOR);
-    struct minstr high = select_blank(X_VPINSRQ, 0);
+    struct minstr high = x86_blank(X_VPINSRQ, 0);
 
     high.op[0] = high.op[1] = bytes;
     high.op[2] = X86_FIXED(RAX);
@@ -85,9 +76,9 @@ static void make_constant(struct select *s, u16 dst, u32 bits)
 {
     s->size = s->full;
     if (bits == 0 || bits == UINT32_MAX) {
-        struct minstr idiom = select_blank(s->wide ? X_VPTERNLOGD : X_VPCMPEQD, s->full);
+        struct minstr idiom = x86_blank(s->wide ? X_VPTERNLOGD : X_VPCMPEQD, s->full);
         if (bits == 0)
-            idiom = select_blank(X_VPXOR, 0); /* the short form clears all of the register */
+            idiom = x86_blank(X_VPXOR, 0); /* the short form clears all of the register */
         idiom.op[0] = dst;
         idiom.flags = MI_SELF;
         idiom.imm = 0xff;
@@ -171,21 +162,17 @@ static i64 immediate(const struct select *s, u16 v)
 
 /* ---- loops: tested before the first trip where that is not known, then at the bottom ---- */
 
-static void put_compare(struct select *s, u16 a, u16 b)
-{
-    struct minstr compare = select_blank(X_CMP, 0);
-
-    compare.op[1] = a;
-    compare.op[2] = b;
-    select_append(s, compare);
-}
-
 static void compare_counter(struct select *s, const struct lir_instr *loop)
 {
-    if (is_immediate(s, loop->b))
+    struct minstr compare = x86_blank(X_CMP, 0);
+
+    if (is_immediate(s, loop->b)) {
         select_put(s, X_CMP_I, LIR_NONE, loop->dst, immediate(s, loop->b));
-    else
-        put_compare(s, loop->dst, loop->b);
+        return;
+    }
+    compare.op[1] = loop->dst;
+    compare.op[2] = loop->b;
+    select_append(s, compare);
 }
 
 static void loop_head(struct select *s, const struct lir_instr *in)
@@ -271,10 +258,8 @@ static void count_uses(struct select *s, const struct lir_instr *in)
 {
     bool loop = in->op == LIR_LOOP;
 
-    if (in->a != LIR_NONE && !(loop && is_immediate(s, in->a)))
-        count_use(s, in->a);
-    if (in->b != LIR_NONE && !(loop && is_immediate(s, in->b)))
-        count_use(s, in->b);
+    count_use(s, loop && is_immediate(s, in->a) ? LIR_NONE : in->a);
+    count_use(s, loop && is_immediate(s, in->b) ? LIR_NONE : in->b);
     count_use(s, in->c);
     count_use(s, in->mem.base);
     count_use(s, in->mem.index);
@@ -292,9 +277,9 @@ static void survey(struct select *s)
         s->value[v].writes = v < LIR_FIRST_FREE; /* the arguments: by the caller */
     }
     for (u32 i = 0; i < s->lir->count; i++) {
-        struct value *value = &s->value[instr[i].dst == LIR_NONE ? 0 : instr[i].dst];
         if (instr[i].dst == LIR_NONE)
             continue;
+        struct value *value = &s->value[instr[i].dst];
         value->writes = (u16)min_u32(value->writes + 1u, UINT16_MAX);
         value->writer = (u16)i;
     }

@@ -54,8 +54,7 @@ struct select {
 
 /* ---- x86_select.c ---- */
 
-/* An instruction of no operands; append puts it at the end of the code. */
-struct minstr select_blank(u16 row, u8 size);
+/* Puts it at the end of the code. */
 void select_append(struct select *s, struct minstr instr);
 void select_put(struct select *s, u16 row, u16 dst, u16 a, i64 imm);
 u16 select_temporary(struct select *s, u8 class);
