@@ -309,27 +309,14 @@ static void place_multiply_add(struct placing *p)
               : in_spare[3]           ? reg[3]
               : in_spare[1]           ? reg[1]
                                       : spare(p, true);
-    struct place start = {.kind = PLACE_REG};
-    if (addend_in_memory) {
-        u32 other = dst == reg[2] ? 1 : 2;
-        start.reg = (u8)reg[3 - other];
-        to->row = form213;
-        to->op[1] = reg[other];
-        to->op[2] = LIR_NONE;
-    } else if (dst != reg[3] && (dst == reg[1] || dst == reg[2])) {
-        u32 other = dst == reg[1] ? 2 : 1;
-        start.reg = (u8)dst;
-        to->row = form132;
-        to->op[1] = reg[3];
-        to->op[2] = reg[other];
-    } else {
-        start.reg = (u8)reg[3];
-        to->row = form231;
-        to->op[1] = reg[1];
-        to->op[2] = reg[2];
-    }
+    u32 start = 3; /* the source that the destination holds first */
+    if (addend_in_memory || (dst != reg[3] && (dst == reg[1] || dst == reg[2])))
+        start = dst == reg[2] ? 2 : 1;
+    to->row = start == 3 ? form231 : addend_in_memory ? form213 : form132;
     to->op[0] = dst;
-    load_place(p->e, true, dst, start);
+    to->op[1] = reg[start == 3 ? 1 : addend_in_memory ? 3 - start : 3];
+    to->op[2] = addend_in_memory ? LIR_NONE : reg[start == 3 ? 2 : 3 - start];
+    load_place(p->e, true, dst, (struct place){.kind = PLACE_REG, .reg = (u8)reg[start]});
     finish(p);
 }
 
