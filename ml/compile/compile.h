@@ -184,6 +184,7 @@ u32 graph_scalar_f32(struct graph *graph, f32 value);
 u32 graph_scalar_i32(struct graph *graph, i32 value);
 /* Elementwise: operands are broadcast against each other by numpy's rules (missing leading axes,
  * extent 1). */
+u32 graph_element(struct graph *graph, enum op op, const u32 *src);
 u32 graph_unary(struct graph *graph, enum op op, u32 a);
 u32 graph_binary(struct graph *graph, enum op op, u32 a, u32 b);
 u32 graph_where(struct graph *graph, u32 condition, u32 a, u32 b);

@@ -232,7 +232,7 @@ static bool broadcast_into(dim *into, u32 *rank, const struct node *src)
     return true;
 }
 
-static u32 element_add(struct graph *graph, enum op op, const u32 *src)
+u32 graph_element(struct graph *graph, enum op op, const u32 *src)
 {
     struct node node = node_new(op, DT_F32, NULL, 0);
     dim shape[RANK_MAX] = {};
@@ -254,18 +254,18 @@ static u32 element_add(struct graph *graph, enum op op, const u32 *src)
 u32 graph_unary(struct graph *graph, enum op op, u32 a)
 {
     CHECK(op_row[op].sources == 1);
-    return element_add(graph, op, &a);
+    return graph_element(graph, op, &a);
 }
 
 u32 graph_binary(struct graph *graph, enum op op, u32 a, u32 b)
 {
     CHECK(op_row[op].sources == 2);
-    return element_add(graph, op, (u32[]){a, b});
+    return graph_element(graph, op, (u32[]){a, b});
 }
 
 u32 graph_where(struct graph *graph, u32 condition, u32 a, u32 b)
 {
-    return element_add(graph, OP_WHERE, (u32[]){condition, a, b});
+    return graph_element(graph, OP_WHERE, (u32[]){condition, a, b});
 }
 
 u32 graph_cast(struct graph *graph, u32 a, enum dtype to)

@@ -55,7 +55,5 @@ struct lir_instr *lir_emit(struct lir *lir, enum lir_op op)
     instr->mem = (struct lir_mem){.base = LIR_NONE, .index = LIR_NONE, .scale = 1};
     if (lir->count < lir->max)
         lir->count++;
-    lir->open_loops += op == LIR_LOOP;
-    lir->open_loops -= op == LIR_ENDLOOP;
     return instr;
 }

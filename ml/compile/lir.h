@@ -62,7 +62,6 @@ struct lir {
     u32 count, max;
     u8 vreg_class[LIR_VREGS_MAX];
     u32 vreg_count;
-    u32 open_loops;
     err status;      /* E_LIMIT when something did not fit; sticky */
     struct arena *arena; /* instr grows in it */
 };

@@ -105,27 +105,16 @@ static u32 fold(struct graph *graph, const struct node *node)
     const struct node *a = source(graph, node, 0), *b = source(graph, node, 1);
     u32 p = a->scalar.bits, q = b->scalar.bits;
     f32 x = f32_of(p), y = f32_of(q);
+    u32 which = (u32)node->op - OP_ADD;
+    const f32 floats[] = {x + y, x - y, x * y, x / y}; /* as op.def has ADD, SUB, MUL, DIV */
+    const u32 ints[] = {p + q, p - q, p * q, 0};
 
-    if (a->op != OP_SCALAR || b->op != OP_SCALAR)
+    _Static_assert(OP_DIV == OP_ADD + 3, "order of op.def");
+    if (a->op != OP_SCALAR || b->op != OP_SCALAR || which >= ARRAY_LEN(ints))
         return NO_NODE;
-    switch (node->op) {
-    case OP_ADD:
-        x += y, p += q;
-        break;
-    case OP_SUB:
-        x -= y, p -= q;
-        break;
-    case OP_MUL:
-        x *= y, p *= q;
-        break;
-    case OP_DIV:
-        x /= y;
-        break;
-    default:
-        return NO_NODE;
-    }
-    if (node->dtype == DT_F32)
-        memcpy(&p, &x, sizeof p);
+    if (node->dtype == DT_I32)
+        return scalar_like(graph, node, ints[which]);
+    memcpy(&p, &floats[which], sizeof p);
     return scalar_like(graph, node, p);
 }
 
@@ -219,10 +208,7 @@ static u32 expand_last(struct graph *graph, const struct node *node)
         if (from->op == OP_SCALAR)
             src[i] = scalar_like(graph, &(struct node){.dtype = from->dtype}, from->scalar.bits);
     }
-    u32 once = node->src_count == 1   ? graph_unary(graph, node->op, src[0])
-               : node->src_count == 2 ? graph_binary(graph, node->op, src[0], src[1])
-                                      : graph_where(graph, src[0], src[1], src[2]);
-    return graph_expand(graph, once, node->shape, node->rank);
+    return graph_expand(graph, graph_element(graph, node->op, src), node->shape, node->rank);
 }
 
 /* A move of a move of the same kind is one move; of a constant, none. */
