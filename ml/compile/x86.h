@@ -1,6 +1,7 @@
 /*
  * x86.h: shared by the files of the x86-64 back end: selection (x86_select.c: LIR -> machine
- * instructions), placing (x86.c), encoding (x86_encode.c). The instructions are the rows of x86.def.
+ * instructions), placing (x86.c), encoding (x86_encode.c). The instructions are the rows of
+ * x86.def.
  */
 #ifndef NOHOST_X86_H
 #define NOHOST_X86_H
