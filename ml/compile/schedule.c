@@ -111,6 +111,8 @@ static u32 joins(const struct graph *g, const struct schedule *s, const struct s
         u32 writer = s->stage_of[stage->leaf[i].node];
         if (writer == NO_NODE || writer < k->stage_first)
             continue;
+        if (s->stage[writer].kind == STAGE_SCATTER)
+            return 0; /* it writes rows of other items */
         reads = true;
         grid = min_u32(grid, shared_prefix(g, space, &stage->leaf[i]));
     }
