@@ -1,5 +1,6 @@
 """machine.py: one nohost image in QEMU for a test: boot, watch, ask, stop. Also the small case
 runner of the tests beside it: functions of one Machine, each passes, fails or is skipped."""
+import itertools
 import json
 import os
 import re
@@ -103,9 +104,11 @@ class Machine:
             time.sleep(0.02)
         raise AssertionError(f"{what}: not within {seconds} s; console:\n" + self.console()[-3000:])
 
-    def wait_health(self, status, seconds=30):
-        return self.wait(f"/health {status}",
-                         lambda: self.ask("/health", timeout=2)[0] == status, seconds)
+    def wait_health(self, *statuses, seconds=180):
+        """QEMU accepts connections before the guest listens, so most attempts are short."""
+        timeouts = itertools.cycle((0.1, 0.1, 0.2, 2))
+        return self.wait(f"/health {statuses}", lambda: self.ask(
+            "/health", timeout=next(timeouts))[0] in statuses, seconds)
 
 
 class Skip(Exception):

@@ -89,7 +89,7 @@ class Browser:
 
 
 LAST = "[...document.querySelectorAll('.assistant')].pop()"
-STATE = "document.getElementById('state').textContent"
+STATE = "document.getElementById('state')?.textContent"
 
 
 def becomes_ready_by_itself(machine, browser):
