@@ -110,11 +110,14 @@ def asks_for_the_key(machine, browser):
 
 
 def streams_an_answer(machine, browser):
-    browser.type("What is the capital of France?")
+    browser.type("Say hello in one short sentence.")
     browser.press_enter()
     browser.wait(f"{LAST} && {LAST}.textContent.length > 3", 30)
     first = browser.eval(LAST + ".textContent")
-    browser.wait(f"!{LAST}.classList.contains('live')", 180)
+    # A sampled answer of a small model may be of any length: some growth is enough.
+    browser.wait(f"!{LAST}.classList.contains('live') || {LAST}.textContent.length > 120", 120)
+    browser.eval("document.getElementById('stop').click()")
+    browser.wait(f"!{LAST}.classList.contains('live')", 10)
     whole = browser.eval(LAST + ".textContent")
     assert whole.startswith(first) and len(whole) > len(first), (first, whole)
     note = browser.eval("[...document.querySelectorAll('.note')].pop().textContent")
