@@ -90,7 +90,8 @@ OURS     = $(COMMON) $(WARN) $(INCLUDE)
 THEIRS   = $(COMMON) -w $(INCLUDE)
 TARGET   = -fno-pic -fno-pie -mno-red-zone -mcmodel=kernel -fno-asynchronous-unwind-tables \
 	-fstack-protector-strong -mstack-protector-guard=global
-SANITIZE = -fsanitize=address,undefined -fno-sanitize=nonnull-attribute -fno-sanitize-recover=all -fno-omit-frame-pointer
+SANITIZE = -fsanitize=address,undefined -fno-sanitize=nonnull-attribute \
+	-fno-sanitize-recover=all -fno-omit-frame-pointer
 HOST     = -march=x86-64-v3 -pthread
 
 objects  = $(patsubst %,$(1)/%.o,$(basename $(2)))
