@@ -126,10 +126,17 @@ static bool run_chunk(struct device *d, u32 worker)
     return true;
 }
 
+/* Between phases of a run a worker stays awake: the next one opens within microseconds. */
 static bool device_work(void *ctx, u32 worker)
 {
     struct device *d = ctx;
-    return worker < d->threads && run_chunk(d, worker);
+
+    if (worker >= d->threads)
+        return false;
+    if (run_chunk(d, worker))
+        return true;
+    cpu_relax();
+    return __atomic_load_n(&d->running, __ATOMIC_ACQUIRE);
 }
 
 /* ---- the caller's side ---- */
