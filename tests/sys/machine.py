@@ -106,7 +106,7 @@ class Machine:
 
     def wait_health(self, *statuses, seconds=180):
         """QEMU accepts connections before the guest listens, so most attempts are short."""
-        timeouts = itertools.cycle((0.1, 0.1, 0.2, 2))
+        timeouts = itertools.cycle((0.1, 0.1, 0.2, 0.5))
         return self.wait(f"/health {statuses}", lambda: self.ask(
             "/health", timeout=next(timeouts))[0] in statuses, seconds)
 
