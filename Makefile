@@ -72,11 +72,12 @@ $(DEPS)/lwip/src/%.c: | $(DEPS)/lwip.ok ;
 
 # ---- rooms and flags ----
 
-portable = $(wildcard net/*.c ml/*.c ml/compile/*.c)
+portable = $(wildcard amdgpu/*.c net/*.c ml/*.c ml/compile/*.c)
 kernel   = $(wildcard kernel/*.c kernel/*.S pci/*.c)
 # What the host links from the kernel's rooms: an archive, so a test pulls in only what it calls.
-hosted   = $(filter-out kernel/rt.c kernel/main.c, $(filter %.c, $(kernel))) $(portable)
+hosted   = $(filter-out kernel/rt.c kernel/main.c, $(filter %.c, $(kernel))) $(portable) $(sim)
 oracle   = $(wildcard tests/oracle/*.c)
+sim      = $(filter-out sim/main.c, $(wildcard sim/*.c)) # the simulated Radeon, host only
 host_programs = $(wildcard tests/host/*.c) $(oracle)
 tests    = $(filter-out tests/fuzz_%, $(wildcard tests/*.c)) $(oracle) \
 	tests/host/platform.c
@@ -99,9 +100,9 @@ build/target/kernel/%.o build/target/pci/%.o: ROOM = -mgeneral-regs-only
 build/target/kernel/rt.o: ROOM = -mgeneral-regs-only -fno-builtin
 build/target/ml/%.o: ROOM = -march=x86-64-v3
 
-# ---- generated: the build's name, the page, the classes of characters ----
+# ---- generated: the build's name, the page, the classes of characters, registers ----
 
-READY = build/gen/version.h build/gen/page.h build/gen/unicode.h $(DEPS)/lwip.ok
+READY = $(addprefix build/gen/, version.h page.h unicode.h regs.h) $(DEPS)/lwip.ok
 
 build/gen/version.h: FORCE
 	@mkdir -p $(@D)
@@ -113,6 +114,9 @@ build/gen/page.h: net/page/index.html
 	@echo 'static const unsigned char page_gz[] = {' >$@
 	@gzip -9nc $< | od -An -v -tu1 | sed 's/  */,/g; s/^,//; s/$$/,/' >>$@
 	@echo '};' >>$@
+build/gen/regs.h: tools/genregs amdgpu/regs.txt
+	@mkdir -p $(@D)
+	@python3 $^ >$@
 build/gen/unicode.h: tools/gen_unicode.py
 	@mkdir -p $(@D)
 	@python3 $< >$@
@@ -126,12 +130,13 @@ build/target/%.o: %.c Makefile | $(READY)
 build/target/%.o: %.S Makefile
 	@mkdir -p $(@D)
 	$(SAY)$(CC) $(OURS) $(TARGET) -c $< -o $@
+build/host/sim/%.o build/test/sim/%.o: ROOM = -O3 -fno-math-errno -ffp-contract=off
 build/host/%.o: %.c Makefile | $(READY)
 	@mkdir -p $(@D)
-	$(SAY)$(CC) $(OURS) $(HOST) -Wno-format-truncation -c $< -o $@
+	$(SAY)$(CC) $(OURS) $(HOST) -Wno-format-truncation $(ROOM) -c $< -o $@
 build/test/%.o: %.c Makefile | $(READY)
 	@mkdir -p $(@D)
-	$(SAY)$(CC) $(OURS) $(HOST) -Wno-format-truncation $(SANITIZE) -c $< -o $@
+	$(SAY)$(CC) $(OURS) $(HOST) -Wno-format-truncation $(SANITIZE) $(ROOM) -c $< -o $@
 build/fuzz/%.o: %.c Makefile | $(READY)
 	@mkdir -p $(@D)
 	$(SAY)$(CLANG) $(OURS) $(HOST) $(SANITIZE) -fsanitize=fuzzer-no-link -c $< -o $@
@@ -155,6 +160,8 @@ build/fuzz/rooms.a: $(call objects,build/fuzz,$(helpers) $(hosted)) $(third_part
 
 nohost-tools: build/host/nohost
 build/host/nohost: $(call objects,build/host,$(host_programs)) build/host/rooms.a
+	$(SAY)$(CC) $(HOST) -Wl,--gc-sections $^ -lm -o $@
+build/host/radeon: build/host/sim/main.o build/host/tests/host/platform.o build/host/rooms.a
 	$(SAY)$(CC) $(HOST) -Wl,--gc-sections $^ -lm -o $@
 build/test/runner: $(call objects,build/test,$(tests)) build/test/rooms.a
 	$(SAY)$(CC) $(HOST) $(SANITIZE) $^ -lm -o $@
