@@ -187,10 +187,8 @@ build/boot/%.o: %.c Makefile | $(DEPS)/gnu-efi.ok
 	$(SAY)$(CC) $(COMMON) $(WARN) -I. $(BOOT) -c $< -o $@
 # crt0 relocates the program and calls efi_main by the System V convention: no EFIAPI there.
 # Nothing else of gnu-efi's library is linked.
-build/boot/%.o: %.S Makefile
-	@mkdir -p $(@D)
-	$(SAY)$(CC) $(COMMON) -I. $(BOOT) -c $< -o $@
-build/boot/loader.so: $(call objects,build/boot,$(wildcard boot/*.[cS]) kernel/text.c kernel/rt.c)
+build/boot/loader.so: $(call objects,build/boot,$(wildcard boot/*.c) $(addprefix kernel/, \
+		paging.c rt.c text.c))
 	$(SAY)ld -nostdlib -znocombreloc -shared -Bsymbolic --no-undefined --gc-sections \
 		-T $(EFI)/lib/elf_x86_64_efi.lds --defsym=_entry=efi_main \
 		$(EFI)/lib/crt0-efi-x86_64.o $^ $(EFI)/lib/libgnuefi.a -o $@

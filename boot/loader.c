@@ -1,18 +1,18 @@
 /*
- * loader.c: \EFI\BOOT\BOOTX64.EFI from first line to jump. Reads configuration, kernel, model and
- * further files from the boot partition, gathers what the firmware knows, leaves the firmware.
- * Must not know what the files mean. A missing or broken model is handed on with its status, so
- * that the kernel can explain it on the network; only a broken kernel stops here. Follows:
- * UEFI 2.10 chapters 4 (tables), 7 (boot services), 12.9 (graphics), 37.5 (entropy).
+ * loader.c: \EFI\BOOT\BOOTX64.EFI from first line to jump: the console, what the firmware knows,
+ * the way out of it. A missing or broken model is handed on with its status, so that the kernel can
+ * explain it on the network; only a broken kernel stops here. Follows: UEFI 2.10 chapters 4
+ * (tables), 7 (boot services), 12.9 (graphics), 37.5 (entropy); AMD64 volume 2, 3.1 (CR0, EFER).
  */
 #include "boot/boot.h"
 
 #include <cpuid.h>
 
-#define CONFIG_PATH  STR("nohost.conf")
-#define KERNEL_PATH  STR("nohost.elf")
-#define UTF8_MARK    "\xef\xbb\xbf" /* some editors begin a file with it */
-#define STOP_SHOW_US 10000000u
+#define STOP_SHOW_US    10000000u
+#define MAP_BYTES       (256 * KIB)
+#define LOW_END         0xa0000u
+#define LEAVE_TRIES_MAX 8u
+#define CR4_FIVE_LEVELS (1u << 12)
 
 /* ---- console ---- */
 
@@ -154,120 +154,103 @@ static i64 firmware_clock(void)
            now.Second - zone_s;
 }
 
-/* ---- files: the loader needs three keys of the configuration, the kernel reads the rest ---- */
+/* ---- the memory map: types beyond the table, and those not named in it, are no RAM of ours ----
+ */
 
-static void hand_on(struct str path)
-{
-    if (boot.handoff->file_count < HANDOFF_FILES_MAX)
-        file_load(path, EfiLoaderData, &boot.handoff->files[boot.handoff->file_count++]);
-    else
-        say("  %.*s: more than %u files, left out\r\n", (int)path.len, path.ptr, HANDOFF_FILES_MAX);
-}
+static const u8 kinds[EfiMaxMemoryType] = {
+    [EfiLoaderCode] = HANDOFF_FREE,         [EfiLoaderData] = HANDOFF_KEPT,
+    [EfiBootServicesCode] = HANDOFF_FREE,   [EfiBootServicesData] = HANDOFF_FREE,
+    [EfiConventionalMemory] = HANDOFF_FREE, [EfiRuntimeServicesCode] = HANDOFF_KEPT,
+    [EfiACPIMemoryNVS] = HANDOFF_KEPT,      [EfiRuntimeServicesData] = HANDOFF_KEPT,
+    [EfiACPIReclaimMemory] = HANDOFF_KEPT,
+};
 
-/* The idx-th value of `key` in the configuration; empty when there is none. */
-static struct str config_value(struct str config, struct str key, u32 idx)
+UINTN memory_map_read(void)
 {
-    while (config.len) {
-        struct str value, line = str_cut(config, '\n', &config);
-        struct str name = str_trim(str_cut(str_cut(line, '#', &value), '=', &value));
-        if (str_eq_nocase(name, key) && idx-- == 0)
-            return str_trim(value);
+    struct handoff *handoff = boot.handoff;
+    UINTN bytes = MAP_BYTES, key, stride;
+    UINT32 version;
+
+    if (EFI_ERROR(boot.services->GetMemoryMap(&bytes, (EFI_MEMORY_DESCRIPTOR *)(void *)boot.map,
+                                              &key, &stride, &version)))
+        stop("the firmware tells no memory map of up to %u KiB", (u32)(MAP_BYTES / KIB));
+    handoff->range_count = 0;
+    for (UINTN at = 0; at + stride <= bytes; at += stride) {
+        const EFI_MEMORY_DESCRIPTOR *d = (const void *)(boot.map + at);
+        if (d->Type >= EfiMaxMemoryType || !kinds[d->Type] || !d->NumberOfPages)
+            continue;
+        if (handoff->range_count == HANDOFF_RANGES_MAX)
+            stop("more than %u ranges of memory", HANDOFF_RANGES_MAX);
+        handoff->ranges[handoff->range_count++] =
+            (struct handoff_range){d->PhysicalStart, d->NumberOfPages * PAGE_BYTES, kinds[d->Type]};
     }
-    return (struct str){"", 0};
-}
-
-/* "x-00001-of-00003.gguf" is one model in three files. Returns 3, or 1 for any other name. */
-static u64 parts_of(struct str name)
-{
-    usize at = str_find(name, STR("-00001-of-"));
-    u64 count = 1;
-
-    if (name.len - at == STR("-00001-of-00003.gguf").len)
-        (void)!str_to_u64(str_slice(name, at + 10, at + 15), &count);
-    return count;
-}
-
-static void load_model(struct str config)
-{
-    char found[HANDOFF_NAME_MAX], part_name[HANDOFF_NAME_MAX];
-    struct text first = TEXT_ON(found);
-
-    text_put(&first, config_value(config, STR("model"), 0));
-    if (first.len == 0)
-        file_find_model(&first);
-    if (first.len == 0)
-        say("  no model: nohost.conf names none and there is no *.gguf\r\n");
-    u64 count = first.len ? parts_of(text_str(&first)) : 0;
-    for (u64 part = 1; part <= count && part <= HANDOFF_FILES_MAX; part++) {
-        struct text name = TEXT_ON(part_name);
-        text_put(&name, text_str(&first));
-        if (count > 1) {
-            name.len -= STR("00001-of-00001.gguf").len;
-            text_fmt(&name, "%05lu-of-%05lu.gguf", part, count);
-        }
-        hand_on(text_str(&name));
-    }
-}
-
-static struct str load_config(void)
-{
-    const struct handoff_file *file = boot.handoff->files;
-
-    hand_on(CONFIG_PATH);
-    struct str text = {(const char *)(usize)file->base, file->bytes};
-    return str_starts(text, STR(UTF8_MARK)) ? str_slice(text, 3, text.len) : text;
-}
-
-static struct str load_kernel(struct str config)
-{
-    struct handoff_file file;
-    struct str path = config_value(config, STR("kernel"), 0);
-
-    file_load(path.len ? path : KERNEL_PATH, EfiBootServicesData, &file);
-    if (file.status)
-        stop("the kernel file is missing or unreadable (status %lu)", file.status);
-    return (struct str){(const char *)(usize)file.base, file.bytes};
+    return key;
 }
 
 /* ---- the way through ---- */
 
-/* The kernel's floor, looked at here because here there is a screen to say so. */
-static bool cpu_is_enough(void)
+/* What the kernel needs, looked at here because here there is a screen to say so. */
+static void check_cpu(void)
 {
     const u32 wanted_1 = bit_FMA | bit_XSAVE | bit_AVX | bit_F16C;
     const u32 wanted_7 = bit_BMI | bit_AVX2 | bit_BMI2;
     u32 eax, ebx, ecx, edx;
+    u64 cr4;
 
-    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & wanted_1) == wanted_1 &&
-           __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (ebx & wanted_7) == wanted_7;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || (ecx & wanted_1) != wanted_1 ||
+        !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || (ebx & wanted_7) != wanted_7)
+        stop("this processor lacks AVX2, FMA, F16C or BMI2");
+    __asm__ volatile("mov %%cr4, %0" : "=r"(cr4));
+    if (cr4 & CR4_FIVE_LEVELS)
+        stop("the firmware uses five-level paging, this loader knows four");
+}
+
+/* Leaving may itself change the map: then the key is stale, and the map is read anew. */
+static void leave_firmware(void)
+{
+    for (u32 tries = 0; tries < LEAVE_TRIES_MAX; tries++)
+        if (!EFI_ERROR(boot.services->ExitBootServices(boot.image, memory_map_read())))
+            return;
+    stop("the firmware does not let go (ExitBootServices)");
+}
+
+void kernel_jump(u64 handoff, u64 page_table, u64 entry)
+{
+    __asm__ volatile("cli\n\tcld\n\t"
+                     "mov $0xc0000080, %%ecx\n\trdmsr\n\t" /* EFER: no-execute */
+                     "or $0x800, %%eax\n\twrmsr\n\t"
+                     "mov %%cr0, %%rax\n\t" /* write-protect: ring 0 keeps to read-only pages too */
+                     "or $0x10000, %%rax\n\tmov %%rax, %%cr0\n\t"
+                     "mov %1, %%cr3\n\tjmp *%2"
+                     :
+                     : "D"(handoff), "r"(page_table), "r"(entry)
+                     : "rax", "rcx", "rdx", "memory");
+    __builtin_unreachable();
 }
 
 EFI_STATUS efi_main(EFI_HANDLE handle, EFI_SYSTEM_TABLE *table);
 
 EFI_STATUS efi_main(EFI_HANDLE handle, EFI_SYSTEM_TABLE *table)
 {
-    struct str extra;
-
     boot = (struct loader){.image = handle, .table = table, .services = table->BootServices};
     (void)boot.services->SetWatchdogTimer(0, 0, 0, NULL);
     say("\r\nnohost loader\r\n");
-    if (!cpu_is_enough())
-        stop("this processor lacks AVX2, FMA, F16C or BMI2");
+    check_cpu();
     boot.map = loader_pages(EfiBootServicesData, MAP_BYTES, UINT64_MAX);
-    boot.handoff = loader_pages(EfiLoaderData, sizeof(struct handoff), UINT64_MAX);
-    file_volume_open();
-    struct str config = load_config();
-    u64 entry = image_load(load_kernel(config));
-    load_model(config);
-    for (u32 i = 0; (extra = config_value(config, STR("file"), i)).len; i++)
-        hand_on(extra);
-    boot.handoff->magic = HANDOFF_MAGIC;
-    boot.handoff->version = HANDOFF_VERSION;
-    boot.handoff->bytes = sizeof(struct handoff);
-    boot.handoff->rsdp = find_rsdp();
-    boot.handoff->unix_s = firmware_clock();
-    find_screen(&boot.handoff->framebuffer);
-    gather_entropy(boot.handoff);
-    memory_map_leave();
-    kernel_jump(HANDOFF_DIRECT_MAP + (usize)boot.handoff, boot.handoff->page_table, entry);
+    struct handoff *handoff = loader_pages(EfiLoaderData, sizeof(struct handoff), UINT64_MAX);
+    boot.handoff = handoff;
+    u64 entry = files_load();
+    handoff->magic = HANDOFF_MAGIC;
+    handoff->version = HANDOFF_VERSION;
+    handoff->bytes = sizeof(struct handoff);
+    handoff->rsdp = find_rsdp();
+    handoff->unix_s = firmware_clock();
+    handoff->low_page = LOW_END - 1;
+    if (EFI_ERROR(
+            boot.services->AllocatePages(AllocateMaxAddress, EfiLoaderData, 1, &handoff->low_page)))
+        handoff->low_page = 0;
+    find_screen(&handoff->framebuffer);
+    gather_entropy(handoff);
+    leave_firmware();
+    kernel_jump(HANDOFF_DIRECT_MAP + (usize)handoff, handoff->page_table, entry);
 }

@@ -127,6 +127,7 @@ ap_long:
     .balign 8
 ap_gdt:
     .quad 0, 0x00209a0000000000, 0x0000920000000000
+    .word 0                     /* so that the base is aligned */
 ap_gdt_pointer:
     .word 23
 ap_gdt_base:

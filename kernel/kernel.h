@@ -6,15 +6,14 @@
 #define NOHOST_KERNEL_H
 
 #include "boot/handoff.h"
-#include "kernel/base.h"
+#include "kernel/paging.h"
 
 /* A physical address as the CPU sees it; never what a device is told (pci.h: busaddr). */
 typedef struct {
     u64 v;
 } paddr;
 
-#define PAGE_BYTES 4096ull
-#define CORES_MAX  256u
+#define CORES_MAX 256u
 
 /* ---- console.c ---- */
 
@@ -145,28 +144,9 @@ u32 trap_try(void (*fn)(u64 ctx), u64 ctx);
 /* "traps", "crash" or "hang"; anything else is nothing. */
 void selftest(struct str which);
 
-/* ---- ranges.c: free physical memory as a sorted table, neighbours joined ---- */
-
-#define RANGES_MAX 2048u
-
-struct ranges {
-    struct range {
-        u64 base, bytes;
-    } at[RANGES_MAX + 1]; /* one more while neighbours are joined */
-    u32 count;
-    u64 bytes;
-};
-
-/* CHECKs that nothing of it is there already. False when the table is full: the memory is lost. */
-bool ranges_add(struct ranges *set, u64 base, u64 bytes);
-/* Takes from the smallest range that fits; UINT64_MAX when none does. */
-u64 ranges_take(struct ranges *set, u64 bytes, u64 align);
-
 /* ---- mem.c ---- */
 
-/* Free ranges of the handoff become pages; keeps a page below 1 MiB for the start of cores. */
-void mem_start(const struct handoff *handoff);
-paddr mem_low_page(void); /* v 0: there is none */
+void mem_start(const struct handoff *handoff); /* its free ranges become pages */
 /* Like pages_alloc, with an alignment above 4 KiB. */
 [[nodiscard]] void *pages_alloc_aligned(usize bytes, usize align);
 
@@ -182,7 +162,7 @@ void vm_protect(void *from, usize bytes, enum vm_access access);
 /* Maps physical memory for reading and writing. NULL: no memory for page tables. */
 [[nodiscard]] void *vm_map_device(paddr from, u64 bytes, enum vm_cache cache);
 /* One page at its own physical address, executable: only for the start of cores. */
-err vm_identity(paddr page, bool on);
+[[nodiscard]] bool vm_identity(paddr page);
 paddr vm_physical(const void *ptr); /* of pages_alloc memory */
 /* A stack with an unmapped page below it; returns its top, NULL without memory. */
 [[nodiscard]] u8 *vm_stack(usize bytes);
@@ -251,15 +231,15 @@ void clock_idle(u64 at_most_ns);
 
 /* ---- smp.c ---- */
 
-void smp_start(void);
+void smp_start(paddr page); /* below 1 MiB, for their first instructions; v 0: none */
 /* Every core forgets what it knows of the page tables; waits until each has said so. */
 void smp_tlb_flush(void);
 void smp_tlb_forget(void); /* what VECTOR_TLB asks of a core */
 
-/* ---- chacha.c, random.c ---- */
+/* ---- random.c ---- */
 
 /* RFC 8439, 2.3: words 12 to 15 of the state are `tail` (block counter, nonce). */
-void chacha20_block(const u32 key[8], const u32 tail[4], u8 out[64]);
+void chacha20_block(const u32 secret[8], const u32 tail[4], u8 out[64]);
 void random_start(const struct handoff *handoff);
 
 /* ---- files.c ---- */

@@ -54,7 +54,7 @@ static err start_machine(struct system *sys)
     apic_timer_start();
     random_start(sys->handoff);
     screen_start(&sys->handoff->framebuffer);
-    smp_start();
+    smp_start((paddr){sys->handoff->low_page});
     cpu_name(&name);
     log_info("nohost", "%s on %.*s, %lu MiB free", NOHOST_VERSION, (int)name.len, name.ptr,
              pages_available() / MIB);

@@ -1,46 +1,88 @@
 /*
- * mem.c: physical pages: free ranges of the handoff, given out zeroed through the direct map.
- * Must not know what the pages are for. One thread of control allocates (core 0).
+ * mem.c: free physical memory as a list of runs in rising order, kept in the first bytes of the
+ * runs themselves and reached through the direct map. Must not know what the pages are for. One
+ * thread of control allocates (core 0).
  */
 #include "kernel/kernel.h"
 
-#define FIRST_MIB (1 * MIB) /* old habits live there: only for the start of cores */
-#define LOW_PAGE  0x8000u   /* at least: what lies below is the oldest */
-#define LOW_END   0xa0000u
+#define FIRST_MIB (1 * MIB) /* old habits live there */
+
+struct run {
+    struct run *next;
+    u64 bytes;
+};
 
 static struct {
-    struct ranges free;
-    paddr low_page;
-    u32 lost; /* ranges that found no place in the table */
+    struct run *first;
+    u64 free_bytes;
     bool sealed;
 } mem;
 
-void mem_start(const struct handoff *handoff)
+static void join(struct run *low)
 {
-    for (const struct handoff_range *r = handoff->ranges;
-         r < handoff->ranges + handoff->range_count; r++) {
-        u64 end = r->base + r->bytes, base = max_u64(r->base, FIRST_MIB);
-        if (r->kind != HANDOFF_FREE)
-            continue;
-        if (r->base < LOW_END && end > LOW_PAGE && !mem.low_page.v)
-            mem.low_page.v = max_u64(r->base, LOW_PAGE);
-        if (base < end)
-            (void)ranges_add(&mem.free, base, end - base);
-    }
+    struct run *high = low->next;
+
+    if ((u8 *)low + low->bytes == (u8 *)high)
+        *low = (struct run){high->next, low->bytes + high->bytes};
 }
 
-paddr mem_low_page(void)
+static void give(u8 *at, u64 bytes)
 {
-    return mem.low_page;
+    struct run **link = &mem.first, *below = NULL, *run = (struct run *)(void *)at;
+
+    for (; *link && *link < run; link = &below->next)
+        below = *link;
+    CHECK(!below || (u8 *)below + below->bytes <= at);
+    CHECK(!*link || at + bytes <= (u8 *)*link);
+    *run = (struct run){*link, bytes};
+    *link = run;
+    join(run);
+    if (below)
+        join(below);
+    mem.free_bytes += bytes;
 }
 
+static u64 skip_of(const struct run *run, usize align)
+{
+    return -(usize)run & (align - 1);
+}
+
+/* From the smallest run that fits. */
 static void *take(usize bytes, usize align)
 {
+    struct run **best = NULL;
+
     CHECK(!mem.sealed);
-    if (bytes == 0 || bytes > mem.free.bytes)
+    if (bytes == 0 || bytes > mem.free_bytes)
         return NULL;
-    u64 base = ranges_take(&mem.free, round_up(bytes, PAGE_BYTES), align);
-    return base == UINT64_MAX ? NULL : (void *)(HANDOFF_DIRECT_MAP + base);
+    bytes = round_up(bytes, PAGE_BYTES);
+    for (struct run **link = &mem.first; *link; link = &(*link)->next)
+        if (skip_of(*link, align) + bytes <= (*link)->bytes &&
+            (!best || (*link)->bytes < (*best)->bytes))
+            best = link;
+    if (!best)
+        return NULL;
+    struct run *run = *best, whole = *run;
+    u64 skip = skip_of(run, align);
+    u8 *at = (u8 *)run + skip;
+    *best = whole.next;
+    mem.free_bytes -= whole.bytes;
+    if (skip)
+        give((u8 *)run, skip);
+    if (skip + bytes < whole.bytes)
+        give(at + bytes, whole.bytes - skip - bytes);
+    return at;
+}
+
+void mem_start(const struct handoff *handoff)
+{
+    const struct handoff_range *r = handoff->ranges;
+
+    for (; r < handoff->ranges + handoff->range_count; r++) {
+        u64 end = r->base + r->bytes, base = max_u64(r->base, FIRST_MIB);
+        if (r->kind == HANDOFF_FREE && base < end)
+            give((u8 *)(HANDOFF_DIRECT_MAP + base), end - base);
+    }
 }
 
 void *pages_alloc_aligned(usize bytes, usize align)
@@ -62,17 +104,14 @@ void *pages_take(usize bytes)
 
 void pages_free(void *ptr, usize bytes)
 {
-    if (!ptr || !bytes)
-        return;
     CHECK((usize)ptr % PAGE_BYTES == 0);
-    if (!ranges_add(&mem.free, vm_physical(ptr).v, round_up(bytes, PAGE_BYTES)) && !mem.lost++)
-        log_warn("memory", "more than %u free ranges: %lu bytes are lost, more may be", RANGES_MAX,
-                 bytes);
+    if (ptr && bytes)
+        give(ptr, round_up(bytes, PAGE_BYTES));
 }
 
 usize pages_available(void)
 {
-    return mem.free.bytes;
+    return mem.free_bytes;
 }
 
 void mem_seal(void)

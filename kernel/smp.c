@@ -46,22 +46,22 @@ static bool prepare_core(u32 idx)
     return core->fault_stack_top && core->double_fault_stack_top && smp_stacks[idx];
 }
 
-/* The copy knows its own address where the original has offsets. */
+/* Where the original has offsets, or nothing, the copy has addresses. */
+static void patch(u8 *copy, const u8 *field, u64 add)
+{
+    u32 *place = (u32 *)(void *)(copy + (field - ap_code));
+
+    *place += (u32)add;
+}
+
 static void prepare_code(paddr page)
 {
     u8 *copy = (u8 *)(HANDOFF_DIRECT_MAP + page.v);
-    const struct {
-        const u8 *field;
-        u64 add;
-    } patches[] = {{ap_far_target, page.v}, {ap_gdt_base, page.v}, {ap_page_table, cr3_read()}};
 
     memcpy(copy, ap_code, (usize)(ap_code_end - ap_code));
-    for (u32 i = 0; i < ARRAY_LEN(patches); i++) {
-        u32 value;
-        memcpy(&value, patches[i].field, sizeof(value));
-        value += (u32)patches[i].add;
-        memcpy(copy + (patches[i].field - ap_code), &value, sizeof(value));
-    }
+    patch(copy, ap_far_target, page.v);
+    patch(copy, ap_gdt_base, page.v);
+    patch(copy, ap_page_table, cr3_read());
 }
 
 static void send_to_others(u32 kind)
@@ -91,24 +91,21 @@ static void start_others(paddr page)
     }
 }
 
-void smp_start(void)
+void smp_start(paddr page)
 {
     u32 wanted = max_u32(acpi()->core_count, 1);
-    paddr page = mem_low_page();
 
     smp_arrivals = 1;
     for (smp_prepared = 1; smp_prepared < wanted && prepare_core(smp_prepared);)
         smp_prepared++;
-    if (wanted > 1 && (!page.v || vm_identity(page, true) != OK)) {
-        log_warn("smp", "no page below 1 MiB to start cores from: one core computes");
-    } else if (wanted > 1) {
+    if (wanted > 1 && page.v && vm_identity(page)) {
         start_others(page);
-        (void)vm_identity(page, false);
+        vm_protect((void *)page.v, PAGE_BYTES, VM_NONE);
     }
     smp_prepared = min_u32(smp_prepared, smp_arrivals); /* whoever comes later stays halted */
     if (smp_prepared < wanted)
-        log_warn("smp", "want %u cores, %u have started: going on with these", wanted,
-                 smp_prepared);
+        log_warn("smp", "want %u cores, %u have started (from page %lx)", wanted, smp_prepared,
+                 page.v);
     log_info("smp", "%u cores compute", smp_prepared);
 }
 

@@ -1,97 +1,30 @@
 /*
- * vm.c: the page tables after the loader: rights of pages, device memory, generated code, guards.
- * W^X holds for every address: code is written while its pages are not executable. Must not know
- * who owns a page. Follows: AMD64 volume 2, 5.3 (paging), 7.8 (page attribute table).
+ * vm.c: the kernel's address space: rights of pages, device memory, generated code, guards. W^X
+ * holds for every address: code is written while its pages are not executable. Must not know who
+ * owns a page.
  */
 #include "kernel/kernel.h"
 
-#define PRESENT       (1ull << 0)
-#define WRITE         (1ull << 1)
-#define WRITE_THROUGH (1ull << 3)
-#define CACHE_DISABLE (1ull << 4)
-#define LARGE         (1ull << 7)
-#define PAT_SMALL     (1ull << 7) /* the PAT bit of a 4 KiB page, where a large one has LARGE */
-#define PAT_LARGE     (1ull << 12)
-#define NO_EXECUTE    (1ull << 63)
-#define ADDRESS       0x000ffffffffff000ull
-#define DEVICE_LOW    0xffffc00000000000ull
-#define KERNEL_HALF   256u /* first entry of the root table above 2^47 */
-#define LARGE_BYTES   (2 * MIB)
+#define DEVICE_LOW  0xffffc00000000000ull
+#define KERNEL_HALF 256u /* first entry of the root table above 2^47 */
+
+static void *table_page(void)
+{
+    return pages_alloc(PAGE_BYTES);
+}
 
 static struct {
-    u64 *root;
+    struct paging paging;
     u64 device_next;
-} vm;
+} vm = {{NULL, HANDOFF_DIRECT_MAP, table_page}, DEVICE_LOW};
 
 static const u64 access_flags[] = {
     [VM_NONE] = 0,
-    [VM_WRITE] = PRESENT | WRITE | NO_EXECUTE,
-    [VM_EXECUTE] = PRESENT,
-};
-
-static const u64 cache_flags[] = {
-    [VM_CACHED] = 0,
-    [VM_UNCACHED] = CACHE_DISABLE | WRITE_THROUGH,
-    [VM_WRITE_COMBINING] = PAT_SMALL,
+    [VM_WRITE] = PAGE_PRESENT | PAGE_WRITE | PAGE_NO_EXECUTE,
+    [VM_EXECUTE] = PAGE_PRESENT,
 };
 
 extern u8 boot_stack_guard[];
-
-/* ---- walking ---- */
-
-static u64 *table_at(u64 entry)
-{
-    return (u64 *)(HANDOFF_DIRECT_MAP + (entry & ADDRESS));
-}
-
-static void forget(u64 virtual)
-{
-    __asm__ volatile("invlpg (%0)" : : "r"(virtual) : "memory");
-}
-
-/* A new table below `entry`; a large page there becomes 512 small ones with the same rights. */
-static bool add_table(u64 *entry)
-{
-    u64 *table = pages_alloc(PAGE_BYTES);
-
-    if (!table)
-        return false;
-    for (u64 i = 0; *entry && i < 512; i++)
-        table[i] = (*entry & ~LARGE) + i * PAGE_BYTES;
-    *entry = vm_physical(table).v | PRESENT | WRITE;
-    return true;
-}
-
-/* The entry of `level` for an address, tables made and large pages split on the way. NULL: no
- * memory. */
-static u64 *entry_at(u64 virtual, u32 level)
-{
-    u64 *table = vm.root;
-
-    for (u32 at = 4; at > level; at--) {
-        u64 *entry = &table[virtual >> (3 + 9 * at) & 511];
-        if ((!*entry || (at < 4 && *entry & LARGE)) && !add_table(entry))
-            return NULL;
-        table = table_at(*entry);
-    }
-    return &table[virtual >> (3 + 9 * level) & 511];
-}
-
-/* Flags are those of a small page. */
-static bool map_page(u64 virtual, u64 physical, u64 flags, u32 level)
-{
-    u64 *entry = entry_at(virtual, level);
-
-    if (!entry)
-        return false;
-    if (level > 1)
-        flags = (flags & ~PAT_SMALL) | LARGE | (flags & PAT_SMALL ? PAT_LARGE : 0);
-    *entry = flags & PRESENT ? physical | flags : 0;
-    forget(virtual);
-    return true;
-}
-
-/* ---- rights ---- */
 
 void vm_protect(void *from, usize bytes, enum vm_access access)
 {
@@ -99,18 +32,17 @@ void vm_protect(void *from, usize bytes, enum vm_access access)
 
     CHECK(at % PAGE_BYTES == 0);
     for (; at < end; at += PAGE_BYTES) {
-        u64 *entry = entry_at(at, 1);
+        u64 *entry = paging_entry(&vm.paging, at, 1);
         CHECK(entry);
-        *entry = access == VM_NONE ? 0 : (*entry & ADDRESS) | access_flags[access];
-        forget(at);
+        *entry = access == VM_NONE ? 0 : (*entry & PAGE_ADDRESS) | access_flags[access];
+        __asm__ volatile("invlpg (%0)" : : "r"(at) : "memory");
     }
 }
 
 void vm_start(const struct handoff *handoff)
 {
-    vm.root = table_at(handoff->page_table);
-    vm.device_next = DEVICE_LOW;
-    memset(vm.root, 0, KERNEL_HALF * sizeof(u64)); /* also makes address 0 fault */
+    vm.paging.root = (u64 *)(HANDOFF_DIRECT_MAP + handoff->page_table);
+    memset(vm.paging.root, 0, KERNEL_HALF * sizeof(u64)); /* also makes address 0 fault */
     vm_protect((void *)(HANDOFF_DIRECT_MAP + handoff->kernel_base), handoff->kernel_bytes, VM_NONE);
     vm_protect(boot_stack_guard, PAGE_BYTES, VM_NONE);
     cr4_write(cr4_read() & ~(1ull << 7)); /* without global pages a load of CR3 forgets all */
@@ -123,32 +55,27 @@ paddr vm_physical(const void *ptr)
     return (paddr){(usize)ptr - HANDOFF_DIRECT_MAP};
 }
 
-/* ---- devices, stacks ---- */
-
 void *vm_map_device(paddr from, u64 bytes, enum vm_cache cache)
 {
-    u64 flags = access_flags[VM_WRITE] | cache_flags[cache];
-    u64 physical = from.v & ~(PAGE_BYTES - 1), end = round_up(from.v + bytes, PAGE_BYTES);
+    static const u64 cache_flags[] = {
+        [VM_UNCACHED] = PAGE_UNCACHED,
+        [VM_WRITE_COMBINING] = PAGE_WRITE_COMBINING,
+    };
+    u64 physical = from.v & ~(PAGE_BYTES - 1);
+    u64 mapped = round_up(from.v + bytes, PAGE_BYTES) - physical;
     u64 at = vm.device_next;
-    if (end - physical >= LARGE_BYTES) /* the same place in a large page as in physical memory */
+    if (mapped >= LARGE_BYTES) /* the same place in a large page as in physical memory */
         at = round_up(at, LARGE_BYTES) + physical % LARGE_BYTES;
-    void *window = (void *)(at + from.v % PAGE_BYTES);
 
-    while (physical < end) {
-        bool large = physical % LARGE_BYTES == 0 && end - physical >= LARGE_BYTES;
-        u64 step = large ? LARGE_BYTES : PAGE_BYTES;
-        if (!map_page(at, physical, flags, large ? 2 : 1))
-            return NULL;
-        physical += step;
-        at += step;
-    }
-    vm.device_next = at + PAGE_BYTES; /* a gap: running over the end faults */
-    return window;
+    vm.device_next = at + mapped + PAGE_BYTES; /* a gap: running over the end faults */
+    u64 flags = access_flags[VM_WRITE] | cache_flags[cache];
+    return paging_map(&vm.paging, at, physical, mapped, flags) ? (void *)(at + from.v - physical)
+                                                               : NULL;
 }
 
-err vm_identity(paddr page, bool on)
+bool vm_identity(paddr page)
 {
-    return map_page(page.v, page.v, on ? access_flags[VM_EXECUTE] : 0, 1) ? OK : E_NOMEM;
+    return paging_map(&vm.paging, page.v, page.v, PAGE_BYTES, access_flags[VM_EXECUTE]);
 }
 
 u8 *vm_stack(usize bytes)
