@@ -1,7 +1,7 @@
 /*
- * jinja.c: renders a template: the text between tags, the statements, the scopes of names. Owns the
- * state of one rendering; must not know what an expression looks like. Follows the Jinja 2 template
- * designer documentation. A block renders its body by a call of body(), whose nesting is counted.
+ * jinja.c: renders a template: the statements and the scopes of names. Owns the state of one
+ * rendering; must not know what an expression looks like. Follows the Jinja 2 template designer
+ * documentation. A block renders its body by a call of body(), whose nesting is counted.
  */
 #include "ml/jinja_priv.h"
 
@@ -58,7 +58,7 @@ struct value jinja_fail(struct vm *vm, err why, const char *format, ...)
     if (vm->error)
         return (struct value){};
     vm->error = why;
-    for (u32 i = 0; i < vm->lex.at && i < vm->source.len; i++)
+    for (u32 i = 0; i < vm->source_at && i < vm->source.len; i++)
         line += vm->source.ptr[i] == '\n';
     text_fmt(vm->reason, "chat template, line %u: ", line);
     va_start(args, format);
@@ -111,17 +111,16 @@ struct value jinja_lookup(const struct vm *vm, struct str name)
 static bool start(struct vm *vm)
 {
     const struct jinja_env *env = vm->env;
-    struct value messages = jinja_list(vm, LIST);
 
-    for (u32 i = 0; i < env->message_count && !vm->error; i++) {
-        struct str role = jinja_from_user(vm, env->message[i].role);
-        struct str content = jinja_from_user(vm, env->message[i].content);
-        struct value message = jinja_list(vm, DICT);
-        jinja_set(vm, message.list, value_text(STR("role")), value_text(role));
-        jinja_set(vm, message.list, value_text(STR("content")), value_text(content));
-        jinja_push(vm, messages.list, message);
-    }
     vm->source = str_slice(env->source, 0, env->source.len - str_ends(env->source, STR("\n")));
+    jinja_lex(vm);
+    struct value messages = jinja_list(vm, LIST);
+    for (u32 i = 0; i < env->message_count && !vm->error; i++) {
+        struct value message = jinja_list(vm, DICT);
+        jinja_set(vm, message, STR("role"), jinja_from_user(vm, env->message[i].role));
+        jinja_set(vm, message, STR("content"), jinja_from_user(vm, env->message[i].content));
+        jinja_push(vm, messages, message);
+    }
     bind(vm, STR("messages"), messages);
     bind(vm, STR("add_generation_prompt"), value_bool(env->add_generation_prompt));
     bind(vm, STR("bos_token"), value_text(env->bos));
@@ -131,90 +130,7 @@ static bool start(struct vm *vm)
     return !vm->error;
 }
 
-/* ---- the text between tags ---- */
-
-static bool is_white(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-/* Emits the text up to the next tag and moves into it; returns what stands behind its brace, or 0
- * at the end. {%- eats all white space before it, {% and {# only the indentation of their line. */
-static char next_tag(struct vm *vm)
-{
-    const char *source = vm->source.ptr;
-    usize from = vm->lex.at, end = from, len = vm->source.len;
-
-    while (end + 1 < len && !(source[end] == '{' && str_find_char(STR("{%#"), source[end + 1]) < 3))
-        end++;
-    bool found = end + 1 < len;
-    char kind = found ? source[end + 1] : '\0', sign = end + 2 < len ? source[end + 2] : ' ';
-    usize cut = end = found ? end : len;
-    if (found && (sign == '-' || (sign != '+' && kind != '{')))
-        while (cut > from && is_white(source[cut - 1]) && (sign == '-' || source[cut - 1] != '\n'))
-            cut--;
-    if (sign != '-' && cut > 0 && source[cut - 1] != '\n')
-        cut = end;
-    vm->lex.at = (u32)min_u64(len, end + 2 + (kind != '#' && (sign == '-' || sign == '+')));
-    if (jinja_spend(vm, end - from) && !vm->skip)
-        jinja_emit(vm, str_slice(vm->source, from, cut));
-    return vm->error ? '\0' : kind;
-}
-
-/* Behind the end of a tag: -%} eats all white space, %} and #} one line end. */
-static void skip_after(struct vm *vm, char sign, bool one_line)
-{
-    struct str rest = str_slice(vm->source, vm->lex.at, vm->source.len);
-    u32 len = one_line && sign != '+' && str_starts(rest, STR("\n"));
-
-    while (sign == '-' && len < rest.len && is_white(rest.ptr[len]))
-        len++;
-    vm->lex.at += len;
-}
-
-static void close_tag(struct vm *vm, const char *end)
-{
-    struct str token = vm->lex.text;
-
-    if (vm->lex.kind != LEX_OPERATOR || !str_ends(token, str_of(end)))
-        jinja_fail(vm, E_FORMAT, "'%.*s' is unexpected", SHOWN(token));
-    else
-        skip_after(vm, token.ptr[0], end[0] == '%');
-}
-
-static void comment(struct vm *vm)
-{
-    struct str rest = str_slice(vm->source, vm->lex.at, vm->source.len);
-    usize len = str_find(rest, STR("#}"));
-
-    if (len == rest.len)
-        jinja_fail(vm, E_FORMAT, "a comment is not closed");
-    vm->lex.at += (u32)len + 2;
-    skip_after(vm, len ? rest.ptr[len - 1] : ' ', true);
-}
-
-static void output(struct vm *vm)
-{
-    jinja_next(vm);
-    struct value v = jinja_expr(vm);
-    close_tag(vm, "}}");
-    if (!vm->skip && !vm->error)
-        jinja_emit(vm, jinja_text(vm, v));
-}
-
-/* ---- statements ---- */
-
-bool jinja_among(struct str word, const char *words)
-{
-    for (usize len; *words; words += len + (words[len] == ' ')) {
-        len = 0;
-        while (words[len] && words[len] != ' ')
-            len++;
-        if (len == word.len && memcmp(words, word.ptr, len) == 0)
-            return true;
-    }
-    return false;
-}
+/* ---- statements: each ends before its last %} ---- */
 
 /* Each branch is rendered or only parsed; of the conditions those up to the first true one count.
  */
@@ -227,7 +143,6 @@ static void tag_if(struct vm *vm)
         vm->skip += taken;
         bool now = str_eq(word, STR("else")) || jinja_truthy(jinja_expr(vm));
         vm->skip -= taken;
-        close_tag(vm, "%}");
         now &= !taken;
         taken |= now;
         vm->skip += !now;
@@ -236,35 +151,18 @@ static void tag_if(struct vm *vm)
     }
 }
 
-#define TARGETS_MAX 4u
 struct loop {
-    struct str target[TARGETS_MAX];
-    u32 target_count;
-    struct list *items, *words; /* words: the dict behind loop.index and the like */
+    struct str target;
+    struct value items, words; /* words: the mapping behind loop.index and the like */
 };
-
-static void bind_targets(struct vm *vm, const struct loop *loop, struct value item)
-{
-    struct list *parts = loop->target_count > 1 ? jinja_items(vm, item) : NULL;
-
-    if (parts && parts->len != loop->target_count)
-        jinja_fail(vm, E_FORMAT, "%u names for %u values", loop->target_count, parts->len);
-    for (u32 i = 0; i < loop->target_count && !vm->error; i++)
-        bind(vm, loop->target[i], parts ? parts->item[i] : item);
-}
 
 static void bind_loop(struct vm *vm, const struct loop *loop, u32 idx)
 {
-    const struct list *items = loop->items;
+    const struct list *items = loop->items.list;
     u32 left = items->len - idx;
-    const struct {
-        struct str name;
-        struct value value;
-    } row[] = {
+    const struct binding words[] = {
         {STR("index0"), value_int(idx)},
         {STR("index"), value_int(idx + 1)},
-        {STR("revindex0"), value_int(left - 1)},
-        {STR("revindex"), value_int(left)},
         {STR("first"), value_bool(idx == 0)},
         {STR("last"), value_bool(left == 1)},
         {STR("length"), value_int(items->len)},
@@ -272,26 +170,23 @@ static void bind_loop(struct vm *vm, const struct loop *loop, u32 idx)
         {STR("nextitem"), left > 1 ? items->item[idx + 1] : (struct value){}},
     };
 
-    loop->words->len = 0;
-    for (u32 i = 0; i < ARRAY_LEN(row); i++) {
-        jinja_push(vm, loop->words, value_text(row[i].name));
-        jinja_push(vm, loop->words, row[i].value);
-    }
-    bind(vm, STR("loop"), (struct value){.kind = DICT, .list = loop->words});
+    for (u32 i = 0; i < ARRAY_LEN(words); i++)
+        jinja_set(vm, loop->words, words[i].name, words[i].value);
+    bind(vm, STR("loop"), loop->words);
 }
 
 /* `for x in items if condition`: evaluated for each item; when there is none, only parsed. */
-static struct list *filter_items(struct vm *vm, const struct loop *loop)
+static struct value filter_items(struct vm *vm, const struct loop *loop)
 {
-    struct lexer condition = vm->lex;
-    struct list *kept = jinja_list(vm, LIST).list, *items = loop->items;
-    u32 idx = 0, empty = !items->len;
+    struct value kept = jinja_list(vm, LIST);
+    const struct list *items = loop->items.list;
+    u32 condition = vm->at, idx = 0, empty = !items->len;
 
     vm->skip += empty;
     do {
-        vm->lex = condition;
+        vm->at = condition;
         if (!empty)
-            bind_targets(vm, loop, items->item[idx]);
+            bind(vm, loop->target, items->item[idx]);
         if (jinja_truthy(jinja_expr(vm)))
             jinja_push(vm, kept, items->item[idx]);
     } while (++idx < items->len && !vm->error);
@@ -302,21 +197,22 @@ static struct list *filter_items(struct vm *vm, const struct loop *loop)
 /* Renders the body for each item, or parses it once when there is none; returns the end's name. */
 static struct str turns(struct vm *vm, const struct loop *loop)
 {
-    u32 body_at = vm->lex.at, skip = vm->skip, bindings = vm->names.scope, idx = 0;
+    u32 body_at = vm->at, skip = vm->skip, bindings = vm->names.scope, idx = 0;
+    const struct list *items = loop->items.list;
     struct str word;
 
     vm->loops++;
     do {
-        vm->lex.at = body_at;
+        vm->at = body_at;
         vm->names.count = bindings;
-        if (loop->items->len) {
-            bind_targets(vm, loop, loop->items->item[idx]);
+        if (items->len) {
+            bind(vm, loop->target, items->item[idx]);
             bind_loop(vm, loop, idx);
         }
-        vm->skip += !loop->items->len;
+        vm->skip += !items->len;
         word = body(vm, "else endfor");
         vm->skip = skip; /* break and continue have raised it */
-    } while (++idx < loop->items->len && !vm->broke && !vm->error);
+    } while (++idx < items->len && !vm->broke && !vm->error);
     vm->loops--;
     vm->broke = false;
     return word;
@@ -324,25 +220,24 @@ static struct str turns(struct vm *vm, const struct loop *loop)
 
 static void tag_for(struct vm *vm)
 {
-    struct names names = vm->names;
-    struct loop loop = {};
+    struct visible names = vm->names;
+    struct loop loop = {jinja_name(vm), {}, jinja_list(vm, DICT)};
 
-    do
-        loop.target[loop.target_count++] = jinja_name(vm);
-    while (jinja_accept(vm, ",") && loop.target_count < TARGETS_MAX);
+    while (jinja_accept(vm, ",")) {
+        (void)jinja_name(vm);
+        if (!vm->skip)
+            jinja_fail(vm, E_FORMAT, "a loop has one name here");
+    }
     jinja_expect(vm, "in");
     struct value over = jinja_operand(vm, 0);
-    loop.items = vm->skip ? jinja_list(vm, LIST).list : jinja_items(vm, over);
-    loop.words = jinja_list(vm, DICT).list;
+    loop.items = jinja_items(vm, vm->skip ? (struct value){} : over);
     vm->names.scope = names.count;
     if (jinja_accept(vm, "if"))
         loop.items = filter_items(vm, &loop);
-    close_tag(vm, "%}");
     if (str_eq(turns(vm, &loop), STR("else"))) {
-        close_tag(vm, "%}");
-        vm->skip += loop.items->len > 0;
+        vm->skip += loop.items.list->len > 0;
         (void)body(vm, "endfor");
-        vm->skip -= loop.items->len > 0;
+        vm->skip -= loop.items.list->len > 0;
     }
     vm->names = names;
 }
@@ -373,7 +268,6 @@ static void tag_set(struct vm *vm)
     if (jinja_accept(vm, "=")) {
         v = jinja_expr(vm);
     } else {
-        close_tag(vm, "%}");
         (void)body(vm, "endset");
         v = jinja_take(vm, mark);
     }
@@ -383,12 +277,12 @@ static void tag_set(struct vm *vm)
     if (!attribute.len)
         bind(vm, name, v);
     else if (space.kind == DICT)
-        jinja_set(vm, space.list, value_text(attribute), v);
+        jinja_set(vm, space, attribute, v);
     else
         jinja_fail(vm, E_FORMAT, "'%.*s' is not a namespace", SHOWN(name));
 }
 
-/* ---- macros: a position in the source to come back to ---- */
+/* ---- macros: a position to come back to ---- */
 
 static void bind_params(struct vm *vm, const struct args *args)
 {
@@ -416,29 +310,25 @@ static void tag_macro(struct vm *vm)
     struct str name = jinja_name(vm);
 
     if (!vm->skip)
-        bind(vm, name, (struct value){.kind = MACRO, .macro_at = vm->lex.start});
-    while (!jinja_at(vm, "%} -%} +%}") && !vm->error)
-        jinja_next(vm);
-    close_tag(vm, "%}");
+        bind(vm, name, (struct value){.kind = MACRO, .macro_at = vm->at});
     vm->skip++;
+    while (!jinja_at(vm, "%}") && !vm->error)
+        jinja_next(vm);
     (void)body(vm, "endmacro");
     vm->skip--;
 }
 
 struct value jinja_call_macro(struct vm *vm, u32 macro_at, const struct args *args)
 {
-    struct lexer lex = vm->lex;
-    struct names names = vm->names;
-    u32 mark = vm->out_len, loops = vm->loops;
+    struct visible names = vm->names;
+    u32 mark = vm->out_len, loops = vm->loops, at = vm->at;
 
     vm->names.frame = vm->names.scope = names.count;
     vm->loops = 0;
-    vm->lex = (struct lexer){.at = macro_at};
-    jinja_next(vm);
+    vm->at = macro_at;
     bind_params(vm, args);
-    close_tag(vm, "%}");
     (void)body(vm, "endmacro");
-    vm->lex = lex;
+    vm->at = at;
     vm->names = names;
     vm->loops = loops;
     return jinja_take(vm, mark);
@@ -446,7 +336,7 @@ struct value jinja_call_macro(struct vm *vm, u32 macro_at, const struct args *ar
 
 /* ---- the loop over text and tags ---- */
 
-/* All end at the end of their last tag. {% generation %} marks what a trainer looks at. */
+/* {% generation %} marks what a trainer looks at. */
 // clang-format off
 static const struct tag {
     const char *name;
@@ -460,7 +350,6 @@ static const struct tag {
 /* Runs the statement; one that is none must end the block, and is returned. */
 static struct str statement(struct vm *vm, const char *ends)
 {
-    jinja_next(vm);
     struct str name = jinja_name(vm);
 
     for (u32 i = 0; i < ARRAY_LEN(tag_table); i++) {
@@ -468,7 +357,7 @@ static struct str statement(struct vm *vm, const char *ends)
             continue;
         if (tag_table[i].run)
             tag_table[i].run(vm);
-        close_tag(vm, "%}");
+        jinja_expect(vm, "%}");
         return (struct str){};
     }
     if (!jinja_among(name, ends))
@@ -477,19 +366,29 @@ static struct str statement(struct vm *vm, const char *ends)
     return name;
 }
 
-/* Renders up to a statement that is one of `ends`, whose name it returns; "": to the end. */
+/* From the %} before it: renders up to a statement that is one of `ends`, whose name it returns;
+ * "": from the start to the end. */
 static struct str body(struct vm *vm, const char *ends)
 {
     struct str word = {};
-    char kind = '\0';
+    struct token token = {.kind = TEXT};
 
-    if (jinja_enter(vm))
-        while (!word.len && (kind = next_tag(vm)) != '\0') {
-            if (kind == '%')
-                word = statement(vm, ends);
-            else
-                (kind == '{' ? output : comment)(vm);
+    if (ends[0])
+        jinja_expect(vm, "%}");
+    (void)jinja_enter(vm);
+    while (!word.len && token.kind != END) {
+        token = jinja_next(vm);
+        if (token.kind == TEXT && !vm->skip) {
+            jinja_emit(vm, token.text);
+        } else if (token.kind == SIGN && token.text.ptr[1] == '%') {
+            word = statement(vm, ends);
+        } else if (token.kind == SIGN) {
+            struct value v = jinja_expr(vm);
+            jinja_expect(vm, "}}");
+            if (!vm->skip)
+                jinja_emit(vm, jinja_text(vm, v));
         }
+    }
     if (!word.len && ends[0])
         jinja_fail(vm, E_FORMAT, "a block is not closed");
     vm->depth--;

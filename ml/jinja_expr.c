@@ -1,104 +1,29 @@
 /*
- * jinja_expr.c: the lexer inside of tags, and the evaluation of expressions while they are parsed,
- * by precedence. Owns operators, calls and literals; must not know of statements. Follows
- * "Expressions" of the Jinja 2 template designer documentation.
+ * jinja_expr.c: the evaluation of expressions while they are parsed, by precedence. Owns operators,
+ * calls and literals; must not know of statements. Follows "Expressions" of the Jinja 2 template
+ * designer documentation.
  */
 #include "ml/jinja_priv.h"
 
 /* ---- tokens ---- */
 
-static bool is_word(char c)
+struct token jinja_next(struct vm *vm)
 {
-    return (c >= '0' && c <= '9') || c == '_' || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
-}
+    struct token token = vm->token[vm->at];
 
-/* \n, \t, \r, \xHH, \uHHHH; anything else behind a backslash stands for itself. */
-static struct value unescape(struct vm *vm, struct str raw)
-{
-    u32 mark = vm->out_len;
-
-    for (usize i = 0; i < raw.len; i++) {
-        bool escape = raw.ptr[i] == '\\';
-        char c = raw.ptr[i += escape];
-        char utf8[4] = {!escape ? c : c == 'n' ? '\n' : c == 't' ? '\t' : c == 'r' ? '\r' : c};
-        u32 digits = !escape ? 0 : c == 'u' ? 4 : c == 'x' ? 2 : 0, code_point = 0;
-        usize bytes = 1;
-        for (u32 n = 0; n < digits; n++) {
-            char digit = ++i < raw.len ? raw.ptr[i] | 0x20 : ' ';
-            usize value = str_find_char(STR("0123456789abcdef"), digit);
-            if (value > 15)
-                jinja_fail(vm, E_FORMAT, "'\\%c' wants more digits", c);
-            code_point = code_point * 16 + (u32)(value & 15);
-            bytes = utf8_encode(code_point, utf8);
-        }
-        jinja_emit(vm, (struct str){utf8, bytes});
-    }
-    return jinja_take(vm, mark);
-}
-
-static void read_string(struct vm *vm, char quote)
-{
-    u32 from = vm->lex.at + 1, end = from;
-
-    while (end < vm->source.len && vm->source.ptr[end] != quote)
-        end += vm->source.ptr[end] == '\\' ? 2 : 1;
-    if (end >= vm->source.len)
-        jinja_fail(vm, E_FORMAT, "a text is not closed");
-    struct str raw = str_slice(vm->source, from, end);
-    bool plain = vm->skip || vm->error || str_find_char(raw, '\\') == raw.len;
-    vm->lex.literal = plain ? value_text(raw) : unescape(vm, raw);
-    vm->lex.kind = vm->error ? LEX_NOTHING : LEX_STRING;
-    vm->lex.at = end + 1;
-}
-
-static void read_operator(struct vm *vm, struct str rest)
-{
-    const char *longer = vm->lex.braces ? "== != <= >= //" : "== != <= >= // -%} +%} %} -}} +}} }}";
-    u32 len = (u32)min_u64(3, rest.len);
-
-    while (len > 1 && !jinja_among(str_slice(rest, 0, len), longer))
-        len--;
-    vm->lex.kind = LEX_OPERATOR;
-    vm->lex.at += len;
-    vm->lex.braces += rest.ptr[0] == '{' ? 1 : 0;
-    vm->lex.braces -= rest.ptr[0] == '}' && vm->lex.braces ? 1 : 0;
-}
-
-void jinja_next(struct vm *vm)
-{
-    struct str rest = str_trim(str_slice(vm->source, vm->lex.at, vm->source.len));
-    u32 at = (u32)(rest.ptr - vm->source.ptr);
-    usize len = 0;
-    u64 number;
-
-    vm->lex = (struct lexer){.start = at, .at = at, .braces = vm->lex.braces};
-    if (!rest.len)
-        jinja_fail(vm, E_FORMAT, "a tag is not closed");
-    if (!jinja_spend(vm, 1))
-        return;
-    while (len < rest.len && is_word(rest.ptr[len]))
-        len++;
-    vm->lex.at += (u32)len;
-    if (rest.ptr[0] == '"' || rest.ptr[0] == '\'') {
-        read_string(vm, rest.ptr[0]);
-    } else if (!len) {
-        read_operator(vm, rest);
-    } else if (rest.ptr[0] > '9') {
-        vm->lex.kind = LEX_NAME;
-    } else if (len > 18 || str_to_u64(str_slice(rest, 0, len), &number) != OK) {
-        jinja_fail(vm, E_FORMAT, "no number, or one that is too long");
-    } else {
-        vm->lex.kind = LEX_INT;
-        vm->lex.literal = value_int((i64)number);
-    }
-    vm->lex.text = str_slice(vm->source, at, vm->lex.at);
+    vm->source_at = token.source_at;
+    if (!jinja_spend(vm, 1) || token.kind == END)
+        return (struct token){.kind = END};
+    vm->at++;
+    return token;
 }
 
 bool jinja_at(const struct vm *vm, const char *words)
 {
-    bool named = vm->lex.kind == LEX_NAME || vm->lex.kind == LEX_OPERATOR;
+    const struct token *token = &vm->token[vm->at];
+    bool named = token->kind == NAME || token->kind == SIGN;
 
-    return named && jinja_among(vm->lex.text, words);
+    return !vm->error && named && jinja_among(token->text, words);
 }
 
 bool jinja_accept(struct vm *vm, const char *word)
@@ -112,18 +37,19 @@ bool jinja_accept(struct vm *vm, const char *word)
 
 void jinja_expect(struct vm *vm, const char *word)
 {
-    if (!jinja_accept(vm, word))
-        jinja_fail(vm, E_FORMAT, "expected '%s', saw '%.*s'", word, SHOWN(vm->lex.text));
+    struct token token = jinja_next(vm);
+
+    if ((token.kind != NAME && token.kind != SIGN) || !str_eq(token.text, str_of(word)))
+        jinja_fail(vm, E_FORMAT, "expected '%s', saw '%.*s'", word, SHOWN(token.text));
 }
 
 struct str jinja_name(struct vm *vm)
 {
-    struct str name = vm->lex.text;
+    struct token token = jinja_next(vm);
 
-    if (vm->lex.kind != LEX_NAME)
-        jinja_fail(vm, E_FORMAT, "expected a name, saw '%.*s'", SHOWN(name));
-    jinja_next(vm);
-    return name;
+    if (token.kind != NAME)
+        jinja_fail(vm, E_FORMAT, "expected a name, saw '%.*s'", SHOWN(token.text));
+    return token.text;
 }
 
 /* ---- operators, loosest first ---- */
@@ -143,8 +69,8 @@ static struct value arithmetic(struct vm *vm, struct str op, struct value a, str
         return value_text(jinja_concat(vm, a.text, b.text));
     if (op.ptr[0] == '+' && a.kind == LIST && b.kind == LIST) {
         struct value sum = jinja_slice(vm, a, 0, INT_MAX);
-        for (u32 i = 0; i < b.list->len; i++)
-            jinja_push(vm, sum.list, b.list->item[i]);
+        for (u32 i = 0; i < b.list->len && !vm->error; i++)
+            jinja_push(vm, sum, b.list->item[i]);
         return sum;
     }
     if (op.ptr[0] == '+')
@@ -197,9 +123,8 @@ struct value jinja_operand(struct vm *vm, u32 level)
     for (u32 at = ARRAY_LEN(infix_table); at-- > level && !vm->error;) {
         if (!jinja_at(vm, infix_table[at]))
             continue;
-        struct str op = vm->lex.text;
+        struct str op = jinja_next(vm).text;
         bool decided = at <= AND && jinja_truthy(left) == (at == OR);
-        jinja_next(vm);
         if (str_eq(op, STR("not")))
             jinja_expect(vm, "in");
         vm->skip += decided;
@@ -220,7 +145,7 @@ struct value jinja_operand(struct vm *vm, u32 level)
 /* `a if condition else b`: the condition stands behind what it decides, so first `a` is skipped. */
 struct value jinja_expr(struct vm *vm)
 {
-    struct lexer begin = vm->lex, end;
+    u32 begin = vm->at;
     struct value v = {};
 
     vm->skip++;
@@ -228,12 +153,12 @@ struct value jinja_expr(struct vm *vm)
     vm->skip--;
     bool conditional = jinja_accept(vm, "if");
     bool taken = !conditional || jinja_truthy(jinja_operand(vm, OR));
-    end = vm->lex;
-    if (taken && !vm->skip && !vm->error) {
-        vm->lex = begin;
+    u32 end = vm->at;
+    if (taken && !vm->skip) {
+        vm->at = begin;
         v = jinja_operand(vm, OR);
+        vm->at = end;
     }
-    vm->lex = end;
     if (!conditional || !jinja_accept(vm, "else") || !jinja_enter(vm))
         return v;
     vm->skip += taken;
@@ -245,22 +170,20 @@ struct value jinja_expr(struct vm *vm)
 
 /* ---- calls ---- */
 
-/* At the token behind "(": reads to the ")". */
+/* Behind "(": reads to the ")". */
 static void read_args(struct vm *vm, struct args *args)
 {
     while (!jinja_at(vm, ")") && !vm->error) {
-        struct lexer begin = vm->lex;
-        jinja_next(vm);
-        bool named = begin.kind == LEX_NAME && jinja_accept(vm, "=");
-        if (!named)
-            vm->lex = begin;
-        struct value v = jinja_expr(vm);
+        const struct token *token = &vm->token[vm->at];
+        bool named = token->kind == NAME && str_eq(token[1].text, STR("="));
         if (args->count == ARGS_MAX) {
             jinja_fail(vm, E_LIMIT, "more than %u arguments", ARGS_MAX);
             return;
         }
-        args->name[args->count] = named ? begin.text : (struct str){};
-        args->item[args->count++] = v;
+        if (named)
+            vm->at += 2;
+        args->name[args->count] = named ? token->text : (struct str){};
+        args->item[args->count++] = jinja_expr(vm);
         if (!jinja_at(vm, ")"))
             jinja_expect(vm, ",");
     }
@@ -302,10 +225,10 @@ static struct value collection(struct vm *vm, char open)
     bool single = open == '(';
 
     while (!jinja_at(vm, close) && !vm->error) {
-        jinja_push(vm, box.list, jinja_expr(vm));
+        jinja_push(vm, box, jinja_expr(vm));
         if (box.kind == DICT) {
             jinja_expect(vm, ":");
-            jinja_push(vm, box.list, jinja_expr(vm));
+            jinja_push(vm, box, jinja_expr(vm));
         }
         single &= !jinja_at(vm, ",");
         if (!jinja_at(vm, close))
@@ -331,20 +254,20 @@ static struct value name_value(struct vm *vm, struct str name)
 
 static struct value primary(struct vm *vm)
 {
-    struct lexer token = vm->lex;
+    struct token token = jinja_next(vm);
+    u64 number = 0;
 
-    if (token.kind == LEX_OPERATOR && !jinja_at(vm, "( [ {"))
-        return jinja_fail(vm, E_FORMAT, "expected a value, saw '%.*s'", SHOWN(token.text));
-    if (vm->error)
-        return (struct value){};
-    jinja_next(vm);
-    if (token.kind == LEX_NAME)
+    if (token.kind == NAME)
         return name_value(vm, token.text);
-    if (token.kind == LEX_OPERATOR)
+    if (token.kind == LITERAL)
+        return vm->skip ? (struct value){} : jinja_literal(vm, token.text);
+    if (token.kind == SIGN && jinja_among(token.text, "( [ {"))
         return collection(vm, token.text.ptr[0]);
-    for (; token.kind == LEX_STRING && vm->lex.kind == LEX_STRING; jinja_next(vm)) /* "a" "b" */
-        token.literal.text = jinja_concat(vm, token.literal.text, vm->lex.literal.text);
-    return token.literal;
+    if (token.kind != INTEGER)
+        return jinja_fail(vm, E_FORMAT, "expected a value, saw '%.*s'", SHOWN(token.text));
+    if (token.text.len > 18 || str_to_u64(token.text, &number) != OK)
+        return jinja_fail(vm, E_FORMAT, "no number, or one that is too long");
+    return value_int((i64)number);
 }
 
 /* Behind "[": an index or a slice, whose only step is -1 of all. */

@@ -64,9 +64,9 @@ static struct value run_strip(struct vm *vm, const struct args *args)
 {
     struct str s = jinja_text(vm, args->self);
     struct value set = jinja_arg(args, 0, STR("chars"));
-    usize from = s.len, to = 0, len;
+    usize from = s.len, to = 0, cost = 1 + (set.kind == STRING ? set.text.len : 0), len;
 
-    for (usize at = 0; at < s.len && jinja_spend(vm, 1 + set.kind); at += max_u64(len, 1)) {
+    for (usize at = 0; at < s.len && jinja_spend(vm, cost); at += max_u64(len, 1)) {
         len = strippable(s, at, set);
         from = len ? from : min_u64(from, at);
         to = len ? to : at + 1;
@@ -75,52 +75,53 @@ static struct value run_strip(struct vm *vm, const struct args *args)
         str_slice(s, args->variant & LEFT ? from : 0, args->variant & RIGHT ? to : s.len));
 }
 
-/* The pieces between separators; without one, between runs of white space. */
-static struct value run_split(struct vm *vm, const struct args *args)
+/* The pieces between separators; without one, between runs of white space, is not supported. */
+static struct value split(struct vm *vm, struct str s, struct value by, i64 left)
 {
-    struct str s = jinja_text(vm, args->self);
-    struct value by = jinja_arg(args, 0, STR("sep")), parts = jinja_list(vm, LIST);
-    i64 left = int_arg(args, 1, STR("maxsplit"), -1);
-    bool white = by.kind != STRING;
-    usize begin = 0, at = 0, step = white ? 1 : 1 + by.text.len / 8;
+    struct value parts = jinja_list(vm, LIST);
 
-    while (at < s.len && jinja_spend(vm, step)) {
-        usize len = white                                          ? strippable(s, at, by)
-                    : str_starts(str_slice(s, at, s.len), by.text) ? by.text.len
-                                                                   : 0;
-        if (!len || (!left && !(white && at == begin))) {
-            at++;
-            continue;
-        }
-        if (!white || at > begin) {
-            jinja_push(vm, parts.list, value_text(str_slice(s, begin, at)));
-            left--;
-        }
-        begin = at += len;
+    if (by.kind != STRING || !by.text.len)
+        return jinja_fail(vm, E_FORMAT, "split and replace want a text that is not empty");
+    for (usize at = 0; at < s.len; s = str_slice(s, at + by.text.len, s.len)) {
+        at = left-- == 0 ? s.len : jinja_find(vm, s, by.text);
+        jinja_push(vm, parts, value_text(str_slice(s, 0, at)));
+        if (at == s.len || vm->error)
+            return parts;
     }
-    if (!white || begin < s.len)
-        jinja_push(vm, parts.list, value_text(str_slice(s, begin, s.len)));
+    jinja_push(vm, parts, value_text(s));
     return parts;
 }
 
-static struct value run_replace(struct vm *vm, const struct args *args)
+static struct value join(struct vm *vm, struct str by, struct value v)
 {
-    struct str s = jinja_text(vm, args->self), old = jinja_text(vm, jinja_arg(args, 0, STR("old")));
-    struct str fresh = jinja_text(vm, jinja_arg(args, 1, STR("new")));
-    i64 left = int_arg(args, 2, STR("count"), -1);
+    const struct list *items = jinja_items(vm, v).list;
     u32 mark = vm->out_len;
 
-    if (!old.len)
-        jinja_fail(vm, E_FORMAT, "replace wants a text that is not empty");
-    while (!vm->error) {
-        usize end = left-- == 0 ? s.len : jinja_find(vm, s, old);
-        jinja_emit(vm, str_slice(s, 0, end));
-        if (end == s.len)
-            break;
-        jinja_emit(vm, fresh);
-        s = str_slice(s, end + old.len, s.len);
+    for (u32 i = 0; i < items->len && !vm->error; i++) {
+        jinja_emit(vm, i ? by : STR(""));
+        jinja_emit(vm, jinja_text(vm, items->item[i]));
     }
     return jinja_take(vm, mark);
+}
+
+enum pieces { SPLIT, REPLACE, JOIN_LIST, JOIN_WITH };
+
+static struct value run_pieces(struct vm *vm, const struct args *args)
+{
+    struct value a = jinja_arg(args, 0, STR("d")), b = jinja_arg(args, 1, STR("new"));
+
+    switch ((enum pieces)args->variant) {
+    case SPLIT:
+        return split(vm, jinja_text(vm, args->self), a, int_arg(args, 1, STR("maxsplit"), -1));
+    case REPLACE:
+        a = split(vm, jinja_text(vm, args->self), a, int_arg(args, 2, STR("count"), -1));
+        return join(vm, jinja_text(vm, b), a);
+    case JOIN_LIST:
+        return join(vm, jinja_text(vm, a), args->self);
+    case JOIN_WITH:
+        return join(vm, jinja_text(vm, args->self), a);
+    }
+    return (struct value){};
 }
 
 /* ---- JSON, as Python's json.dumps(ensure_ascii=False) writes it ---- */
@@ -143,131 +144,47 @@ static void json_string(struct vm *vm, struct str s)
     jinja_emit(vm, STR("\""));
 }
 
-static void json_line(struct vm *vm, i64 spaces)
-{
-    if (spaces >= 0)
-        jinja_emit(vm, STR("\n"));
-    for (i64 i = 0; i < spaces && !vm->error; i++)
-        jinja_emit(vm, STR(" "));
-}
-
-/* indent < 0: all in one line; spaces: how far in this value stands. */
-static void json(struct vm *vm, struct value v, i64 indent, i64 spaces)
-{
-    bool dict = v.kind == DICT;
-
-    if (v.kind == STRING) {
-        json_string(vm, v.text);
-    } else if (v.kind == INT) {
-        jinja_emit(vm, jinja_text(vm, v));
-    } else if (v.kind == BOOL || v.kind == NONE) {
-        jinja_emit(vm, v.kind == NONE ? STR("null") : v.number ? STR("true") : STR("false"));
-    } else if (v.kind != LIST && !dict) {
-        jinja_fail(vm, E_FORMAT, "tojson of an undefined value or a function");
-    } else if (jinja_enter(vm)) {
-        jinja_emit(vm, dict ? STR("{") : STR("["));
-        for (u32 i = 0; i < v.list->len && !vm->error; i++) {
-            bool is_value = dict && i % 2;
-            if (i)
-                jinja_emit(vm, is_value ? STR(": ") : indent < 0 ? STR(", ") : STR(","));
-            if (!is_value)
-                json_line(vm, indent + spaces);
-            json(vm, v.list->item[i], indent, indent < 0 ? 0 : indent + spaces);
-        }
-        if (v.list->len)
-            json_line(vm, indent < 0 ? -1 : spaces);
-        jinja_emit(vm, dict ? STR("}") : STR("]"));
-        vm->depth--;
-    }
-}
-
+/* Numbers, true, false and none are lower case there. */
 static struct value run_tojson(struct vm *vm, const struct args *args)
 {
-    i64 indent = int_arg(args, 0, STR("indent"), -1);
+    struct value v = args->self;
     u32 mark = vm->out_len;
 
-    json(vm, args->self, indent > 16 ? 16 : indent, 0);
+    if (args->count || v.kind == UNDEFINED || v.kind > STRING)
+        return jinja_fail(vm, E_FORMAT, "tojson of a list or mapping, or with arguments");
+    if (v.kind == STRING)
+        json_string(vm, v.text);
+    else
+        jinja_emit(vm, v.kind == NONE ? STR("null") : jinja_text(vm, v));
+    for (u32 i = mark; i < vm->out_len && v.kind == BOOL; i++)
+        vm->out[i] |= 0x20;
     return jinja_take(vm, mark);
 }
 
 /* ---- lists and mappings ---- */
 
-static struct value items_of(struct vm *vm, struct value v)
-{
-    return (struct value){.kind = LIST, .list = jinja_items(vm, v)};
-}
-
-/* list|join(text) and text.join(list) */
-static struct value run_join(struct vm *vm, const struct args *args)
-{
-    struct value self = args->self, other = jinja_arg(args, 0, STR("d"));
-    struct str by = jinja_text(vm, args->variant == METHOD ? self : other);
-    const struct list *items = jinja_items(vm, args->variant == METHOD ? other : self);
-    u32 mark = vm->out_len;
-
-    for (u32 i = 0; i < items->len && !vm->error; i++) {
-        jinja_emit(vm, i ? by : STR(""));
-        jinja_emit(vm, jinja_text(vm, items->item[i]));
-    }
-    return jinja_take(vm, mark);
-}
-
-/* Applies the filter or test that args->item[at] names to `item`, with the arguments behind it. A
- * filter that names a filter leaves fewer arguments each time, which bounds the depth. */
-static struct value apply_named(struct vm *vm, struct value item, const struct args *args, u32 at,
-                                enum function_use use)
-{
-    struct args inner = {.self = item};
-    struct str name = jinja_text(vm, args->item[at]);
-    const struct function *function = jinja_function(name, use);
-
-    for (u32 i = at + 1; i < args->count; i++) {
-        inner.name[inner.count] = args->name[i];
-        inner.item[inner.count++] = args->item[i];
-    }
-    if (!function)
-        return jinja_fail(vm, E_FORMAT, "'%.*s' cannot be applied to items", SHOWN(name));
-    inner.variant = function->variant;
-    return function->run(vm, &inner);
-}
-
-/* map(filter, arguments), map(attribute=name), select(test, arguments), selectattr(name, test,
- * arguments): MAP keeps what comes of an item, KEEP the items for which it is true, 0 the others.
- */
-enum each { BY_ATTRIBUTE = 1, KEEP = 2, MAP = 4 };
+/* map(attribute=name), selectattr(name, test, argument), rejectattr: MAP keeps an item's attribute,
+ * KEEP the items for which the test is true, REJECT the others. */
+enum each { REJECT, KEEP, MAP };
 
 static struct value run_each(struct vm *vm, const struct args *args)
 {
-    u32 how = args->variant, at = how & BY_ATTRIBUTE;
-    struct value fresh = jinja_list(vm, LIST);
-    struct value name = jinja_arg(args, at ? 0 : ARGS_MAX, STR("attribute"));
-    const struct list *items = jinja_items(vm, args->self);
+    struct value fresh = jinja_list(vm, LIST), name = jinja_arg(args, 0, STR("attribute"));
+    const struct list *items = jinja_items(vm, args->self).list;
+    struct str word = args->count > 1 ? jinja_text(vm, args->item[1]) : STR("defined");
+    const struct function *test = jinja_function(word, TEST);
+    struct args inner = {.item = {args->item[2]}, .count = args->count > 2};
 
+    if (!test || name.kind != STRING || (args->variant == MAP && !args->name[0].len))
+        return jinja_fail(vm, E_FORMAT, "'%.*s' cannot be applied to items", SHOWN(word));
+    inner.variant = test->variant;
     for (u32 i = 0; i < items->len && !vm->error; i++) {
-        struct value item = items->item[i], v = item;
-        if (name.kind != UNDEFINED)
-            v = jinja_subscript(vm, item, name);
-        if (args->count > at && !args->name[at].len)
-            v = apply_named(vm, v, args, at, how & MAP ? FILTER : TEST);
-        if (how & MAP || jinja_truthy(v) == ((how & KEEP) != 0))
-            jinja_push(vm, fresh.list, how & MAP ? v : item);
+        inner.self = jinja_subscript(vm, items->item[i], name);
+        if (args->variant == MAP)
+            jinja_push(vm, fresh, inner.self);
+        else if (jinja_truthy(test->run(vm, &inner)) == (args->variant == KEEP))
+            jinja_push(vm, fresh, items->item[i]);
     }
-    return fresh;
-}
-
-/* items and values; the keys are what a list of the mapping holds. */
-enum dict_view { PAIRS, VALUES };
-
-static struct value run_dict(struct vm *vm, const struct args *args)
-{
-    struct value fresh = jinja_list(vm, LIST), all = args->self;
-
-    if (all.kind != DICT)
-        return jinja_fail(vm, E_FORMAT, "this value is not a mapping");
-    all.kind = LIST;
-    for (u32 i = 0; !vm->error && i < all.list->len; i += 2)
-        jinja_push(vm, fresh.list,
-                   args->variant == PAIRS ? jinja_slice(vm, all, i, i + 2) : all.list->item[i + 1]);
     return fresh;
 }
 
@@ -277,21 +194,20 @@ static struct value run_namespace(struct vm *vm, const struct args *args)
     struct value dict = jinja_list(vm, DICT);
 
     for (u32 i = 0; i < args->count; i++)
-        jinja_set(vm, dict.list, value_text(args->name[i]), args->item[i]);
+        jinja_set(vm, dict, args->name[i], args->item[i]);
     return dict;
 }
 
+/* range(stop) and range(first, stop) */
 static struct value run_range(struct vm *vm, const struct args *args)
 {
     i64 first = int_arg(args, 0, STR(""), 0), stop = int_arg(args, 1, STR(""), first);
-    i64 step = int_arg(args, 2, STR(""), 1);
     struct value all = jinja_list(vm, LIST);
 
-    if (step == 0 || step > INT_MAX || step < INT_MIN)
-        return jinja_fail(vm, E_FORMAT, "range wants a small step that is not zero");
-    for (i64 i = args->count > 1 ? first : 0; !vm->error && (step > 0 ? i < stop : i > stop);
-         i += step)
-        jinja_push(vm, all.list, value_int(i));
+    if (args->count > 2)
+        return jinja_fail(vm, E_FORMAT, "range has no step here");
+    for (i64 i = args->count > 1 ? first : 0; !vm->error && i < stop; i++)
+        jinja_push(vm, all, value_int(i));
     return all;
 }
 
@@ -331,7 +247,7 @@ static struct value run_strftime(struct vm *vm, const struct args *args)
 // clang-format off
 enum simple {
     STRING_OF, INT_OF, LENGTH, ALL, REVERSED, FIRST, LAST, GET, DEFAULT, RAISE, STARTS, ENDS,
-    IS_TRUE, IS_FALSE, EVEN, ODD, DIVISIBLE, IN, EQUAL, UNEQUAL, LESS, LESS_EQUAL, GREATER,
+    IS_TRUE, IS_FALSE, EVEN, ODD, IN, EQUAL, UNEQUAL, LESS, LESS_EQUAL, GREATER,
     GREATER_EQUAL
 };
 // clang-format on
@@ -349,15 +265,15 @@ static struct value run_simple(struct vm *vm, const struct args *args)
         (void)str_to_u64(str_trim(jinja_text(vm, self)), &number);
         return self.kind == INT ? self : value_int((i64)min_u64(number, INT64_MAX));
     case LENGTH:
-        return value_int(jinja_len(self));
+        return value_int(jinja_len(vm, self));
     case ALL:
-        return jinja_slice(vm, items_of(vm, self), 0, INT_MAX);
+        return jinja_slice(vm, jinja_items(vm, self), 0, INT_MAX);
     case REVERSED:
-        return jinja_reversed(vm, items_of(vm, self));
+        return jinja_reversed(vm, jinja_items(vm, self));
     case FIRST:
-        return jinja_subscript(vm, items_of(vm, self), value_int(0));
+        return jinja_subscript(vm, jinja_items(vm, self), value_int(0));
     case LAST:
-        return jinja_subscript(vm, items_of(vm, self), value_int(-1));
+        return jinja_subscript(vm, jinja_items(vm, self), value_int(-1));
     case GET:
         b = jinja_arg(args, 1, STR("default"));
         v = jinja_subscript(vm, self, a);
@@ -379,9 +295,6 @@ static struct value run_simple(struct vm *vm, const struct args *args)
     case EVEN:
     case ODD:
         return value_bool(self.kind == INT && (self.number % 2 == 0) == (args->variant == EVEN));
-    case DIVISIBLE:
-        return value_bool(self.kind == INT && a.kind == INT && a.number > 0 &&
-                          self.number % a.number == 0);
     case IN:
         return value_bool(jinja_contains(vm, a, self));
     case EQUAL:
@@ -418,19 +331,17 @@ static const struct function function_table[] = {
     {"lower", FILTER | METHOD, LOWER, run_case},   {"upper", FILTER | METHOD, UPPER, run_case},
     {"title", FILTER | METHOD, TITLE, run_case},
     {"capitalize", FILTER | METHOD, CAPITALIZE, run_case},
-    {"replace", FILTER | METHOD, 0, run_replace},  {"split", METHOD, 0, run_split},
+    {"replace", FILTER | METHOD, REPLACE, run_pieces},
+    {"split", METHOD, SPLIT, run_pieces},          {"join", METHOD, JOIN_WITH, run_pieces},
     {"startswith", METHOD, STARTS, run_simple},    {"endswith", METHOD, ENDS, run_simple},
     {"string", FILTER, STRING_OF, run_simple},     {"int", FILTER, INT_OF, run_simple},
     {"tojson", FILTER, 0, run_tojson},             {"length", FILTER, LENGTH, run_simple},
     {"count", FILTER, LENGTH, run_simple},         {"list", FILTER, ALL, run_simple},
     {"reverse", FILTER, REVERSED, run_simple},     {"first", FILTER, FIRST, run_simple},
-    {"last", FILTER, LAST, run_simple},            {"join", FILTER, FILTER, run_join},
-    {"join", METHOD, METHOD, run_join},            {"map", FILTER, MAP, run_each},
-    {"select", FILTER, KEEP, run_each},            {"reject", FILTER, 0, run_each},
-    {"selectattr", FILTER, KEEP | BY_ATTRIBUTE, run_each},
-    {"rejectattr", FILTER, BY_ATTRIBUTE, run_each},
-    {"items", FILTER | METHOD, PAIRS, run_dict},   {"values", METHOD, VALUES, run_dict},
-    {"keys", METHOD, ALL, run_simple},             {"get", METHOD, GET, run_simple},
+    {"last", FILTER, LAST, run_simple},            {"join", FILTER, JOIN_LIST, run_pieces},
+    {"map", FILTER, MAP, run_each},                {"selectattr", FILTER, KEEP, run_each},
+    {"rejectattr", FILTER, REJECT, run_each},      {"get", METHOD, GET, run_simple},
+    {"keys", METHOD, ALL, run_simple},
     {"default", FILTER, DEFAULT, run_simple},      {"d", FILTER, DEFAULT, run_simple},
     {"safe", FILTER, DEFAULT, run_simple},         {"namespace", GLOBAL, 0, run_namespace},
     {"dict", GLOBAL, 0, run_namespace},            {"range", GLOBAL, 0, run_range},
@@ -443,7 +354,6 @@ static const struct function function_table[] = {
     {"sequence", TEST, BOX, is_kind},              {"iterable", TEST, BOX, is_kind},
     {"true", TEST, IS_TRUE, run_simple},           {"false", TEST, IS_FALSE, run_simple},
     {"odd", TEST, ODD, run_simple},                {"even", TEST, EVEN, run_simple},
-    {"divisibleby", TEST_1, DIVISIBLE, run_simple},
     {"in", TEST_1, IN, run_simple},                {"equalto", TEST_1, EQUAL, run_simple},
     {"eq", TEST_1, EQUAL, run_simple},             {"==", TEST_1, EQUAL, run_simple},
     {"ne", TEST_1, UNEQUAL, run_simple},           {"!=", TEST_1, UNEQUAL, run_simple},

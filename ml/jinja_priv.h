@@ -1,12 +1,12 @@
 /*
- * jinja_priv.h: values and the state of one rendering, for the files of the evaluator: jinja.c
- * (statements), jinja_expr.c (expressions), jinja_value.c (strings, lists), jinja_lib.c (filters,
- * tests, methods, functions).
+ * jinja_priv.h: tokens, values and the state of one rendering, for the files of the evaluator:
+ * jinja_lex.c (tokens), jinja.c (statements), jinja_expr.c (expressions), jinja_value.c (strings,
+ * lists), jinja_lib.c (filters, tests, methods, functions).
  *
- * There is no syntax tree: the source is evaluated while it is parsed. With `skip` > 0 it is only
- * parsed (branches not taken, operands not needed); loops and macro calls move the reading
- * position. An error is sticky: it is noted once in vm->error, after which the lexer delivers
- * nothing and every function returns UNDEFINED.
+ * There is no syntax tree: tokens are evaluated while they are parsed. With `skip` > 0 they are
+ * only parsed (branches not taken, operands not needed); loops and macro calls move the reading
+ * position. An error is sticky: it is noted once in vm->error, after which every token is END and
+ * every function returns UNDEFINED.
  *
  * A string is a plain slice. Who wrote a byte is asked of its address: vm->user has a bit for each
  * byte of the arena, which holds all that is copied; what lies elsewhere the template wrote.
@@ -25,12 +25,20 @@ struct value {
         i64 number; /* INT, and BOOL as 0 or 1 */
         struct str text;
         struct list *list; /* a DICT is a list of key, value, key, value... */
-        u32 macro_at;      /* position of the parameter list */
+        u32 macro_at;      /* the token of the parameter list */
     };
 };
 struct list {
     struct value *item;
     u32 len, cap;
+};
+
+/* SIGN: an operator, a bracket or the edge of a tag ({{ {% %} }}, without their - or +). */
+enum lex_kind { END, TEXT, NAME, INTEGER, LITERAL, SIGN };
+struct token {
+    enum lex_kind kind;
+    u32 source_at;
+    struct str text; /* a LITERAL's has its quotes and escapes */
 };
 
 #define ARGS_MAX 8u
@@ -49,18 +57,9 @@ struct function {
     struct value (*run)(struct vm *vm, const struct args *args);
 };
 
-enum lex_kind { LEX_NOTHING, LEX_NAME, LEX_OPERATOR, LEX_INT, LEX_STRING };
-struct lexer {
-    enum lex_kind kind;
-    struct str text; /* of the token just read; %} and }} are operators */
-    struct value literal;
-    u32 start, at; /* where it starts; where the next one does */
-    u32 braces;    /* open {, so that }} in a dict is not the end of the tag */
-};
-
 /* Which bindings are visible: globals, then those from `frame` on, which a macro call sets; names
  * are written from `scope` on. */
-struct names {
+struct visible {
     u32 count, globals, frame, scope;
 };
 #define BINDINGS_MAX 256u
@@ -74,7 +73,8 @@ struct vm {
     struct arena *arena;
     struct text *reason;
     struct str source;
-    struct lexer lex;
+    struct token *token;
+    u32 at, source_at; /* the token to read next; where it, or the lexer, is in the source */
     err error;
     u32 skip, depth, steps, loops;
     bool broke; /* the innermost loop was left */
@@ -82,13 +82,17 @@ struct vm {
     char *out;  /* the rendering; macros and filters write behind it and take it back as a value */
     u32 out_len, out_cap;
     struct binding binding[BINDINGS_MAX];
-    struct names names;
+    struct visible names;
     struct list none; /* handed out when there is no memory; error is set then */
 };
 
-/* ---- jinja.c ---- */
+/* ---- jinja_lex.c ---- */
 
-bool jinja_among(struct str word, const char *words); /* separated by one space */
+void jinja_lex(struct vm *vm);                             /* vm->source -> vm->token */
+bool jinja_among(struct str word, const char *words);      /* separated by one space */
+struct value jinja_literal(struct vm *vm, struct str raw); /* without quotes and escapes */
+
+/* ---- jinja.c ---- */
 
 #define SHOWN(str) (int)min_u64((str).len, 100), (str).ptr /* for %.*s */
 /* Notes the first error, with the line; E_FORMAT or E_LIMIT. Returns UNDEFINED. */
@@ -101,8 +105,8 @@ struct value jinja_lookup(const struct vm *vm, struct str name); /* or UNDEFINED
 
 /* ---- jinja_expr.c ---- */
 
-void jinja_next(struct vm *vm);                        /* reads a token into vm->lex */
-bool jinja_at(const struct vm *vm, const char *words); /* is it one of them? */
+struct token jinja_next(struct vm *vm);                /* takes it; END for ever at the end */
+bool jinja_at(const struct vm *vm, const char *words); /* is the next one of them? */
 bool jinja_accept(struct vm *vm, const char *word);
 void jinja_expect(struct vm *vm, const char *word);
 struct str jinja_name(struct vm *vm);
@@ -127,7 +131,7 @@ static inline struct value value_text(struct str s)
 
 bool jinja_is_user(const struct vm *vm, const char *byte);
 struct str jinja_concat(struct vm *vm, struct str a, struct str b);
-struct str jinja_from_user(struct vm *vm, struct str text); /* a copy that a message wrote */
+struct value jinja_from_user(struct vm *vm, struct str text); /* a copy that a message wrote */
 void jinja_emit(struct vm *vm, struct str s);
 struct value jinja_take(struct vm *vm, u32 out_mark); /* what was emitted since, as a value */
 struct str jinja_text(struct vm *vm, struct value v); /* as {{ v }} prints it */
@@ -135,14 +139,14 @@ usize jinja_find(struct vm *vm, struct str s, struct str needle); /* or s.len */
 
 bool jinja_truthy(struct value v);
 bool jinja_equal(struct vm *vm, struct value a, struct value b);
-bool jinja_less(struct vm *vm, struct value a, struct value b); /* by number or by bytes */
+bool jinja_less(struct vm *vm, struct value a, struct value b);
 bool jinja_contains(struct vm *vm, struct value box, struct value v);
 
 struct value jinja_list(struct vm *vm, enum kind kind);
-void jinja_push(struct vm *vm, struct list *list, struct value v);
-void jinja_set(struct vm *vm, struct list *dict, struct value key, struct value v);
-struct list *jinja_items(struct vm *vm, struct value v); /* what a loop visits; never NULL */
-u32 jinja_len(struct value v);                           /* items, pairs or characters */
+void jinja_push(struct vm *vm, struct value list, struct value v);
+void jinja_set(struct vm *vm, struct value dict, struct str key, struct value v);
+struct value jinja_items(struct vm *vm, struct value v); /* the LIST that a loop visits */
+u32 jinja_len(struct vm *vm, struct value v);            /* items, pairs or characters */
 struct value jinja_subscript(struct vm *vm, struct value v, struct value idx);
 struct value jinja_slice(struct vm *vm, struct value v, i64 from, i64 to);
 struct value jinja_reversed(struct vm *vm, struct value list);

@@ -49,13 +49,13 @@ struct str jinja_concat(struct vm *vm, struct str a, struct str b)
     return (struct str){to, a.len + b.len};
 }
 
-struct str jinja_from_user(struct vm *vm, struct str text)
+struct value jinja_from_user(struct vm *vm, struct str text)
 {
     struct str s = jinja_concat(vm, STR(""), text);
 
     for (usize i = 0; i < s.len; i++)
         set_user(vm, s.ptr + i, true);
-    return s;
+    return value_text(s);
 }
 
 void jinja_emit(struct vm *vm, struct str s)
@@ -124,15 +124,9 @@ bool jinja_truthy(struct value v)
 
 bool jinja_less(struct vm *vm, struct value a, struct value b)
 {
-    if (is_number(a) && is_number(b))
-        return a.number < b.number;
-    if (a.kind != STRING || b.kind != STRING) {
-        jinja_fail(vm, E_FORMAT, "these values have no order");
-        return false;
-    }
-    usize len = min_u64(a.text.len, b.text.len);
-    i32 order = len && jinja_spend(vm, len) ? memcmp(a.text.ptr, b.text.ptr, len) : 0;
-    return order ? order < 0 : a.text.len < b.text.len;
+    if (!is_number(a) || !is_number(b))
+        jinja_fail(vm, E_FORMAT, "only numbers have an order here");
+    return a.number < b.number;
 }
 
 /* A list or mapping equals itself and, when empty, every other empty one. */
@@ -177,8 +171,10 @@ struct value jinja_list(struct vm *vm, enum kind kind)
     return (struct value){.kind = kind, .list = list ? list : &vm->none};
 }
 
-void jinja_push(struct vm *vm, struct list *list, struct value v)
+void jinja_push(struct vm *vm, struct value box, struct value v)
 {
+    struct list *list = box.list;
+
     if (list->len == list->cap) {
         u32 cap = max_u32(4, list->cap * 2);
         struct value *more = arena_new(vm->arena, struct value, cap);
@@ -187,77 +183,87 @@ void jinja_push(struct vm *vm, struct list *list, struct value v)
             return;
         }
         memcpy(more, list->len ? list->item : more, list->len * sizeof(struct value));
-        list->item = more;
-        list->cap = cap;
+        *list = (struct list){more, list->len, cap};
     }
     if (jinja_spend(vm, 1))
         list->item[list->len++] = v;
 }
 
-void jinja_set(struct vm *vm, struct list *dict, struct value key, struct value v)
+void jinja_set(struct vm *vm, struct value dict, struct str key, struct value v)
 {
-    struct value *place = find_item(vm, (struct value){.kind = DICT, .list = dict}, key);
+    struct value *place = find_item(vm, dict, value_text(key));
 
     if (place) {
         *place = v;
         return;
     }
-    jinja_push(vm, dict, key);
+    jinja_push(vm, dict, value_text(key));
     jinja_push(vm, dict, v);
 }
 
-/* Bytes of the character at `at`: Python counts and indexes by code points. */
-static usize char_len(struct str s, usize at)
+/* Python counts and indexes by code points; a list by items, a mapping by keys. Cuts the item at
+ * *at off, and moves on. */
+static struct value next_item(struct value v, u32 *at)
 {
-    usize len = 1;
+    u32 from = *at;
 
-    while (at + len < s.len && (s.ptr[at + len] & 0xc0) == 0x80)
-        len++;
-    return len;
+    *at += v.kind == DICT ? 2 : 1;
+    if (v.kind != STRING)
+        return v.list->item[from];
+    while (*at < v.text.len && (v.text.ptr[*at] & 0xc0) == 0x80)
+        ++*at;
+    return value_text(str_slice(v.text, from, *at));
 }
 
-u32 jinja_len(struct value v)
+static u32 end_of(struct value v)
+{
+    return is_box(v) ? v.list->len : v.kind == STRING ? (u32)v.text.len : 0;
+}
+
+u32 jinja_len(struct vm *vm, struct value v)
 {
     u32 count = 0;
 
-    if (is_box(v))
-        return v.list->len / (v.kind == DICT ? 2 : 1);
-    for (usize at = 0; v.kind == STRING && at < v.text.len; at += char_len(v.text, at))
-        count++;
+    for (u32 at = 0; at < end_of(v) && jinja_spend(vm, 1); count++)
+        (void)next_item(v, &at);
     return count;
 }
 
-struct list *jinja_items(struct vm *vm, struct value v)
+/* The bytes or items from number `from` to `to` of a text or list. */
+static struct value between(struct vm *vm, struct value v, i64 from, i64 to)
 {
-    struct list *items = v.kind == LIST ? v.list : jinja_list(vm, LIST).list;
+    struct value cut = v.kind == STRING ? value_text(STR("")) : jinja_list(vm, LIST);
+    u32 at = 0;
 
-    if (v.kind == DICT)
-        for (u32 i = 0; i < v.list->len && !vm->error; i += 2)
-            jinja_push(vm, items, v.list->item[i]);
-    else if (v.kind == STRING)
-        for (usize at = 0, len; at < v.text.len && !vm->error; at += len) {
-            len = char_len(v.text, at);
-            jinja_push(vm, items, value_text(str_slice(v.text, at, at + len)));
-        }
-    else if (v.kind != LIST && v.kind != UNDEFINED)
-        jinja_fail(vm, E_FORMAT, "this value has no items to go through");
-    return items;
+    for (i64 n = 0; at < end_of(v) && n < to && jinja_spend(vm, 1); n++) {
+        struct value item = next_item(v, &at);
+        if (n < from)
+            continue;
+        if (v.kind != STRING)
+            jinja_push(vm, cut, item);
+        else
+            cut.text = (struct str){n == from ? item.text.ptr : cut.text.ptr,
+                                    cut.text.len + item.text.len};
+    }
+    return cut;
 }
 
-static struct value characters(struct vm *vm, struct str s, i64 from, i64 to)
+struct value jinja_items(struct vm *vm, struct value v)
 {
-    usize at = 0, begin = s.len;
+    struct value items = jinja_list(vm, LIST);
 
-    (void)jinja_spend(vm, s.len);
-    for (i64 n = 0; at < s.len && n < to; at += char_len(s, at))
-        if (n++ == from)
-            begin = at;
-    return value_text(str_slice(s, begin, at));
+    if (v.kind == LIST)
+        return v;
+    if (v.kind != UNDEFINED && v.kind != DICT && v.kind != STRING)
+        jinja_fail(vm, E_FORMAT, "this value has no items to go through");
+    for (u32 at = 0; at < end_of(v) && !vm->error;)
+        jinja_push(vm, items, next_item(v, &at));
+    return items;
 }
 
 struct value jinja_subscript(struct vm *vm, struct value v, struct value idx)
 {
-    i64 len = jinja_len(v), at = idx.kind == INT && idx.number < 0 ? idx.number + len : idx.number;
+    i64 at = idx.kind == INT && idx.number < 0 ? idx.number + jinja_len(vm, v) : idx.number;
 
     if (v.kind == UNDEFINED)
         return jinja_fail(vm, E_FORMAT, "an undefined value has no attributes");
@@ -265,27 +271,23 @@ struct value jinja_subscript(struct vm *vm, struct value v, struct value idx)
         const struct value *place = find_item(vm, v, idx);
         return place ? *place : (struct value){};
     }
-    if ((v.kind != LIST && v.kind != STRING) || idx.kind != INT || at < 0 || at >= len)
+    if ((v.kind != LIST && v.kind != STRING) || idx.kind != INT || at < 0)
         return (struct value){};
-    return v.kind == LIST ? v.list->item[at] : characters(vm, v.text, at, at + 1);
+    if (v.kind == LIST)
+        return at < v.list->len ? v.list->item[at] : (struct value){};
+    v = between(vm, v, at, at + 1);
+    return v.text.len ? v : (struct value){};
 }
 
 /* Negative ends count from the end, as in Python. */
 struct value jinja_slice(struct vm *vm, struct value v, i64 from, i64 to)
 {
-    i64 len = jinja_len(v);
-    struct value cut = jinja_list(vm, LIST);
+    i64 len = jinja_len(vm, v);
 
-    from += from < 0 ? len : 0;
-    from = from < 0 ? 0 : from;
-    to += to < 0 ? len : 0;
-    if (v.kind == STRING)
-        return characters(vm, v.text, from, to);
-    if (v.kind != LIST)
+    if (v.kind != LIST && v.kind != STRING)
         return jinja_fail(vm, E_FORMAT, "this value cannot be sliced so");
-    for (i64 i = from; i < to && i < len && !vm->error; i++)
-        jinja_push(vm, cut.list, v.list->item[i]);
-    return cut;
+    from += from < 0 ? len : 0;
+    return between(vm, v, from < 0 ? 0 : from, to < 0 ? to + len : to);
 }
 
 struct value jinja_reversed(struct vm *vm, struct value v)
@@ -295,6 +297,6 @@ struct value jinja_reversed(struct vm *vm, struct value v)
     if (v.kind != LIST)
         return jinja_fail(vm, E_FORMAT, "only a list can be reversed");
     for (u32 i = v.list->len; i-- > 0;)
-        jinja_push(vm, turned.list, v.list->item[i]);
+        jinja_push(vm, turned, v.list->item[i]);
     return turned;
 }
