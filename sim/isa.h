@@ -89,13 +89,43 @@ struct isa_inst {
     } y;
 };
 
+/* Of a row. What encodings allow: */
+enum isa_flag {
+    ISA_NEG0 = 1 << 0, /* source n takes neg and abs (VOP3P: neg_lo and neg_hi) */
+    ISA_NEG1 = 1 << 1,
+    ISA_NEG2 = 1 << 2,
+    ISA_NEG01 = ISA_NEG0 | ISA_NEG1,
+    ISA_NEG012 = ISA_NEG01 | ISA_NEG2,
+    ISA_CLAMP = 1 << 3,
+    ISA_OUT = 1 << 4 | ISA_CLAMP, /* clamp and omod */
+    ISA_HALF = 1 << 5,            /* VOP3: op_sel chooses 16-bit halves */
+    ISA_DPP = 1 << 6,             /* may have a DPP word */
+    ISA_SHORT = 1 << 7,           /* VOP1, VOP2: no VOP3 form */
+    /* What is read and written besides dst and src: */
+    ISA_SDST = 1 << 8,    /* VALU with a scalar result more: `sdst`, VCC when not in VOP3 */
+    ISA_TO_SGPR = 1 << 9, /* VALU whose `dst` is scalar */
+    ISA_RD_DST = 1 << 10, /* `dst` is a source too, or keeps some of its bits */
+    ISA_RD_SCC = 1 << 11,
+    ISA_WR_SCC = 1 << 12,
+    ISA_RD_VCC = 1 << 13,
+    ISA_RD_EXEC = 1 << 14, /* besides the lane mask of vector instructions */
+    ISA_WR_EXEC = 1 << 15,
+    ISA_RD_M0 = 1 << 16,
+    /* Kinds: */
+    ISA_TRANS = 1 << 17, /* runs in the transcendental unit */
+    ISA_BRANCH = 1 << 18,
+    ISA_LOAD = 1 << 19,
+    ISA_STORE = 1 << 20,
+    ISA_ATOMIC = 1 << 21,
+};
+
 /* What a row says of its operands, for disassembly and for hazard checks. */
 struct isa_row {
     const char *name;
     u8 format;                /* the shortest encoding */
     u16 opcode;               /* there */
     u8 dst_regs, src_regs[3]; /* registers read and written, in dwords; 0: none */
-    u32 flags;                /* as isa.def documents them */
+    u32 flags;                /* enum isa_flag */
 };
 extern const struct isa_row isa_rows[ISA_OPS];
 
