@@ -15,8 +15,6 @@
 #define DHCP_PATIENCE_S  4u /* two of DHCP's tries (RFC 2131, 4.1), then the fallback */
 #define ADDRESS_TEXT_MAX 48u
 
-/* ---- addresses ---- */
-
 /* False when the text is empty or no address; a bad one in the configuration is said once. */
 static bool address_read(struct str text, const char *what, ip4_addr_t *out)
 {
@@ -59,9 +57,8 @@ void address_look(struct net *net, u64 now)
     } else if (!net->fallback && now - net->asks_ns > DHCP_PATIENCE_S * NS_PER_S) {
         net->fallback = true;
         log_warn("net", "no DHCP server answered in %u s, still asking", DHCP_PATIENCE_S);
-        if (!address_take(net, net->config.ip4_fallback, "fallback") &&
-            autoip_start(&net->netif) != ERR_OK)
-            log_error("net", "AutoIP did not start");
+        if (!address_take(net, net->config.ip4_fallback, "fallback"))
+            (void)autoip_start(&net->netif);
     }
 }
 
@@ -88,17 +85,14 @@ static void address_changed(struct netif *netif, netif_nsc_reason_t reason,
                  (u32)((time_ns() - net->link_ns) / NS_PER_MS));
 }
 
-/* ---- name and clock ---- */
-
-static void name_result(struct netif *netif, u8_t result, s8_t slot)
+static void name_result(struct netif *netif, u8_t result, s8_t)
 {
-    (void)slot;
     if (result != MDNS_PROBING_SUCCESSFUL)
         log_warn("net", "another machine is %s.local: ask for this one by address",
                  netif_get_hostname(netif));
 }
 
-static void names_start(struct net *net)
+void address_start(struct net *net)
 {
     struct text host = {net->hostname, 0, HOSTNAME_MAX, false};
     struct text server = {net->sntp_server, 0, sizeof net->sntp_server - 1, false};
@@ -117,11 +111,6 @@ static void names_start(struct net *net)
         sntp_setservername(0, net->sntp_server);
     else
         sntp_servermode_dhcp(1);
-}
-
-void address_start(struct net *net)
-{
-    names_start(net);
     netif_add_ext_callback(&net->address_watch, address_changed);
     netif_create_ip6_linklocal_address(&net->netif, 1);
     netif_set_ip6_autoconfig_enabled(&net->netif, 1);

@@ -9,11 +9,10 @@
 enum access { KEY, PUBLIC, PRIVILEGED };
 
 struct route {
-    struct str path;
-    u32 method; /* GET means HEAD as well */
+    struct str path; /* "/a/" stands for everything below: the rest is an argument */
+    u32 method;      /* GET means HEAD as well */
     enum access access;
-    bool prefix; /* the rest of the path is an argument */
-    void (*answer)(struct conn *conn); /* NULL: 204 */
+    bool (*answer)(struct conn *conn); /* false: server->fault says why; NULL: 204 */
 };
 
 static bool model_ready(struct server *server)
@@ -37,36 +36,33 @@ static bool generate(struct conn *conn, bool chat)
     struct ml_refusal refusal = {};
     u64 ticket;
 
-    server->body.len = 0;
-    fifo_take(&conn->upload, &server->in_pool, &server->body);
-    if (json_read(&server->json, server->body.ptr, server->body.len) != OK)
+    if (json_read(&server->json, conn->body.ptr, conn->body.len) != OK)
         return fault_set(server, FAULT_BAD_JSON, "",
                          "The body is not valid JSON: %s (at byte %zu).", server->json.why,
                          server->json.at);
-    if (!api_request_read(server, chat))
+    if (!request_read(server, chat))
         return false;
     err e = server->on->submit(server->ml, &server->request.ml, &ticket, &refusal);
     if (e != OK)
         return fault_from_ml(server, e, chat ? "messages" : "prompt", &refusal);
+    buffer_empty(&conn->body); /* the runtime has its own copy */
     answer_start(conn, ticket);
     return true;
 }
 
-static void answer_chat(struct conn *conn)
+static bool answer_chat(struct conn *conn)
 {
-    if (!generate(conn, true))
-        reply_fault(conn);
+    return generate(conn, true);
 }
 
-static void answer_completion(struct conn *conn)
+static bool answer_completion(struct conn *conn)
 {
-    if (!generate(conn, false))
-        reply_fault(conn);
+    return generate(conn, false);
 }
 
 static void put_model(struct text *out, const struct ml_model_info *info)
 {
-    text_put(out, STR("{\"id\":"));
+    text_fmt(out, "{\"id\":");
     json_put_str(out, info->id);
     text_fmt(out,
              ",\"object\":\"model\",\"created\":%ld,\"owned_by\":\"nohost\","
@@ -75,43 +71,44 @@ static void put_model(struct text *out, const struct ml_model_info *info)
              info->created_unix_s, info->ctx_max, info->vocab, info->ctx_train, info->embed,
              info->parameters, info->file_bytes);
     json_put_str(out, info->architecture);
-    text_put(out, STR(",\"quantisation\":"));
+    text_fmt(out, ",\"quantisation\":");
     json_put_str(out, info->quantisation);
-    text_put(out, STR("}}"));
+    text_fmt(out, "}}");
 }
 
-/* Percent-decoding, RFC 3986 2.1; what is no escape stays as it is. */
-static struct str decode_path(struct str path, struct text *out)
+static bool answer_models(struct conn *conn)
 {
-    for (u32 high, low; path.len; path = str_slice(path, 1, path.len)) {
-        bool escape = path.ptr[0] == '%' && path.len > 2 && json_hex(path.ptr[1], &high) &&
-                      json_hex(path.ptr[2], &low);
-        text_char(out, escape ? (char)(high << 4 | low) : path.ptr[0]);
-        path = escape ? str_slice(path, 2, path.len) : path;
-    }
-    return text_str(out);
+    struct text *out = reply_line(conn->server);
+
+    if (!model_ready(conn->server))
+        return false;
+    text_fmt(out, "{\"object\":\"list\",\"data\":[");
+    put_model(out, conn->server->on->model_info(conn->server->ml));
+    text_fmt(out, "]}");
+    return reply_ok(conn, "application/json");
 }
 
-/* The list, or behind "/v1/models/" the one that is named. */
-static void answer_models(struct conn *conn)
+/* The name is what follows in the path, percent-decoded (RFC 3986, 2.1). */
+static bool answer_model(struct conn *conn)
 {
     struct server *server = conn->server;
-    struct str path = conn->request.path;
-    char name[HTTP_TARGET_BYTES_MAX];
-    struct text decoded = TEXT_ON(name), *out = reply_line(server);
-    struct str id = decode_path(str_slice(path, conn->route->path.len, path.len), &decoded);
+    struct str rest = str_slice(conn->request.path, conn->route->path.len, SIZE_MAX);
+    char decoded[HTTP_TARGET_BYTES_MAX];
+    struct text name = TEXT_ON(decoded);
 
-    if (!model_ready(server) || !api_model_known(server, id)) {
-        reply_fault(conn);
-        return;
+    for (u32 high, low; rest.len; rest = str_slice(rest, 1, rest.len)) {
+        bool escape = rest.ptr[0] == '%' && rest.len > 2 && json_hex(rest.ptr[1], &high) &&
+                      json_hex(rest.ptr[2], &low);
+        text_char(&name, escape ? (char)(high << 4 | low) : rest.ptr[0]);
+        rest = str_slice(rest, escape ? 2 : 0, rest.len);
     }
-    text_put(out, conn->route->prefix ? STR("") : STR("{\"object\":\"list\",\"data\":["));
-    put_model(out, server->on->model_info(server->ml));
-    text_put(out, conn->route->prefix ? STR("") : STR("]}"));
-    reply_ok(conn, "application/json");
+    if (!model_ready(server) || !request_model_known(server, text_str(&name)))
+        return false;
+    put_model(reply_line(server), server->on->model_info(server->ml));
+    return reply_ok(conn, "application/json");
 }
 
-static void answer_health(struct conn *conn)
+static bool answer_health(struct conn *conn)
 {
     const struct reply wait = {"503 Not Ready", "application/json", "Retry-After: 1\r\n"};
     struct text *out = reply_line(conn->server);
@@ -119,25 +116,24 @@ static void answer_health(struct conn *conn)
 
     conn->server->on->status(conn->server->ml, &status);
     if (status.state == ML_READY) {
-        text_put(out, STR("{\"status\":\"ok\"}"));
-        reply_ok(conn, "application/json");
-        return;
+        text_fmt(out, "{\"status\":\"ok\"}");
+        return reply_ok(conn, "application/json");
     }
     text_fmt(out, "{\"status\":\"%s\",\"step\":", status.state == ML_FAILED ? "failed" : "loading");
     json_put_str(out, str_of(status.step));
     text_fmt(out, ",\"percent\":%u,\"reason\":", status.percent);
     json_put_str(out, str_of(status.reason ? status.reason : "The model is loading."));
     text_char(out, '}');
-    reply_send(conn, wait, text_str(out));
+    return reply_send(conn, wait, text_str(out));
 }
 
-static void answer_metrics(struct conn *conn)
+static bool answer_metrics(struct conn *conn)
 {
     metrics_write(conn->server, reply_line(conn->server));
-    reply_ok(conn, "text/plain; version=0.0.4; charset=utf-8");
+    return reply_ok(conn, "text/plain; version=0.0.4; charset=utf-8");
 }
 
-static void answer_page(struct conn *conn)
+static bool answer_page(struct conn *conn)
 {
     static const struct reply reply = {
         "200 OK", "text/html; charset=utf-8",
@@ -146,72 +142,60 @@ static void answer_page(struct conn *conn)
         "'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'\r\n"};
 
-    reply_send(conn, reply, (struct str){(const char *)page_gz, sizeof(page_gz)});
+    return reply_send(conn, reply, (struct str){(const char *)page_gz, sizeof(page_gz)});
 }
 
-static void answer_log(struct conn *conn)
+static bool answer_log(struct conn *conn)
 {
     struct text *out = reply_line(conn->server);
 
     out->len = log_read(out->ptr, out->cap);
-    reply_ok(conn, "text/plain; charset=utf-8");
+    return reply_ok(conn, "text/plain; charset=utf-8");
 }
 
-/* Says yes first; server.c acts when that has left. */
-static void answer_action(struct conn *conn, void (*act)(void))
+/* Reset or power-off. Says yes first; server.c acts when that has left. */
+static bool answer_action(struct conn *conn)
 {
     struct server *server = conn->server;
-    struct str path = conn->request.path;
+    struct str path = conn->route->path;
 
-    if (!act) {
-        fault_set(server, FAULT_NO_ROUTE, "", "This machine has no way to do that.");
-        reply_fault(conn);
-        return;
-    }
-    log_warn("api", "%s asks for %.*s", conn->stream->peer, (int)path.len, path.ptr);
-    server->act = act;
+    server->act = str_ends(path, STR("reset")) ? server->config->reset : server->config->power_off;
+    if (!server->act)
+        return fault_set(server, FAULT_NO_ROUTE, "", "This machine has no way to do that.");
+    log_warn("api", "%s asks for %s", conn->stream->peer, path.ptr);
     server->act_after = conn;
     server->act_deadline_ns = time_ns() + ACT_TIMEOUT_S * NS_PER_S;
     conn->close_after = true;
-    text_put(reply_line(server), STR("{\"status\":\"ok\"}"));
-    reply_ok(conn, "application/json");
-}
-
-static void answer_reset(struct conn *conn)
-{
-    answer_action(conn, conn->server->config->reset);
-}
-
-static void answer_power_off(struct conn *conn)
-{
-    answer_action(conn, conn->server->config->power_off);
+    text_fmt(reply_line(server), "{\"status\":\"ok\"}");
+    return reply_ok(conn, "application/json");
 }
 
 /* ---- routes ---- */
 
 // clang-format off
 static const struct route routes[] = {
-    {STR("/v1/chat/completions"), HTTP_POST, KEY,        false, answer_chat},
-    {STR("/v1/completions"),      HTTP_POST, KEY,        false, answer_completion},
-    {STR("/v1/models"),           HTTP_GET,  KEY,        false, answer_models},
-    {STR("/v1/models/"),          HTTP_GET,  KEY,        true,  answer_models},
-    {STR("/health"),              HTTP_GET,  PUBLIC,     false, answer_health},
-    {STR("/v1/health"),           HTTP_GET,  PUBLIC,     false, answer_health},
-    {STR("/metrics"),             HTTP_GET,  KEY,        false, answer_metrics},
-    {STR("/"),                    HTTP_GET,  PUBLIC,     false, answer_page},
-    {STR("/favicon.ico"),         HTTP_GET,  PUBLIC,     false, NULL},
-    {STR("/debug/log"),           HTTP_GET,  PRIVILEGED, false, answer_log},
-    {STR("/v1/nohost/reset"),     HTTP_POST, PRIVILEGED, false, answer_reset},
-    {STR("/v1/nohost/power-off"), HTTP_POST, PRIVILEGED, false, answer_power_off},
+    {STR("/v1/chat/completions"), HTTP_POST, KEY,        answer_chat},
+    {STR("/v1/completions"),      HTTP_POST, KEY,        answer_completion},
+    {STR("/v1/models"),           HTTP_GET,  KEY,        answer_models},
+    {STR("/v1/models/"),          HTTP_GET,  KEY,        answer_model},
+    {STR("/health"),              HTTP_GET,  PUBLIC,     answer_health},
+    {STR("/v1/health"),           HTTP_GET,  PUBLIC,     answer_health},
+    {STR("/metrics"),             HTTP_GET,  KEY,        answer_metrics},
+    {STR("/"),                    HTTP_GET,  PUBLIC,     answer_page},
+    {STR("/favicon.ico"),         HTTP_GET,  PUBLIC,     NULL},
+    {STR("/debug/log"),           HTTP_GET,  PRIVILEGED, answer_log},
+    {STR("/v1/nohost/reset"),     HTTP_POST, PRIVILEGED, answer_action},
+    {STR("/v1/nohost/power-off"), HTTP_POST, PRIVILEGED, answer_action},
 };
 // clang-format on
 
 static const struct route *find_route(struct str path)
 {
-    for (usize i = 0; i < ARRAY_LEN(routes); i++) {
-        bool longer = path.len > routes[i].path.len && str_starts(path, routes[i].path);
-        if (str_eq(path, routes[i].path) ? !routes[i].prefix : routes[i].prefix && longer)
-            return &routes[i];
+    for (const struct route *route = routes; route < routes + ARRAY_LEN(routes); route++) {
+        bool below = route->answer == answer_model;
+        if (below ? path.len > route->path.len && str_starts(path, route->path)
+                  : str_eq(path, route->path))
+            return route;
     }
     return NULL;
 }
@@ -229,7 +213,8 @@ void api_answer(struct conn *conn)
     struct text extra = TEXT_ON(allow);
 
     if (conn->request.method != HTTP_OPTIONS && conn->route && conn->route->answer) {
-        conn->route->answer(conn);
+        if (!conn->route->answer(conn))
+            reply_fault(conn);
         return;
     }
     /* No Access-Control-Allow-Origin: pages of other origins are not meant to use this server. */
@@ -244,12 +229,12 @@ static bool key_known(const struct net_config *config, struct str token)
 {
     u32 known = 0;
 
-    for (u32 i = 0; i < config->api_key_count; i++) {
+    for (u32 i = 0; token.len && i < config->api_key_count; i++) {
         struct str key = config->api_key[i];
         u32 differs = key.len != token.len;
         for (usize at = 0; at < key.len; at++)
-            differs |= (u32)(u8)key.ptr[at] ^ (token.len ? (u8)token.ptr[at % token.len] : 1u);
-        known |= differs == 0 && key.len != 0;
+            differs |= (u32)(u8)key.ptr[at] ^ (u8)token.ptr[at % token.len];
+        known |= differs == 0;
     }
     return known;
 }
@@ -281,11 +266,10 @@ bool api_admit(struct conn *conn)
 {
     struct server *server = conn->server;
     struct str path = conn->request.path;
-    const struct route *route = find_route(path);
+    const struct route *route = conn->route = find_route(path);
     u32 keys = server->config->api_key_count, method = conn->request.method;
     const char *method_name = http_method_names[method];
 
-    conn->route = route;
     if ((!route || route->access != PUBLIC) && keys && !check_key(conn))
         return false;
     if (!route && !str_eq(path, STR("*")))
@@ -300,6 +284,6 @@ bool api_admit(struct conn *conn)
     if (method != route->method && (method != HTTP_HEAD || route->method != HTTP_GET))
         return fault_set(server, FAULT_METHOD, "", "Not allowed here: %s. Use %s.", method_name,
                          http_method_names[route->method]);
-    return (route->answer != answer_chat && route->answer != answer_completion) ||
+    return route->answer == answer_action || method != HTTP_POST ||
            (model_ready(server) && check_media(conn));
 }

@@ -14,46 +14,30 @@
 
 /* ---- lwIP's callbacks ---- */
 
-static bool ring_put(struct tcp_conn *conn, struct pbuf *chain)
-{
-    u32 start = (conn->ring_start + conn->ring_used) % TCP_WND;
-    u16 first = (u16)min_u32(chain->tot_len, TCP_WND - start);
-
-    if (chain->tot_len > TCP_WND - conn->ring_used)
-        return false;
-    pbuf_copy_partial(chain, conn->ring + start, first, 0);
-    pbuf_copy_partial(chain, conn->ring, (u16)(chain->tot_len - first), first);
-    conn->ring_used += chain->tot_len;
-    return true;
-}
-
-/* Copies at once, so that many small segments hold no frame buffers. The window is the ring. What
- * arrives after our close (no ctx) is thrown away. */
-static err_t received(void *ctx, struct tcp_pcb *pcb, struct pbuf *chain, err_t status)
+/* Copies at once, so that many small segments hold no frame buffers; the window is the room for
+ * it. What arrives after our close (no ctx) is thrown away. */
+static err_t received(void *ctx, struct tcp_pcb *pcb, struct pbuf *chain, err_t)
 {
     struct tcp_conn *conn = ctx;
 
-    (void)status;
-    if (!chain) {
-        if (conn)
-            conn->peer_done = true;
-        return ERR_OK;
-    }
-    if (!conn)
+    if (chain && conn) {
+        if (chain->tot_len > TCP_WND - conn->in_len)
+            return ERR_MEM; /* lwIP keeps it and offers it again */
+        conn->in_len += pbuf_copy_partial(chain, conn->in + conn->in_len, chain->tot_len, 0);
+    } else if (chain) {
         tcp_recved(pcb, chain->tot_len);
-    else if (!ring_put(conn, chain))
-        return ERR_MEM; /* lwIP keeps it and offers it again */
-    pbuf_free(chain);
+    } else if (conn) {
+        conn->peer_done = true;
+    }
+    if (chain)
+        pbuf_free(chain);
     return ERR_OK;
 }
 
 /* lwIP has freed the control block already. */
-static void failed(void *ctx, err_t why)
+static void failed(void *ctx, err_t)
 {
-    struct tcp_conn *conn = ctx;
-
-    (void)why;
-    conn->pcb = NULL;
+    ((struct tcp_conn *)ctx)->pcb = NULL;
 }
 
 /* ---- the stream face ---- */
@@ -69,13 +53,11 @@ static struct tcp_conn *conn_of(struct stream *stream)
 static usize conn_recv(struct stream *stream, void *out, usize cap)
 {
     struct tcp_conn *conn = conn_of(stream);
-    u32 len = (u32)min_u64(cap, conn->ring_used);
-    u32 first = min_u32(len, TCP_WND - conn->ring_start);
+    u32 len = (u32)min_u64(cap, conn->in_len);
 
-    memcpy(out, conn->ring + conn->ring_start, first);
-    memcpy((u8 *)out + first, conn->ring, len - first);
-    conn->ring_start = (conn->ring_start + len) % TCP_WND;
-    conn->ring_used -= len;
+    memcpy(out, conn->in, len);
+    memmove(conn->in, conn->in + len, conn->in_len - len);
+    conn->in_len -= len;
     if (conn->pcb && len)
         tcp_recved(conn->pcb, (u16)len);
     return len;
@@ -83,22 +65,13 @@ static usize conn_recv(struct stream *stream, void *out, usize cap)
 
 static usize conn_send(struct stream *stream, const void *data, usize len)
 {
-    struct tcp_conn *conn = conn_of(stream);
+    struct tcp_pcb *pcb = conn_of(stream)->pcb;
+    u16 room = pcb ? (u16)min_u64(len, tcp_sndbuf(pcb)) : 0;
 
-    if (!conn->pcb)
-        return 0;
-    u16 room = (u16)min_u64(len, tcp_sndbuf(conn->pcb));
-    if (!room || tcp_write(conn->pcb, data, room, TCP_WRITE_FLAG_COPY) != ERR_OK)
+    if (!room || tcp_write(pcb, data, room, TCP_WRITE_FLAG_COPY) != ERR_OK)
         return 0; /* queue or heap is full: the caller offers it again */
+    tcp_output(pcb);
     return room;
-}
-
-static void conn_push(struct stream *stream)
-{
-    struct tcp_conn *conn = conn_of(stream);
-
-    if (conn->pcb)
-        tcp_output(conn->pcb);
 }
 
 static usize conn_unsent(struct stream *stream)
@@ -112,9 +85,7 @@ static enum stream_state conn_state(struct stream *stream)
 {
     struct tcp_conn *conn = conn_of(stream);
 
-    if (!conn->pcb)
-        return STREAM_GONE;
-    return conn->peer_done ? STREAM_PEER_DONE : STREAM_OPEN;
+    return !conn->pcb ? STREAM_GONE : conn->peer_done ? STREAM_PEER_DONE : STREAM_OPEN;
 }
 
 /* ---- the end: the place is free at once, the control block lives on until its peer agrees or time
@@ -133,9 +104,8 @@ static struct tcp_pcb *place_free(struct stream *stream)
     return pcb;
 }
 
-static err_t lingered(void *ctx, struct tcp_pcb *pcb)
+static err_t lingered(void *, struct tcp_pcb *pcb)
 {
-    (void)ctx;
     tcp_abort(pcb);
     return ERR_ABRT;
 }
@@ -144,7 +114,7 @@ static err_t lingered(void *ctx, struct tcp_pcb *pcb)
  * reset; when there is no memory for the FIN, lwIP tries again from its timer. */
 static void conn_close(struct stream *stream)
 {
-    u32 unread = conn_of(stream)->ring_used;
+    u32 unread = conn_of(stream)->in_len;
     struct tcp_pcb *pcb = place_free(stream);
 
     if (!pcb)
@@ -164,7 +134,7 @@ static void conn_abort(struct stream *stream)
         tcp_abort(pcb);
 }
 
-static const struct stream_ops conn_ops = {conn_recv,  conn_send,  conn_push, conn_unsent,
+static const struct stream_ops conn_ops = {conn_recv,  conn_send,  conn_unsent,
                                            conn_state, conn_close, conn_abort};
 
 /* ---- new connections ---- */
@@ -181,7 +151,7 @@ static err_t accepted(void *ctx, struct tcp_pcb *pcb, err_t status)
     if (conn == end)
         return ERR_MEM; /* lwIP resets it */
     *conn = (struct tcp_conn){
-        .stream.ops = &conn_ops, .ring = conn->ring, .pcb = pcb, .taken = true, .waiting = true};
+        .stream.ops = &conn_ops, .in = conn->in, .pcb = pcb, .taken = true, .waiting = true};
     ipaddr_ntoa_r(&pcb->remote_ip, conn->stream.peer, sizeof conn->stream.peer);
     tcp_setprio(pcb, TCP_PRIO_NORMAL + 1); /* a flood of new ones cannot push it out */
     tcp_nagle_disable(pcb);
@@ -195,12 +165,12 @@ static err_t accepted(void *ctx, struct tcp_pcb *pcb, err_t status)
 err conns_open(struct net *net)
 {
     struct tcp_pcb *pcb = tcp_new_ip_type(IPADDR_TYPE_ANY);
-    u8 *rings = pages_alloc(NET_CONNECTIONS_MAX * TCP_WND);
+    u8 *in = pages_alloc(NET_CONNECTIONS_MAX * TCP_WND);
 
-    if (!pcb || !rings)
+    if (!pcb || !in)
         return E_NOMEM;
     for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
-        net->conn[i].ring = rings + (usize)i * TCP_WND;
+        net->conn[i].in = in + (usize)i * TCP_WND;
     CHECK(tcp_bind(pcb, IP_ANY_TYPE, net->config.port) == ERR_OK);
     struct tcp_pcb *listener = tcp_listen(pcb);
     if (!listener)

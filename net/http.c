@@ -8,7 +8,6 @@
 
 const char *const http_method_names[HTTP_METHODS] = {"GET", "HEAD",   "POST", "OPTIONS",
                                                      "PUT", "DELETE", "PATCH"};
-
 static const char *const field_names[FIELD_COUNT] = {
     "host",          "content-length", "transfer-encoding", "expect",
     "authorization", "content-type",   "connection",        "x-request-id"};
@@ -40,21 +39,12 @@ static bool is_token(struct str text)
     return text.len > 0;
 }
 
-/* ---- the request line ---- */
-
-static enum http_step read_version(struct http_request *request, struct str version)
+static bool is_digit(char c)
 {
-    u64 major, minor;
-
-    if (version.len != 8 || !str_starts(version, STR("HTTP/")) || version.ptr[6] != '.' ||
-        str_to_u64(str_slice(version, 5, 6), &major) != OK ||
-        str_to_u64(str_slice(version, 7, 8), &minor) != OK)
-        return bad(request, 400, "the request line has no HTTP version");
-    if (major != 1 || minor > 1)
-        return bad(request, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
-    request->minor = (u32)minor;
-    return HTTP_MORE;
+    return c >= '0' && c <= '9';
 }
+
+/* ---- the request line ---- */
 
 static enum http_step read_target(struct http_request *request, struct str target)
 {
@@ -84,13 +74,16 @@ static enum http_step read_request_line(struct http_request *request, struct str
 
     if (!is_token(method))
         return bad(request, 400, "the request line has no method");
-    if (read_version(request, version) == HTTP_BAD)
-        return HTTP_BAD;
+    if (version.len != 8 || !str_starts(version, STR("HTTP/")) || version.ptr[6] != '.' ||
+        !is_digit(version.ptr[5]) || !is_digit(version.ptr[7]))
+        return bad(request, 400, "the request line has no HTTP version");
+    request->minor = version.ptr[7] != '0';
+    if (version.ptr[5] != '1' || version.ptr[7] > '1')
+        return bad(request, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
     while (*at < HTTP_METHODS && !str_eq(method, str_of(http_method_names[*at])))
         ++*at;
-    if (*at == HTTP_METHODS)
-        return bad(request, 501, "an unknown method");
-    return read_target(request, target);
+    return *at < HTTP_METHODS ? read_target(request, target)
+                              : bad(request, 501, "an unknown method");
 }
 
 /* ---- fields ---- */
@@ -131,13 +124,21 @@ static enum http_step read_field(struct http_request *request, struct str line)
     return HTTP_MORE;
 }
 
-/* ---- the head as a whole: framing, connection, expectation ---- */
-
-static enum http_step judge_framing(struct http_request *request)
+/* The head as a whole: connection, expectation, framing. */
+static enum http_step judge(struct http_request *request)
 {
-    struct str length = request->field[FIELD_CONTENT_LENGTH];
-    struct str coding = request->field[FIELD_TRANSFER_ENCODING];
+    const struct str *field = request->field, coding = field[FIELD_TRANSFER_ENCODING];
+    struct str length = field[FIELD_CONTENT_LENGTH], expect = field[FIELD_EXPECT];
 
+    if (request->minor && !field[FIELD_HOST].ptr)
+        return bad(request, 400, "HTTP/1.1 needs a Host field");
+    if (!http_visible(field[FIELD_HOST], ','))
+        return bad(request, 400, "the Host field is no host");
+    if (expect.ptr && !str_eq_nocase(expect, STR("100-continue")))
+        return bad(request, 417, "an expectation other than 100-continue");
+    request->keep_alive = !request->said_close && (request->minor || request->keep_alive);
+    request->wants_continue = expect.ptr && request->minor;
+    request->lines = 0; /* from here on those of the trailer */
     if (coding.ptr && (length.ptr || request->minor == 0))
         return bad(request, 400, "Transfer-Encoding beside Content-Length or in HTTP/1.0");
     if (coding.ptr && !str_eq_nocase(coding, STR("chunked")))
@@ -151,23 +152,7 @@ static enum http_step judge_framing(struct http_request *request)
     return HTTP_DONE;
 }
 
-static enum http_step judge(struct http_request *request)
-{
-    struct str expect = request->field[FIELD_EXPECT], host = request->field[FIELD_HOST];
-
-    if (request->minor && !host.ptr)
-        return bad(request, 400, "HTTP/1.1 needs a Host field");
-    if (!http_visible(host, ','))
-        return bad(request, 400, "the Host field is no host");
-    if (expect.ptr && !str_eq_nocase(expect, STR("100-continue")))
-        return bad(request, 417, "an expectation other than 100-continue");
-    request->keep_alive = !request->said_close && (request->minor || request->keep_alive);
-    request->wants_continue = expect.ptr && request->minor;
-    request->lines = 0; /* from here on those of the trailer */
-    return judge_framing(request);
-}
-
-/* ---- the head, byte by byte ---- */
+/* ---- the head, byte by byte: the verdict does not depend on how it was cut ---- */
 
 /* Can the byte stand in a head at all? A CR only before an LF, an LF only after it. */
 static bool byte_allowed(struct str bytes, usize at)
@@ -177,20 +162,6 @@ static bool byte_allowed(struct str bytes, usize at)
 
     return (c == '\n') == (before == '\r') && (c >= 0x20 || c == '\t' || c == '\r' || c == '\n') &&
            c != 0x7f;
-}
-
-/* What a line that has not ended yet already breaks. */
-static enum http_step judge_byte(struct http_request *request, struct str bytes, usize at)
-{
-    usize line_len = at - request->line_start;
-
-    if (!request->lines && line_len > HTTP_TARGET_BYTES_MAX + 32)
-        return bad(request, 414, "the request line is too long");
-    if (line_len > HTTP_FIELD_BYTES_MAX || at >= HTTP_HEAD_BYTES_MAX)
-        return bad(request, 431, "the request header or a field of it is too long");
-    if (!byte_allowed(bytes, at))
-        return bad(request, 400, "a byte that no request header can hold");
-    return HTTP_MORE;
 }
 
 static enum http_step read_line(struct http_request *request, struct str line)
@@ -208,8 +179,13 @@ enum http_step http_head_read(struct http_request *request, struct str bytes)
 
     for (; step == HTTP_MORE && request->scanned < bytes.len; request->scanned++) {
         usize at = request->scanned, start = request->line_start;
-        step = judge_byte(request, bytes, at);
-        if (step == HTTP_BAD || bytes.ptr[at] != '\n')
+        if (!request->lines && at - start > HTTP_TARGET_BYTES_MAX + 32)
+            return bad(request, 414, "the request line is too long");
+        if (at - start > HTTP_FIELD_BYTES_MAX || at >= HTTP_HEAD_BYTES_MAX)
+            return bad(request, 431, "the request header or a field of it is too long");
+        if (!byte_allowed(bytes, at))
+            return bad(request, 400, "a byte that no request header can hold");
+        if (bytes.ptr[at] != '\n')
             continue;
         request->line_start = at + 1;
         if (at != 1) /* RFC 9112, 2.2: one empty line before a request is forgiven */
@@ -223,21 +199,19 @@ enum http_step http_head_read(struct http_request *request, struct str bytes)
 /* chunk-size [ chunk-ext ]: extensions are read over. */
 static enum http_step read_chunk_size(struct http_request *request, struct str line)
 {
-    u64 size = 0;
     u32 digit;
     usize i = 0;
 
-    for (; i < line.len && line.ptr[i] != ';'; i++) {
+    for (request->left = 0; i < line.len && line.ptr[i] != ';'; i++) {
         if (!json_hex(line.ptr[i], &digit) || i == HTTP_CHUNK_DIGITS_MAX)
             return bad(request, 400, "a malformed chunk size");
-        size = size << 4 | digit;
+        request->left = request->left << 4 | digit;
     }
     if (i == 0)
         return bad(request, 400, "a chunk without a size");
-    if (request->total + size > HTTP_BODY_BYTES_MAX)
+    if (request->total + request->left > HTTP_BODY_BYTES_MAX)
         return bad(request, 413, "the body is too large");
-    request->left = size;
-    request->body = size ? BODY_CHUNK : BODY_TRAILER;
+    request->body = request->left ? BODY_CHUNK : BODY_TRAILER;
     return HTTP_MORE;
 }
 

@@ -5,7 +5,6 @@
  * trailing comma, no byte order mark, no lone surrogate, no control character inside a string.
  */
 #include "net/json.h"
-#include "net/limits.h"
 
 struct reader {
     struct json_doc *doc;
@@ -21,22 +20,14 @@ static err fail(struct reader *r, err e, const char *why)
     return e;
 }
 
-static err node_add(struct reader *r, enum json_kind kind, struct str text)
+static err node_add(struct reader *r, u32 kind, char *from, char *to)
 {
     struct json_doc *doc = r->doc;
 
     if (doc->count == doc->node_max)
         return fail(r, E_LIMIT, "too many values");
-    doc->node[doc->count++] = (struct json){text, kind, 1, 0};
+    doc->node[doc->count++] = (struct json){{from, (usize)(to - from)}, kind, 1, 0};
     return OK;
-}
-
-/* The next byte that is not white space, 0 at the end (a NUL byte is not valid anywhere either). */
-static char peek(struct reader *r)
-{
-    while (r->at < r->end && (*r->at == ' ' || *r->at == '\t' || *r->at == '\n' || *r->at == '\r'))
-        r->at++;
-    return r->at < r->end ? *r->at : 0;
 }
 
 static bool skip(struct reader *r, char c)
@@ -45,6 +36,14 @@ static bool skip(struct reader *r, char c)
 
     r->at += there;
     return there;
+}
+
+/* The next byte that is not white space, 0 at the end (a NUL byte is not valid anywhere either). */
+static char peek(struct reader *r)
+{
+    while (skip(r, ' ') || skip(r, '\t') || skip(r, '\n') || skip(r, '\r'))
+        ;
+    return r->at < r->end ? *r->at : 0;
 }
 
 /* ---- numbers ---- */
@@ -65,15 +64,13 @@ static err read_number(struct reader *r)
     skip(r, '-');
     if (!skip(r, '0') && !skip_digits(r))
         return fail(r, E_FORMAT, "expected a value");
-    if (skip(r, '.') && !skip_digits(r))
-        return fail(r, E_FORMAT, "expected a digit");
-    if (skip(r, 'e') || skip(r, 'E')) {
+    bool good = !skip(r, '.') || skip_digits(r);
+    if (good && (skip(r, 'e') || skip(r, 'E'))) {
         if (!skip(r, '+'))
             skip(r, '-');
-        if (!skip_digits(r))
-            return fail(r, E_FORMAT, "expected a digit");
+        good = skip_digits(r);
     }
-    return node_add(r, JSON_NUMBER, (struct str){first, (usize)(r->at - first)});
+    return good ? node_add(r, JSON_NUMBER, first, r->at) : fail(r, E_FORMAT, "expected a digit");
 }
 
 /* ---- strings ---- */
@@ -142,45 +139,32 @@ static err read_string(struct reader *r)
     }
     if (!to || !skip(r, '"'))
         return fail(r, E_FORMAT, to ? "string without an end" : "invalid escape");
-    return node_add(r, JSON_STRING, (struct str){first, (usize)(to - first)});
+    return node_add(r, JSON_STRING, first, to);
 }
 
 /* ---- the document ---- */
 
-static err read_container(struct reader *r, enum json_kind kind)
-{
-    if (r->depth == JSON_DEPTH_MAX)
-        return fail(r, E_LIMIT, "nested too deeply");
-    r->open[r->depth++] = r->doc->count;
-    r->at++;
-    return node_add(r, kind, (struct str){});
-}
-
 static err read_value(struct reader *r)
 {
     static const struct str words[] = {STR("null"), STR("false"), STR("true")};
-    char c = peek(r);
+    char c = peek(r), *first = r->at;
 
-    if (c == '{' || c == '[')
-        return read_container(r, c == '{' ? JSON_OBJECT : JSON_ARRAY);
     if (c == '"')
         return read_string(r);
+    if (c == '{' || c == '[') {
+        if (r->depth == JSON_DEPTH_MAX)
+            return fail(r, E_LIMIT, "nested too deeply");
+        r->open[r->depth++] = r->doc->count;
+        r->at++;
+        return node_add(r, c == '{' ? JSON_OBJECT : JSON_ARRAY, first, first);
+    }
     for (u32 kind = JSON_NULL; kind <= JSON_TRUE; kind++) {
         if (str_starts((struct str){r->at, (usize)(r->end - r->at)}, words[kind])) {
             r->at += words[kind].len;
-            return node_add(r, kind, (struct str){});
+            return node_add(r, kind, first, first);
         }
     }
     return read_number(r);
-}
-
-static err read_key(struct reader *r)
-{
-    if (peek(r) != '"')
-        return fail(r, E_FORMAT, "expected a member's name");
-    TRY(read_string(r));
-    peek(r);
-    return skip(r, ':') ? OK : fail(r, E_FORMAT, "expected ':'");
 }
 
 /* After a value: closes every container that ends here, or goes on to the next element. */
@@ -198,7 +182,12 @@ static err read_close(struct reader *r)
         if (!empty && !skip(r, ','))
             return fail(r, E_FORMAT, object ? "expected ',' or '}'" : "expected ',' or ']'");
         of->count++;
-        return object ? read_key(r) : OK;
+        if (!object)
+            return OK;
+        if (peek(r) != '"')
+            return fail(r, E_FORMAT, "expected a member's name");
+        TRY(read_string(r));
+        return peek(r) == ':' && skip(r, ':') ? OK : fail(r, E_FORMAT, "expected ':'");
     }
     return OK;
 }

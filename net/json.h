@@ -1,21 +1,14 @@
 /*
- * json.h: strict JSON of a request in place, and pieces of JSON for an answer. Knows nothing of
- * HTTP.
+ * json.h: strict JSON of a request in place, and pieces of JSON for an answer. No HTTP here.
  */
 #ifndef NOHOST_NET_JSON_H
 #define NOHOST_NET_JSON_H
 
 #include "kernel/base.h"
 
-enum json_kind {
-    JSON_NULL,
-    JSON_FALSE,
-    JSON_TRUE,
-    JSON_NUMBER,
-    JSON_STRING,
-    JSON_ARRAY,
-    JSON_OBJECT
-};
+#define JSON_DEPTH_MAX 32u
+
+enum { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
 
 /* A value stands before its children: elements of an array; key, value, key, value of an object. */
 struct json {
@@ -35,27 +28,16 @@ struct json_doc {
 /* Decodes strings inside `text` itself, which must live as long as the nodes. E_FORMAT, or E_LIMIT
  * for too many values or too deep nesting. */
 err json_read(struct json_doc *doc, char *text, usize len);
-
-static inline const struct json *json_first(const struct json *of)
-{
-    return of + 1;
-}
-static inline const struct json *json_next(const struct json *node)
-{
-    return node + node->span;
-}
+static inline const struct json *json_first(const struct json *of) { return of + 1; }
+static inline const struct json *json_next(const struct json *node) { return node + node->span; }
 /* The last member of that name (as JavaScript and Python do), or NULL. */
 const struct json *json_member(const struct json *object, struct str name);
-
 /* Exact; E_FORMAT when it is no number or has a fraction or an exponent, E_RANGE. */
 err json_i64(const struct json *node, i64 *value);
-
 /* The value of a hexadecimal digit; false: it is none. */
 bool json_hex(char c, u32 *value);
-
-/* With quotes and escapes, always valid UTF-8: what is not becomes U+FFFD. */
+/* With quotes and escapes, always valid UTF-8: what is not becomes U+FFFD; chars: no quotes. */
 void json_put_str(struct text *out, struct str text);
-/* The same without quotes. */
 void json_put_chars(struct text *out, struct str text);
 
 #endif

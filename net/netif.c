@@ -1,7 +1,7 @@
 /*
- * netif.c: the interface under lwIP: frames between the card and the stack, checksums left to the
- * card, link, and a card that fails. Knows no connection; addresses are address.c's.
- * Follows: lwIP 2.2.1, doc/NO_SYS_SampleCode.c; virtio 1.2, 5.1.6.2 (checksum offload).
+ * netif.c: the room put together, and the interface under lwIP: frames between the card and the
+ * stack, checksums left to the card, link, and a card that fails. Knows no connection; addresses
+ * are address.c's. Follows: lwIP 2.2.1, doc/NO_SYS_SampleCode.c; virtio 1.2, 5.1.6.2 (checksums).
  */
 #include "net/stack.h"
 
@@ -10,6 +10,7 @@
 #include "lwip/inet_chksum.h"
 #include "lwip/init.h"
 #include "lwip/prot/tcp.h"
+#include "lwip/stats.h"
 #include "lwip/sys.h"
 #include "lwip/timeouts.h"
 #include "netif/ethernet.h"
@@ -20,6 +21,57 @@
 #define TX_STALL_NS     (5 * NS_PER_S)
 #define FAULT_FORGET_NS (600 * NS_PER_S)
 #define FAULTS_MAX      8u
+
+err net_open(struct net **out, const struct net_config *config, struct nic *nic, struct ml *ml)
+{
+    struct net *net = *out = pages_alloc(sizeof *net);
+
+    if (!net)
+        return E_NOMEM;
+    net->config = *config;
+    net->nic = nic;
+    stack_open(net);
+    TRY(conns_open(net));
+    return server_open(&net->server, &net->config, ml);
+}
+
+bool net_poll(struct net *net)
+{
+    bool worked = stack_poll(net);
+
+    for (struct stream *stream; (stream = conns_next(net)); worked = true) {
+        if (!server_accept(net->server, stream))
+            stream->ops->abort(stream);
+    }
+    return server_poll(net->server) || worked;
+}
+
+bool net_bound(const struct net *net)
+{
+    return !ip4_addr_isany(netif_ip4_addr(&net->netif));
+}
+
+void net_metrics(struct text *out)
+{
+    static const char *const names[NET_COUNTS] = {"rx_frames", "rx_bytes", "rx_dropped",
+                                                  "tx_frames", "tx_bytes", "tx_dropped"};
+    const struct {
+        const char *name;
+        const struct stats_mem *of;
+    } pools[] = {{"tcp_connection", lwip_stats.memp[MEMP_TCP_PCB]},
+                 {"tcp_segment", lwip_stats.memp[MEMP_TCP_SEG]},
+                 {"frame", lwip_stats.memp[MEMP_PBUF_POOL]},
+                 {"heap_bytes", &lwip_stats.mem}};
+
+    for (usize i = 0; i < ARRAY_LEN(pools); i++)
+        text_fmt(out, "nohost_net_pool_used{pool=\"%s\"} %lu\n", pools[i].name,
+                 (u64)pools[i].of->used);
+    for (u32 i = 0; netif_default && i < NET_COUNTS; i++)
+        text_fmt(out, "nohost_net_%s_total %lu\n", names[i],
+                 ((const struct net *)netif_default->state)->count[i]);
+}
+
+/* ---- frames in ---- */
 
 /* Where the TCP header of an IP packet that is no fragment begins; 0: there is none. */
 static u32 tcp_start(const u8 *frame, u32 len)
@@ -32,8 +84,6 @@ static u32 tcp_start(const u8 *frame, u32 len)
 
     return (v4 || v6) && start + TCP_HLEN <= len ? start : 0;
 }
-
-/* ---- frames in ---- */
 
 /* False when there was none. */
 static bool frame_in(struct net *net)
@@ -71,13 +121,12 @@ static u16 checksum_prepare(u8 *frame, u32 len)
     const u8 *ip = frame + SIZEOF_ETH_HDR;
     bool v4 = ip[0] >> 4 == 4;
     u32 start = tcp_start(frame, len);
-
-    if (!start)
-        return 0;
     u32 sum = (u16)~inet_chksum(v4 ? ip + 12 : ip + 8, v4 ? 8 : 32);
+
     sum += lwip_htons((u16)(IP_PROTO_TCP + len - start));
     u16 folded = (u16)((sum & 0xffff) + (sum >> 16));
-    memcpy(frame + start + offsetof(struct tcp_hdr, chksum), &folded, sizeof folded);
+    if (start)
+        memcpy(frame + start + offsetof(struct tcp_hdr, chksum), &folded, sizeof folded);
     return (u16)start;
 }
 
@@ -86,12 +135,12 @@ static err_t frame_out(struct netif *netif, struct pbuf *chain)
     struct net *net = netif->state;
     struct nic *nic = net->nic;
     struct str frame = {(const char *)net->out, chain->tot_len};
+    u64 now = time_ns();
 
     if (nic->failed || frame.len > NIC_FRAME_MAX)
         return ERR_IF;
     pbuf_copy_partial(chain, net->out, chain->tot_len, 0);
     u16 start = nic->tx_checksum ? checksum_prepare(net->out, chain->tot_len) : 0;
-    u64 now = time_ns();
     if (nic->ops->tx(nic, frame, start) != OK) {
         net->count[TX_DROPPED]++;
         if (now - net->sent_ns > TX_STALL_NS)
@@ -134,10 +183,7 @@ static void look(struct net *net, u64 now)
         log_info("net", "%s: link is %s", nic->name, link ? "up" : "down");
         net->link = link;
         net->link_ns = net->asks_ns = now;
-        if (link)
-            netif_set_link_up(&net->netif); /* DHCP, DAD and mDNS start afresh */
-        else
-            netif_set_link_down(&net->netif);
+        (link ? netif_set_link_up : netif_set_link_down)(&net->netif); /* up: DHCP starts afresh */
     }
     address_look(net, now);
 }
@@ -208,7 +254,7 @@ void stack_open(struct net *net)
              nic->has_irq ? "interrupts" : "polled", nic->tx_checksum ? "the card" : "us");
 }
 
-/* ---- for the drivers ---- */
+/* ---- for the drivers, and what net/port/arch/cc.h promises to lwIP ---- */
 
 err nic_fault(struct nic *nic, const char *want, u64 seen)
 {
@@ -217,12 +263,7 @@ err nic_fault(struct nic *nic, const char *want, u64 seen)
     return E_DEVICE;
 }
 
-void nic_interrupted(void *nothing)
-{
-    (void)nothing;
-}
-
-/* ---- what net/port/arch/cc.h promises to lwIP ---- */
+void nic_interrupted(void *) {}
 
 u32_t sys_now(void)
 {

@@ -1,19 +1,40 @@
 /*
- * priv.h: what the files of net/ share: the stream face (bytes of one connection), the server,
- * HTTP, API, in the order from the wire up. The server half knows nothing of lwIP, the lwIP half
- * nothing of HTTP; `struct stream` is between.
+ * priv.h: what the files of the server half share, from the wire up. It knows nothing of lwIP, the
+ * other half (stack.h) nothing of HTTP; `struct stream` is between.
  */
 #ifndef NOHOST_NET_PRIV_H
 #define NOHOST_NET_PRIV_H
 
-#include "kernel/base.h"
-#include "ml/ml.h"
 #include "net/json.h"
-#include "net/limits.h"
 #include "net/net.h"
 
-/* ---- stream: bytes in and out of one connection; plain TCP today, TLS tomorrow, a socket or a
- * wire in memory in tests ---- */
+/* ---- every bound and every patience; docs/API.md repeats those that a client can meet ---- */
+
+#define HTTP_HEAD_BYTES_MAX   (16 * KIB)
+#define HTTP_FIELD_BYTES_MAX  (8 * KIB)
+#define HTTP_FIELDS_MAX       100u
+#define HTTP_TARGET_BYTES_MAX 2048u
+#define HTTP_BODY_BYTES_MAX   (1 * MIB)
+#define HTTP_READ_AHEAD_BYTES (4 * KIB) /* room behind the head for the body's next bytes */
+#define HTTP_CHUNK_LINE_MAX   256u      /* size and extension of one chunk; a trailer line */
+#define HTTP_CHUNK_DIGITS_MAX 8u
+#define REQUEST_ID_BYTES_MAX  64u
+#define JSON_NODES_MAX        65536u
+#define MESSAGES_MAX          4096u
+#define SMALL_BYTES           (32 * KIB)  /* every connection's own room for a body, and to send */
+#define OUT_BYTES_MAX         (256 * KIB) /* behind one client that does not read */
+#define LARGE_BODIES          3u          /* at a time; the next gets 503 */
+#define LARGE_OUTS            12u
+
+#define HEAD_TIMEOUT_S       10u
+#define IDLE_TIMEOUT_S       60u /* keep-alive, no byte of a next request */
+#define BODY_IDLE_TIMEOUT_S  30u
+#define BODY_TOTAL_TIMEOUT_S 120u
+#define SEND_STALL_TIMEOUT_S 30u
+#define PING_INTERVAL_S      10u
+#define ACT_TIMEOUT_S        2u /* reset and power-off wait this long for their answer to leave */
+
+/* ---- stream: bytes of one connection; plain TCP today, TLS tomorrow, memory in tests ---- */
 
 enum stream_state {
     STREAM_OPEN,
@@ -25,10 +46,8 @@ struct stream;
 struct stream_ops {
     /* Up to cap bytes that have arrived; 0: none now. Reading opens the receive window. */
     usize (*recv)(struct stream *stream, void *out, usize cap);
-    /* Takes up to len bytes for sending, returns how many; the caller offers the rest again. */
+    /* Sends up to len bytes, returns how many; the caller offers the rest again. */
     usize (*send)(struct stream *stream, const void *data, usize len);
-    /* Sent bytes leave now rather than wait to be joined by more. */
-    void (*push)(struct stream *stream);
     /* Bytes taken but not yet acknowledged by the peer: 0 means all has arrived. */
     usize (*unsent)(struct stream *stream);
     enum stream_state (*state)(struct stream *stream);
@@ -40,57 +59,24 @@ struct stream_ops {
 
 struct stream {
     const struct stream_ops *ops;
-    char peer[48]; /* address in text, for logs and limits per client */
+    char peer[48]; /* its address, for the log */
 };
-
-/* ---- server.c: connections -> http -> api -> events back ---- */
-
-struct server;
-
-/* Memory from pages_alloc. `ml` may still be loading for a long time: /health says so. */
-err server_open(struct server **server, const struct net_config *config, struct ml *ml);
-/* A new connection; false when every place is taken: the transport then aborts it. */
-bool server_accept(struct server *server, struct stream *stream);
-/* Reads what has arrived, answers, moves ml events into responses, enforces deadlines. True when
- * there was work. */
-bool server_poll(struct server *server);
-u32 server_connections(const struct server *server);
-void server_close(struct server *server);
-
-/* ---- fifo.c: bytes that wait, in a chain of equal blocks of one pool ---- */
-
-struct block;
-struct fifo {
-    struct block *head, *tail;
-    usize len;
-};
-
-/* Appends all of it or, when that would leave fewer than `spare` blocks in the pool, nothing. */
-bool fifo_put(struct fifo *fifo, struct pool *pool, struct str bytes, u32 spare);
-/* The first bytes that lie together; empty when the fifo is. */
-struct str fifo_peek(const struct fifo *fifo);
-void fifo_drop(struct fifo *fifo, struct pool *pool, usize bytes);
-/* Moves all of it to the end of `out`. */
-void fifo_take(struct fifo *fifo, struct pool *pool, struct text *out);
 
 /* ---- http.c: RFC 9112 as pure functions over bytes ---- */
 
-enum http_method {
-    HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_OPTIONS, HTTP_PUT, HTTP_DELETE, HTTP_PATCH, HTTP_METHODS
-};
+// clang-format off
+enum { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_OPTIONS, HTTP_PUT, HTTP_DELETE, HTTP_PATCH,
+       HTTP_METHODS };
 extern const char *const http_method_names[HTTP_METHODS];
 
-/* The fields that steer us. Twice the same of those before CONNECTION could mean two things:
- * refused. */
-enum http_field {
-    FIELD_HOST, FIELD_CONTENT_LENGTH, FIELD_TRANSFER_ENCODING, FIELD_EXPECT, FIELD_AUTHORIZATION,
-    FIELD_CONTENT_TYPE, FIELD_CONNECTION, FIELD_REQUEST_ID, FIELD_COUNT
-};
+/* The fields that steer us; two of one before CONNECTION could mean two things: refused. */
+enum { FIELD_HOST, FIELD_CONTENT_LENGTH, FIELD_TRANSFER_ENCODING, FIELD_EXPECT,
+       FIELD_AUTHORIZATION, FIELD_CONTENT_TYPE, FIELD_CONNECTION, FIELD_REQUEST_ID, FIELD_COUNT };
 
 enum http_step { HTTP_MORE, HTTP_DONE, HTTP_BAD };
-enum http_body {
-    BODY_UNKNOWN, BODY_LENGTH, BODY_SIZE_LINE, BODY_CHUNK, BODY_CHUNK_END, BODY_TRAILER, BODY_DONE
-};
+enum http_body { BODY_UNKNOWN, BODY_LENGTH, BODY_SIZE_LINE, BODY_CHUNK, BODY_CHUNK_END,
+                 BODY_TRAILER, BODY_DONE };
+// clang-format on
 
 /* Zero it before the first byte of a request. Slices point into the caller's bytes. */
 struct http_request {
@@ -115,7 +101,7 @@ enum http_step http_body_read(struct http_request *request, struct str bytes, us
 /* Visible ASCII and nothing else, nor `except`. */
 bool http_visible(struct str text, char except);
 
-/* ---- the server's connections ---- */
+/* ---- server.c: connections -> http -> api -> events back ---- */
 
 enum conn_phase {
     CONN_FREE,
@@ -125,16 +111,25 @@ enum conn_phase {
     CONN_SEND, /* the answer is complete in `out` */
 };
 
-/* An answer of the runtime in the making: sse.c. */
-#define ANSWER_PARTS 5u /* the text, and the lists of logprobs */
+/* Bytes that wait: in the connection's own room or, when they are more, on a place of the pool. */
+struct buffer {
+    char *ptr; /* zeroed: empty */
+    usize len, cap;
+    struct pool *pool;
+    char small[SMALL_BYTES];
+};
+/* All of it or, when there is no room, nothing. */
+bool buffer_put(struct buffer *buffer, struct str bytes);
+void buffer_empty(struct buffer *buffer);
+
+/* An answer of the runtime in the making: answer.c. */
 struct answer {
     u64 ticket;
-    const struct words *words;
+    const struct form *form;
     bool stream, include_usage, logprobs;
     char id[40];
     i64 created_unix_s;
     u64 text_offset; /* /v1/completions: characters before this token */
-    struct fifo part[ANSWER_PARTS]; /* escaped, not yet sent: all of it unless it streams */
 };
 
 struct conn {
@@ -144,7 +139,9 @@ struct conn {
     struct http_request request;
     const struct route *route;
     usize in_len, head_len;
-    struct fifo upload, out;
+    struct buffer body, out;
+    usize ready; /* bytes at the front of `out` that may leave; behind them is kept for later */
+    usize sent;  /* of those, gone */
     struct answer answer;
     u64 since_ns; /* when the phase began */
     u64 moved_ns; /* when bytes last moved */
@@ -153,6 +150,16 @@ struct conn {
     char in[HTTP_HEAD_BYTES_MAX + HTTP_READ_AHEAD_BYTES];
 };
 
+struct server;
+/* Memory from pages_alloc. `ml` may still be loading for a long time: /health says so. */
+err server_open(struct server **server, const struct net_config *config, struct ml *ml);
+void server_close(struct server *server);
+/* A new connection; false when every place is taken: the transport then aborts it. */
+bool server_accept(struct server *server, struct stream *stream);
+/* Reads what has arrived, answers, moves ml events into responses, enforces deadlines. True when
+ * there was work. */
+bool server_poll(struct server *server);
+u32 server_connections(const struct server *server);
 /* Appends to what leaves on this connection; false: too much waits, the connection was dropped. */
 bool conn_put(struct conn *conn, struct str bytes);
 void conn_phase(struct conn *conn, enum conn_phase phase);
@@ -161,7 +168,8 @@ void conn_drop(struct conn *conn);
 
 /* ---- reply.c: whole answers; what the client did wrong, or why we cannot serve it now ---- */
 
-/*    name            status  type                     code (NULL: null)         Retry-After s */
+// clang-format off
+/*    name            status  type                     code                       Retry-After s */
 #define FAULT_TABLE(X)                                                                          \
     X(BAD_HTTP,        400, "invalid_request_error", "bad_http", 0)                             \
     X(BAD_JSON,        400, "invalid_request_error", "invalid_json", 0)                         \
@@ -191,10 +199,10 @@ void conn_drop(struct conn *conn);
     X(OVERLOADED,      503, "server_error",          "overloaded", 1)                           \
     X(DEVICE,          503, "server_error",          "device_failed", 5)                        \
     X(VERSION,         505, "invalid_request_error", "http_version_not_supported", 0)
-
 #define FAULT_ENUM(name, status, type, code, retry) FAULT_##name,
 enum fault_kind { FAULT_TABLE(FAULT_ENUM) FAULT_COUNT };
 #undef FAULT_ENUM
+// clang-format on
 
 struct fault {
     enum fault_kind kind;
@@ -207,17 +215,17 @@ struct fault {
 __attribute__((format(printf, 4, 5))) bool fault_set(struct server *server, enum fault_kind kind,
                                                      const char *param, const char *format, ...);
 /* What http.c found. */
-void fault_from_http(struct server *server, const struct http_request *request);
+bool fault_from_http(struct server *server, const struct http_request *request);
 /* A refusal or a failure of the runtime, in the client's words; `param` held the prompt. */
 bool fault_from_ml(struct server *server, err why, const char *param,
                    const struct ml_refusal *refusal);
-/* {"error":{...}} with message, type, param and code. */
-void fault_json(struct text *out, const struct fault *fault);
+/* {"error":{...}} of server->fault. */
+void fault_json(struct server *server, struct text *out);
 
 struct reply {
     const char *status;       /* "200 OK" */
     const char *content_type; /* NULL: no body */
-    const char *extra;        /* whole lines with CRLF, or "" */
+    const char *extra;        /* whole lines with CRLF, or NULL */
 };
 
 /* server->line, empty: for the one answer, chunk or page being written. */
@@ -225,11 +233,11 @@ struct text *reply_line(struct server *server);
 #define REPLY_STREAM UINT64_MAX /* chunks, or in HTTP/1.0 until the connection ends */
 /* The head alone; the caller appends the `length` bytes that it announces. */
 bool reply_head(struct conn *conn, struct reply reply, u64 length);
-void reply_send(struct conn *conn, struct reply reply, struct str body);
+bool reply_send(struct conn *conn, struct reply reply, struct str body);
 /* 200 with server->line. */
-void reply_ok(struct conn *conn, const char *content_type);
-/* server->fault. Before the whole request was read, what follows it cannot be trusted to be a
- * request: the connection ends. */
+bool reply_ok(struct conn *conn, const char *content_type);
+/* server->fault. When the request was not read to its end, what follows cannot be trusted to be
+ * one: the connection ends. */
 void reply_fault(struct conn *conn);
 
 /* ---- api.c: routes and the gate before them ---- */
@@ -237,10 +245,10 @@ void reply_fault(struct conn *conn);
 /* At the end of the head: may this request be read? Sets conn->route. */
 bool api_admit(struct conn *conn);
 void api_put_allow(struct text *out, const struct route *route);
-/* At the end of the body: answers, or submits and leaves the rest to sse.c. */
+/* At the end of the body: answers, or submits and leaves the rest to answer.c. */
 void api_answer(struct conn *conn);
 
-/* ---- api_params.c, api_input.c: the body of a generation request ---- */
+/* ---- request.c: the body of a generation request ---- */
 
 struct api_request {
     struct ml_request ml;
@@ -248,16 +256,12 @@ struct api_request {
     i32 max_tokens, max_completion_tokens, top_k, top_logprobs, text_logprobs;
 };
 
-/* server->json -> server->request; its text points into the server's scratch. */
-bool api_request_read(struct server *server, bool chat);
+/* server->json -> server->request; its text points into the body. */
+bool request_read(struct server *server, bool chat);
 /* Is it the model that is loaded? */
-bool api_model_known(struct server *server, struct str name);
-/* Read the prompt: "messages" of chat, "prompt" of completions. */
-struct param;
-bool api_messages(struct server *server, const struct param *, const struct json *value);
-bool api_prompt(struct server *server, const struct param *, const struct json *value);
+bool request_model_known(struct server *server, struct str name);
 
-/* ---- sse.c: ml events -> chunks of a stream, or one whole answer ---- */
+/* ---- answer.c: ml events -> chunks of a stream, or one whole answer ---- */
 
 /* To server->request. */
 void answer_start(struct conn *conn, u64 ticket);
@@ -282,11 +286,6 @@ struct server_ml {
     void (*stats)(const struct ml *ml, struct ml_stats *stats);
 };
 
-struct server_stats {
-    u64 accepted, refused, evicted, timeouts, stalls, disconnects, bad_http;
-    u64 replies[6]; /* by first digit of the status */
-};
-
 struct server {
     const struct net_config *config;
     struct ml *ml;
@@ -294,9 +293,12 @@ struct server {
     struct arena arena;
     struct conn *conn; /* NET_CONNECTIONS_MAX */
     struct pool in_pool, out_pool;
-    struct server_stats stats;
+    struct server_stats {
+        u64 accepted, refused, timeouts, stalls, disconnects, bad_http;
+        u64 replies[6]; /* by first digit of the status */
+    } stats;
     /* Scratch of the one request that is being looked at. */
-    struct text body, line;
+    struct text line;
     struct json_doc json;
     struct ml_message *message;
     struct ml_part part;

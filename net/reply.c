@@ -1,8 +1,7 @@
 /*
  * reply.c: whole answers into a connection's outgoing bytes; and faults, every way in which a
  * request can fail, in the client's words. FAULT_TABLE in priv.h is the list. Follows RFC 9112
- * and the Error schema of OpenAI's API description: message, type, param and code are always
- * there. Must not know the runtime beyond its refusals.
+ * and the Error schema of OpenAI's API description. Must not know the runtime beyond its refusals.
  */
 #include "net/priv.h"
 
@@ -28,57 +27,73 @@ bool reply_head(struct conn *conn, struct reply reply, u64 length)
         text_fmt(&out, "Content-Type: %s\r\nX-Content-Type-Options: nosniff\r\n",
                  reply.content_type);
     if (chunked)
-        text_put(&out, STR("Transfer-Encoding: chunked\r\n"));
+        text_fmt(&out, "Transfer-Encoding: chunked\r\n");
     else if (reply.content_type && !stream)
         text_fmt(&out, "Content-Length: %lu\r\n", length);
-    text_fmt(&out, "Cache-Control: no-store\r\n%s\r\n", reply.extra);
+    text_fmt(&out, "Cache-Control: no-store\r\n%s\r\n", reply.extra ? reply.extra : "");
     CHECK(!out.truncated); /* every part of it has a bound of ours */
     conn->server->stats.replies[reply.status[0] - '0']++;
     return conn_put(conn, text_str(&out));
 }
 
-void reply_send(struct conn *conn, struct reply reply, struct str body)
+bool reply_send(struct conn *conn, struct reply reply, struct str body)
 {
     if (reply_head(conn, reply, body.len) &&
         (conn->request.method == HTTP_HEAD || conn_put(conn, body)))
         conn_phase(conn, CONN_SEND);
+    return true;
 }
 
-void reply_ok(struct conn *conn, const char *content_type)
+bool reply_ok(struct conn *conn, const char *content_type)
 {
-    reply_send(conn, (struct reply){"200 OK", content_type, ""}, text_str(&conn->server->line));
+    return reply_send(conn, (struct reply){"200 OK", content_type, NULL},
+                      text_str(&conn->server->line));
 }
 
 /* ---- faults ---- */
 
+#define FAULT_ROW(name, status, type, code, retry) {status, retry, type, code},
 static const struct {
     u32 status, retry_s;
     const char *type, *code;
-} faults[FAULT_COUNT] = {
-#define FAULT_ROW(name, status, type, code, retry) {status, retry, type, code},
-    FAULT_TABLE(FAULT_ROW)
+} faults[FAULT_COUNT] = {FAULT_TABLE(FAULT_ROW)};
 #undef FAULT_ROW
-};
 
-/* The code stands for the reason; with the fields that a status brings along: RFC 9110, 15.5.2,
+/* The code is the reason phrase; with the fields that a status brings along: RFC 9110, 15.5.2,
  * 15.5.6, 10.2.3. */
 void reply_fault(struct conn *conn)
 {
-    const struct fault *fault = &conn->server->fault;
-    u32 number = faults[fault->kind].status, retry_s = faults[fault->kind].retry_s;
+    enum fault_kind kind = conn->server->fault.kind;
     char line[64] = {}, extra[160] = {};
     struct text status = TEXT_ON(line), fields = TEXT_ON(extra), *out = reply_line(conn->server);
 
-    text_fmt(&status, "%u %s", number, faults[fault->kind].code);
-    if (number == 401)
-        text_put(&fields, STR("WWW-Authenticate: Bearer realm=\"nohost\"\r\n"));
-    if (number == 405)
+    text_fmt(&status, "%u %s", faults[kind].status, faults[kind].code);
+    if (faults[kind].status == 401)
+        text_fmt(&fields, "WWW-Authenticate: Bearer realm=\"nohost\"\r\n");
+    if (kind == FAULT_METHOD)
         api_put_allow(&fields, conn->route);
-    if (retry_s)
-        text_fmt(&fields, "Retry-After: %u\r\n", retry_s);
-    fault_json(out, fault);
+    if (faults[kind].retry_s)
+        text_fmt(&fields, "Retry-After: %u\r\n", faults[kind].retry_s);
+    fault_json(conn->server, out);
     conn->close_after |= conn->request.body != BODY_DONE;
     reply_send(conn, (struct reply){line, "application/json", extra}, text_str(out));
+}
+
+void fault_json(struct server *server, struct text *out)
+{
+    const struct fault *fault = &server->fault;
+
+    text_fmt(out, "{\"error\":{\"message\":");
+    json_put_str(out, str_of(fault->text));
+    text_fmt(out, ",\"type\":\"%s\",\"code\":\"%s\",\"param\":", faults[fault->kind].type,
+             faults[fault->kind].code);
+    if (fault->param[0])
+        json_put_str(out, str_of(fault->param));
+    else
+        text_fmt(out, "null");
+    if (fault->kind == FAULT_CONTEXT)
+        text_fmt(out, ",\"n_prompt_tokens\":%u,\"n_ctx\":%u", fault->prompt_tokens, fault->ctx_max);
+    text_fmt(out, "}}");
 }
 
 bool fault_set(struct server *server, enum fault_kind kind, const char *param, const char *format,
@@ -97,57 +112,38 @@ bool fault_set(struct server *server, enum fault_kind kind, const char *param, c
     return false;
 }
 
-void fault_from_http(struct server *server, const struct http_request *request)
+bool fault_from_http(struct server *server, const struct http_request *request)
 {
     enum fault_kind kind = 0;
 
     while (faults[kind].status != request->status)
         CHECK(++kind < FAULT_COUNT);
     server->stats.bad_http++;
-    fault_set(server, kind, "", "Bad request: %s.", request->why);
+    return fault_set(server, kind, "", "Bad request: %s.", request->why);
 }
 
 bool fault_from_ml(struct server *server, err why, const char *param,
                    const struct ml_refusal *refusal)
 {
-    static const struct {
-        err why;
-        enum fault_kind kind;
-        const char *text;
-    } rows[] = {
-        {E_BUSY, FAULT_QUEUE_FULL, "Every slot is taken, the queue is full."},
-        {E_STATE, FAULT_LOADING, "The model is not ready: "},
-        {E_FORMAT, FAULT_TEMPLATE, "The prompt was refused: "},
-        {E_RANGE, FAULT_VALUE, ""},
-        {E_DEVICE, FAULT_DEVICE, "The device that computes has failed."},
-    };
-
-    if (why == E_LIMIT) {
+    switch (why) {
+    case E_LIMIT:
         fault_set(server, FAULT_CONTEXT, param,
                   "This model's maximum context length is %u tokens, but the prompt has %u.",
                   refusal->ctx_max, refusal->prompt_tokens);
         server->fault.prompt_tokens = refusal->prompt_tokens;
         server->fault.ctx_max = refusal->ctx_max;
         return false;
+    case E_BUSY:
+        return fault_set(server, FAULT_QUEUE_FULL, "", "Every slot is taken, the queue is full.");
+    case E_STATE:
+        return fault_set(server, FAULT_LOADING, "", "The model is not ready: %s", refusal->text);
+    case E_FORMAT:
+        return fault_set(server, FAULT_TEMPLATE, param, "Prompt refused: %s", refusal->text);
+    case E_RANGE:
+        return fault_set(server, FAULT_VALUE, param, "%s", refusal->text);
+    case E_DEVICE:
+        return fault_set(server, FAULT_DEVICE, "", "The device that computes has failed.");
+    default:
+        return fault_set(server, FAULT_INTERNAL, "", "Internal error: %s.", err_text(why));
     }
-    for (usize i = 0; i < ARRAY_LEN(rows); i++)
-        if (rows[i].why == why)
-            return fault_set(server, rows[i].kind, faults[rows[i].kind].status == 400 ? param : "",
-                             "%s%s", rows[i].text, refusal->text);
-    return fault_set(server, FAULT_INTERNAL, "", "The server failed: %s.", err_text(why));
-}
-
-void fault_json(struct text *out, const struct fault *fault)
-{
-    text_put(out, STR("{\"error\":{\"message\":"));
-    json_put_str(out, str_of(fault->text));
-    text_fmt(out, ",\"type\":\"%s\",\"param\":", faults[fault->kind].type);
-    if (fault->param[0])
-        json_put_str(out, str_of(fault->param));
-    else
-        text_put(out, STR("null"));
-    text_fmt(out, ",\"code\":\"%s\"", faults[fault->kind].code);
-    if (fault->kind == FAULT_CONTEXT)
-        text_fmt(out, ",\"n_prompt_tokens\":%u,\"n_ctx\":%u", fault->prompt_tokens, fault->ctx_max);
-    text_put(out, STR("}}"));
 }

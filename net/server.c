@@ -10,9 +10,9 @@ static const struct server_ml runtime = {
 };
 
 #define ARENA_BYTES                                                                                \
-    (NET_CONNECTIONS_MAX * sizeof(struct conn) + (UPLOAD_BLOCKS + OUT_BLOCKS) * BLOCK_BYTES +      \
-     HTTP_BODY_BYTES_MAX + JSON_NODES_MAX * (sizeof(struct json) + sizeof(u32)) +                  \
-     MESSAGES_MAX * sizeof(struct ml_message) + LINE_BYTES_MAX + 64 * KIB)
+    (NET_CONNECTIONS_MAX * sizeof(struct conn) + LARGE_BODIES * HTTP_BODY_BYTES_MAX +              \
+     (LARGE_OUTS + 1) * OUT_BYTES_MAX + JSON_NODES_MAX * (sizeof(struct json) + sizeof(u32)) +     \
+     MESSAGES_MAX * sizeof(struct ml_message) + 16 * KIB)
 
 err server_open(struct server **out, const struct net_config *config, struct ml *ml)
 {
@@ -20,25 +20,25 @@ err server_open(struct server **out, const struct net_config *config, struct ml 
     if (!pages)
         return E_NOMEM;
     struct arena arena = arena_on("server", pages, ARENA_BYTES);
-    struct server *server = arena_new(&arena, struct server, 1);
+    struct server *server = *out = arena_new(&arena, struct server, 1);
 
     *server = (struct server){.config = config, .ml = ml, .on = &runtime};
     server->conn = arena_new(&arena, struct conn, NET_CONNECTIONS_MAX);
-    server->body.ptr = arena_new(&arena, char, HTTP_BODY_BYTES_MAX);
-    server->body.cap = HTTP_BODY_BYTES_MAX;
     server->json.node = arena_new(&arena, struct json, JSON_NODES_MAX);
     server->json.node_max = JSON_NODES_MAX;
     server->message = arena_new(&arena, struct ml_message, MESSAGES_MAX);
     server->token = arena_new(&arena, u32, JSON_NODES_MAX);
-    server->line =
-        (struct text){.ptr = arena_new(&arena, char, LINE_BYTES_MAX), .cap = LINE_BYTES_MAX};
-    TRY(pool_init(&server->in_pool, "upload", &arena, BLOCK_BYTES, UPLOAD_BLOCKS));
-    TRY(pool_init(&server->out_pool, "out", &arena, BLOCK_BYTES, OUT_BLOCKS));
+    server->line.ptr = arena_new(&arena, char, OUT_BYTES_MAX);
+    server->line.cap = OUT_BYTES_MAX - 2 * KIB; /* with a head before it, it can be sent */
+    TRY(pool_init(&server->in_pool, "upload", &arena, HTTP_BODY_BYTES_MAX, LARGE_BODIES));
+    TRY(pool_init(&server->out_pool, "out", &arena, OUT_BYTES_MAX, LARGE_OUTS));
     CHECK(server->line.ptr);
-    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
+    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++) {
         server->conn[i].server = server;
+        server->conn[i].body.pool = &server->in_pool;
+        server->conn[i].out.pool = &server->out_pool;
+    }
     server->arena = arena;
-    *out = server;
     return OK;
 }
 
@@ -58,6 +58,36 @@ u32 server_connections(const struct server *server)
     return count;
 }
 
+/* ---- bytes that wait ---- */
+
+void buffer_empty(struct buffer *buffer)
+{
+    if (buffer->cap > SMALL_BYTES)
+        pool_give(buffer->pool, buffer->ptr);
+    buffer->ptr = buffer->small;
+    buffer->len = 0;
+    buffer->cap = SMALL_BYTES;
+}
+
+bool buffer_put(struct buffer *buffer, struct str bytes)
+{
+    usize len = buffer->len + bytes.len;
+
+    if (len > buffer->cap && buffer->cap == SMALL_BYTES && len <= buffer->pool->place_bytes) {
+        char *large = pool_take(buffer->pool);
+        if (!large)
+            return false;
+        memcpy(large, buffer->ptr, buffer->len);
+        buffer->ptr = large;
+        buffer->cap = buffer->pool->place_bytes;
+    }
+    if (len > buffer->cap)
+        return false;
+    memcpy(buffer->ptr + buffer->len, bytes.ptr, bytes.len);
+    buffer->len = len;
+    return true;
+}
+
 /* ---- places ---- */
 
 void conn_phase(struct conn *conn, enum conn_phase phase)
@@ -70,17 +100,13 @@ void conn_phase(struct conn *conn, enum conn_phase phase)
 static struct stream *release(struct conn *conn)
 {
     struct server *server = conn->server;
-    struct stream *stream = conn->stream;
 
     if (conn->phase == CONN_RUN)
         server->on->cancel(server->ml, conn->answer.ticket);
-    fifo_drop(&conn->upload, &server->in_pool, conn->upload.len);
-    fifo_drop(&conn->out, &server->out_pool, conn->out.len);
-    for (u32 i = 0; i < ANSWER_PARTS; i++)
-        fifo_drop(&conn->answer.part[i], &server->out_pool, conn->answer.part[i].len);
-    conn->stream = NULL;
+    buffer_empty(&conn->body);
+    buffer_empty(&conn->out);
     conn->phase = CONN_FREE;
-    return stream;
+    return conn->stream;
 }
 
 void conn_drop(struct conn *conn)
@@ -109,8 +135,10 @@ static void start_request(struct conn *conn)
     conn->request = (struct http_request){};
     conn->answer = (struct answer){};
     conn->route = NULL;
-    conn->head_len = 0;
+    conn->head_len = conn->ready = conn->sent = 0;
     conn->close_after = false;
+    buffer_empty(&conn->body);
+    buffer_empty(&conn->out);
     conn_phase(conn, CONN_HEAD);
 }
 
@@ -119,8 +147,7 @@ static struct conn *place_for_new(struct server *server)
 {
     struct conn *oldest = NULL;
 
-    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++) {
-        struct conn *conn = &server->conn[i];
+    for (struct conn *conn = server->conn; conn < server->conn + NET_CONNECTIONS_MAX; conn++) {
         if (conn->phase == CONN_FREE)
             return conn;
         if (conn->phase == CONN_HEAD && (!oldest || conn->moved_ns < oldest->moved_ns))
@@ -128,7 +155,6 @@ static struct conn *place_for_new(struct server *server)
     }
     if (oldest)
         conn_close(oldest);
-    server->stats.evicted += oldest != NULL;
     server->stats.refused += !oldest;
     return oldest;
 }
@@ -149,19 +175,15 @@ bool server_accept(struct server *server, struct stream *stream)
 
 bool conn_put(struct conn *conn, struct str bytes)
 {
-    struct server *server = conn->server;
-    /* A whole answer gets back the blocks that it has just given, or one more at most. */
-    bool whole = conn->phase == CONN_RUN && !conn->answer.stream;
-    bool small = conn->out.len + bytes.len <= SMALL_BYTES;
-
-    if (!conn->out.len) /* the wait for a slow reader starts here */
+    if (!conn->ready) /* the wait for a slow reader starts here */
         conn->moved_ns = time_ns();
-    if (conn->out.len <= OUT_BYTES_MAX &&
-        fifo_put(&conn->out, &server->out_pool, bytes, small || whole ? 0 : OUT_SPARE_BLOCKS))
+    bool room = buffer_put(&conn->out, bytes);
+    conn->ready = conn->out.len;
+    if (room)
         return true;
     log_warn("http", "%s: want it to read, saw %zu bytes wait: dropped", conn->stream->peer,
-             conn->out.len);
-    server->stats.stalls++;
+             conn->ready - conn->sent);
+    conn->server->stats.stalls++;
     conn_drop(conn);
     return false;
 }
@@ -187,20 +209,18 @@ static bool read_head(struct conn *conn)
 {
     struct http_request *request = &conn->request;
     enum http_step step = http_head_read(request, (struct str){conn->in, conn->in_len});
+    struct str id = request->field[FIELD_REQUEST_ID];
 
     if (step == HTTP_MORE)
         return false;
-    struct str id = request->field[FIELD_REQUEST_ID];
     if (id.len && id.len <= REQUEST_ID_BYTES_MAX && http_visible(id, ' ')) {
         memcpy(conn->request_id, id.ptr, id.len);
         conn->request_id[id.len] = 0;
     }
     conn->head_len = request->line_start;
-    if (step == HTTP_BAD) {
+    if (step == HTTP_BAD)
         request->method = HTTP_GET; /* whatever it was, the answer has a body */
-        fault_from_http(conn->server, request);
-    }
-    if (step == HTTP_BAD || !api_admit(conn)) {
+    if (step == HTTP_BAD ? !fault_from_http(conn->server, request) : !api_admit(conn)) {
         reply_fault(conn);
         return true;
     }
@@ -216,25 +236,23 @@ static bool read_body(struct conn *conn)
     struct server *server = conn->server;
     enum http_step step = HTTP_MORE;
     usize used = 1, before = bytes.len;
+    bool room = true;
 
-    while (step == HTTP_MORE && used) {
+    while (step == HTTP_MORE && used && room) {
         step = http_body_read(&conn->request, bytes, &used, &data);
         bytes = str_slice(bytes, used, bytes.len);
-        bool small = conn->upload.len + data.len <= SMALL_BYTES;
-        if (!fifo_put(&conn->upload, &server->in_pool, data, small ? 0 : UPLOAD_SPARE_BLOCKS)) {
-            fault_set(server, FAULT_OVERLOADED, "", "Too many large requests arrive at once.");
-            reply_fault(conn);
-            return true;
-        }
+        room = buffer_put(&conn->body, data);
     }
     memmove(conn->in + conn->head_len, bytes.ptr, bytes.len);
     conn->in_len = conn->head_len + bytes.len;
-    if (step == HTTP_BAD) {
+    if (!room)
+        fault_set(server, FAULT_OVERLOADED, "", "Too many large requests arrive at once.");
+    else if (step == HTTP_BAD)
         fault_from_http(server, &conn->request);
-        reply_fault(conn);
-    } else if (step == HTTP_DONE) {
+    else if (step == HTTP_DONE)
         api_answer(conn);
-    }
+    if (!room || step == HTTP_BAD)
+        reply_fault(conn);
     return step != HTTP_MORE || bytes.len != before;
 }
 
@@ -242,28 +260,29 @@ static bool read_body(struct conn *conn)
 
 static bool send_out(struct conn *conn)
 {
-    struct stream *stream = conn->stream;
-    usize taken = 0, before = conn->out.len;
+    usize taken =
+        conn->stream->ops->send(conn->stream, conn->out.ptr + conn->sent, conn->ready - conn->sent);
 
-    do {
-        struct str next = fifo_peek(&conn->out);
-        taken = stream->ops->send(stream, next.ptr, next.len);
-        fifo_drop(&conn->out, &conn->server->out_pool, taken);
-    } while (taken && conn->out.len);
-    if (conn->out.len == before)
+    if (!taken)
         return false;
+    conn->sent += taken;
+    if (conn->sent == conn->ready || conn->sent > OUT_BYTES_MAX / 2) {
+        struct buffer *out = &conn->out;
+        memmove(out->ptr, out->ptr + conn->sent, out->len - conn->sent);
+        out->len -= conn->sent;
+        conn->ready -= conn->sent;
+        conn->sent = 0;
+        if (!out->len)
+            buffer_empty(out);
+    }
     conn->moved_ns = time_ns();
-    stream->ops->push(stream);
     return true;
 }
 
 /* The answer is on its way: the next request, or the end. */
 static bool after_send(struct conn *conn)
 {
-    struct server *server = conn->server;
-
-    fifo_drop(&conn->upload, &server->in_pool, conn->upload.len);
-    if (server->act && server->act_after == conn)
+    if (conn->server->act && conn->server->act_after == conn)
         return false; /* open until the answer has arrived */
     if (conn->close_after) {
         conn_close(conn);
@@ -277,16 +296,16 @@ static bool after_send(struct conn *conn)
 
 /* ---- ends: peers that leave, and deadlines ---- */
 
-/* The peer has gone; or will send no more while we are `waiting` for it, or run for it. */
+/* The peer has gone; or will send no more while we are `waiting` for it, or run for it. A half
+ * closed one that we send to still reads. */
 static bool peer_left(struct conn *conn, bool waiting)
 {
     enum stream_state state = conn->stream->ops->state(conn->stream);
     bool running = conn->phase == CONN_RUN;
 
-    if (state == STREAM_OPEN || (state == STREAM_PEER_DONE && !waiting && !running))
+    if (state == STREAM_OPEN ||
+        (state == STREAM_PEER_DONE && !running && (!waiting || conn->phase == CONN_SEND)))
         return false;
-    if (state == STREAM_PEER_DONE && conn->phase == CONN_SEND)
-        return false; /* half closed: it still reads */
     conn->server->stats.disconnects += running;
     if (state == STREAM_PEER_DONE && !running)
         conn_close(conn);
@@ -303,23 +322,21 @@ static bool passed(u64 since_ns, u64 limit_s)
 /* Which deadline of the connection has passed; true when something was done about it. */
 static bool enforce_deadlines(struct conn *conn)
 {
-    bool head = conn->phase == CONN_HEAD, body = conn->phase == CONN_BODY;
-    bool begun = body || (head && conn->in_len);
-    u64 phase_max_s = body ? BODY_TOTAL_TIMEOUT_S : begun ? HEAD_TIMEOUT_S : IDLE_TIMEOUT_S;
-    bool over = (head || body) && passed(conn->since_ns, phase_max_s);
+    bool body = conn->phase == CONN_BODY, head = conn->phase == CONN_HEAD && conn->in_len;
+    u64 phase_max_s = body ? BODY_TOTAL_TIMEOUT_S : head ? HEAD_TIMEOUT_S : IDLE_TIMEOUT_S;
 
-    if (conn->out.len && passed(conn->moved_ns, SEND_STALL_TIMEOUT_S)) {
+    if (conn->ready && passed(conn->moved_ns, SEND_STALL_TIMEOUT_S)) {
         conn->server->stats.stalls++;
         conn_drop(conn);
-    } else if (conn->phase == CONN_RUN && conn->answer.stream && !conn->out.len &&
+    } else if (conn->phase == CONN_RUN && conn->answer.stream && !conn->ready &&
                passed(conn->moved_ns, PING_INTERVAL_S)) {
         answer_ping(conn);
-    } else if (over && !begun) {
+    } else if (conn->phase == CONN_HEAD && !head && passed(conn->since_ns, phase_max_s)) {
         conn_close(conn);
-    } else if (over || (body && passed(conn->moved_ns, BODY_IDLE_TIMEOUT_S))) {
+    } else if ((body && passed(conn->moved_ns, BODY_IDLE_TIMEOUT_S)) ||
+               ((head || body) && passed(conn->since_ns, phase_max_s))) {
         conn->server->stats.timeouts++;
-        fault_set(conn->server, FAULT_SLOW, "", "The request's %s did not arrive in time.",
-                  body ? "body" : "header");
+        fault_set(conn->server, FAULT_SLOW, "", "The request did not arrive in time.");
         reply_fault(conn);
     } else {
         return false;
@@ -338,11 +355,11 @@ static bool turn(struct conn *conn)
         work |= read_head(conn);
     if (conn->phase == CONN_BODY)
         work |= read_body(conn);
-    if (conn->phase != CONN_FREE && conn->out.len)
+    if (conn->phase != CONN_FREE && conn->ready)
         work |= send_out(conn);
-    if (conn->phase == CONN_SEND && !conn->out.len)
+    if (conn->phase == CONN_SEND && !conn->ready)
         work |= after_send(conn);
-    if (conn->phase != CONN_FREE && !(!work && peer_left(conn, true)))
+    if (conn->phase != CONN_FREE && (work || !peer_left(conn, true)))
         work |= enforce_deadlines(conn);
     return work;
 }
@@ -351,13 +368,13 @@ static bool turn(struct conn *conn)
 static void act_when_sent(struct server *server)
 {
     struct conn *conn = server->act_after;
+    void (*act)(void) = server->act;
 
-    if (!server->act)
+    if (!act)
         return;
     bool sent = conn->phase == CONN_FREE || /* it left by itself */
-                (!conn->out.len && !conn->stream->ops->unsent(conn->stream));
+                (!conn->ready && !conn->stream->ops->unsent(conn->stream));
     if (sent || time_ns() > server->act_deadline_ns) {
-        void (*act)(void) = server->act;
         server->act = NULL;
         act();
     }
@@ -365,16 +382,17 @@ static void act_when_sent(struct server *server)
 
 bool server_poll(struct server *server)
 {
+    struct conn *end = server->conn + NET_CONNECTIONS_MAX;
     struct ml_event event;
     bool work = false;
 
     for (; server->on->event_next(server->ml, &event); work = true)
-        for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
-            if (server->conn[i].phase == CONN_RUN && server->conn[i].answer.ticket == event.ticket)
-                answer_event(&server->conn[i], &event);
-    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
-        if (server->conn[i].phase != CONN_FREE)
-            work |= turn(&server->conn[i]);
+        for (struct conn *conn = server->conn; conn < end; conn++)
+            if (conn->phase == CONN_RUN && conn->answer.ticket == event.ticket)
+                answer_event(conn, &event);
+    for (struct conn *conn = server->conn; conn < end; conn++)
+        if (conn->phase != CONN_FREE)
+            work |= turn(conn);
     act_when_sent(server);
     return work;
 }

@@ -1,13 +1,10 @@
 /*
- * stack.h: what net.c, netif.c, address.c and conn.c share: the interface under lwIP and
- * the places of TCP connections above it. Only these files see lwIP; above `struct stream`
- * (priv.h) nobody does.
+ * stack.h: what netif.c, address.c and conn.c share: the interface under lwIP and the places of TCP
+ * connections above it. Only these files see lwIP; above `struct stream` (priv.h) nobody does.
  */
 #ifndef NOHOST_NET_STACK_H
 #define NOHOST_NET_STACK_H
 
-#include "kernel/base.h"
-#include "net/net.h"
 #include "net/priv.h"
 
 #include "lwip/netif.h"
@@ -18,8 +15,8 @@
 struct tcp_conn {
     struct stream stream; /* first: the stream is the connection */
     struct tcp_pcb *pcb;  /* NULL: gone */
-    u8 *ring;             /* received, not yet read: TCP_WND bytes */
-    u32 ring_start, ring_used;
+    u8 *in;               /* received, not yet read: up to TCP_WND bytes */
+    u32 in_len;
     bool taken, waiting; /* place in use; not yet shown to the server */
     bool peer_done;
 };
@@ -43,28 +40,20 @@ struct net {
     u64 asks_ns; /* since when DHCP has asked in vain */
     u64 look_ns; /* when card and link are looked at next */
     u64 isn_key[2];
-    char hostname[HOSTNAME_MAX + 1];
-    char sntp_server[HOSTNAME_MAX * 2];
+    char hostname[HOSTNAME_MAX + 1], sntp_server[HOSTNAME_MAX * 2];
 };
 
-/* ---- netif.c: frames <-> lwIP, card, link ---- */
-
-/* Starts lwIP and, with a card, the interface on it. lwIP's state is the program's: once only. */
+/* netif.c. Starts lwIP and, with a card, the interface on it; lwIP's state is the program's: once
+ * only. Then a bounded number of frames in, and the timers that are due; true: it had frames. */
 void stack_open(struct net *net);
-/* A bounded number of frames in, then the timers that are due. True when there was a frame. */
 bool stack_poll(struct net *net);
 
-/* ---- address.c: addresses, name and clock ---- */
-
+/* address.c. Addresses, name and clock; looked at ten times a second. */
 void address_start(struct net *net);
-/* Ten times a second: fallback when DHCP is silent. */
 void address_look(struct net *net, u64 now);
 
-/* ---- conn.c: TCP connections as streams ---- */
-
-/* Listens on the configured port, IPv4 and IPv6. E_NOMEM. */
+/* conn.c. Listens on the configured port, IPv4 and IPv6 (E_NOMEM); a new connection, each once. */
 err conns_open(struct net *net);
-/* A new connection, each once; NULL: none. */
 struct stream *conns_next(struct net *net);
 /* Called with every TCP header before lwIP sees it. A SYN beyond the end of a connection in
  * TIME_WAIT ends that one (RFC 1122, 4.2.2.13): lwIP would answer for the old one, and a client

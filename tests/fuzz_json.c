@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "net/json.h"
-#include "net/limits.h"
 
 int LLVMFuzzerTestOneInput(const u8 *data, usize bytes);
 

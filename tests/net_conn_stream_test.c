@@ -45,7 +45,6 @@ TEST(net_conn_carries_a_request_and_its_answer)
     expect_text(s, STR("hello"));
     EXPECT_EQ(s->ops->send(s, "answer", 6), 6);
     EXPECT_EQ(s->ops->unsent(s), 6);
-    s->ops->push(s);
     wire_tcp_turn(&client, true);
     EXPECT_STR(((struct str){(char *)client.data, client.data_len}), STR("answer"));
     EXPECT_EQ(s->ops->unsent(s), 0);
@@ -121,7 +120,6 @@ TEST(net_conn_send_is_bounded_by_a_slow_client)
     }
     EXPECT_EQ(s->ops->unsent(s), taken);
     for (u32 i = 0; i < 2000 && client.data_len < sizeof data; i++) {
-        s->ops->push(s);
         wire_tcp_turn(&client, true);
         taken += (u32)s->ops->send(s, data + taken, min_u64(3000, sizeof data - taken));
         wire_run(client.wire, 10);
@@ -140,7 +138,6 @@ TEST(net_conn_full_card_loses_nothing)
 
     client.wire->full = true;
     EXPECT_EQ(s->ops->send(s, "patience", 8), 8);
-    s->ops->push(s);
     wire_tcp_turn(&client, true);
     EXPECT_EQ(client.data_len, 0);
     client.wire->full = false;

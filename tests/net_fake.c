@@ -44,10 +44,6 @@ static usize wire_send(struct stream *stream, const void *data, usize len)
     return take;
 }
 
-static void wire_push(struct stream *stream)
-{
-    (void)stream;
-}
 static usize wire_unsent(struct stream *stream)
 {
     return wire_of(stream)->unacked;
@@ -70,7 +66,7 @@ static void wire_abort(struct stream *stream)
 }
 
 static const struct stream_ops wire_ops = {
-    wire_recv, wire_send, wire_push, wire_unsent, wire_state, wire_shut, wire_abort,
+    wire_recv, wire_send, wire_unsent, wire_state, wire_shut, wire_abort,
 };
 
 void wire_open(struct fake *fake, struct wire *wire)

@@ -219,7 +219,7 @@ static u32 head_status(usize target, usize fields, usize value)
     return whole.status;
 }
 
-TEST(net_http_limits) /* 414 and 431 exactly beyond the limits of limits.h */
+TEST(net_http_limits) /* 414 and 431 exactly beyond the limits of priv.h */
 {
     EXPECT_EQ(head_status(HTTP_TARGET_BYTES_MAX, 1, 0), 0);
     EXPECT_EQ(head_status(HTTP_TARGET_BYTES_MAX + 1, 1, 0), 414);

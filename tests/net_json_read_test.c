@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "net/json.h"
-#include "net/limits.h"
 #include "tests/test.h"
 
 #define NODES 4096u

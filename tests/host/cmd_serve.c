@@ -74,11 +74,6 @@ static usize socket_send(struct stream *stream, const void *data, usize len)
     return took > 0 ? (usize)took : 0;
 }
 
-static void socket_push(struct stream *stream)
-{
-    (void)stream;
-}
-
 static usize socket_unsent(struct stream *stream)
 {
     int bytes = 0;
@@ -125,7 +120,7 @@ static void socket_abort(struct stream *stream)
 }
 
 static const struct stream_ops socket_ops = {
-    socket_recv, socket_send, socket_push, socket_unsent, socket_state, socket_close, socket_abort,
+    socket_recv, socket_send, socket_unsent, socket_state, socket_close, socket_abort,
 };
 
 /* ---- the loop ---- */
