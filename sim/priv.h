@@ -6,6 +6,7 @@
 #ifndef NOHOST_SIM_PRIV_H
 #define NOHOST_SIM_PRIV_H
 
+#include "amdgpu/formats.h"
 #include "build/gen/regs.h"
 #include "sim/compute.h"
 #include "sim/sim.h"
@@ -25,6 +26,15 @@ struct client {
 
 enum hub_kind { HUB_GC, HUB_MM, HUBS };
 
+/* What a known driver does and silicon tolerates: the table is in card.c, docs/SIM.md lists it. */
+enum exception {
+    EXCEPT_MQD_HOLE,      /* the unnamed word between CP_HQD_PQ_DOORBELL_CONTROL and PQ_CONTROL */
+    EXCEPT_IH_RPTR_WORDS, /* IH_RB_RPTR as a number of words instead of bytes */
+    EXCEPT_EARLY_GC,      /* GC registers before the RLC's autoload is complete */
+    EXCEPT_SMU_SOFT_MIN,  /* a soft minimum above the soft maximum in force */
+    EXCEPTIONS,
+};
+
 /* ---- profile.c: chip and board as data ---- */
 
 #define PROFILE_SEGMENTS_MAX 6u
@@ -36,10 +46,11 @@ struct profile_ip { /* an entry of the IP discovery table */
     u32 segment[PROFILE_SEGMENTS_MAX]; /* dword addresses */
 };
 
-struct profile_blob { /* a firmware component the card's own loaders accept */
+struct profile_blob { /* a firmware component that the card's own loaders accept */
     const char *what;
-    u32 type; /* command of the boot loader, or type of LOAD_IP_FW */
-    u32 bytes_min, bytes_max;
+    u32 type;   /* command of the boot loader, or type of LOAD_IP_FW */
+    u16 id;     /* in the header of the signed blob */
+    bool plain; /* a header without "$PS1" */
 };
 
 struct profile_clock { /* one DPM domain of the SMU */
@@ -74,9 +85,7 @@ struct card_profile {
 
 extern const struct card_profile profile_navi31;
 /* The IP discovery blob as it lies in the last 64 KiB of VRAM; returns its bytes. */
-#define DISCOVERY_BYTES      (10u * 1024)
-#define DISCOVERY_BEFORE_END (64u * 1024)
-void profile_discovery(const struct card_profile *profile, u8 out[DISCOVERY_BYTES]);
+void profile_discovery(const struct card_profile *profile, u8 out[DISCOVERY_BYTES_MAX]);
 static inline u32 profile_wgps(const struct card_profile *profile)
 {
     return profile->se_count * profile->sa_per_se * profile->wgp_per_sa;
@@ -93,7 +102,7 @@ struct nbio {
 };
 
 struct psp {
-    enum { PSP_BOOTING, PSP_LOADER, PSP_LOADING, PSP_SOS_STARTING, PSP_SOS } state;
+    enum { PSP_IS_BOOTING, PSP_IS_READY, PSP_IS_LOADING, PSP_IS_STARTING, PSP_IS_UP } state;
     u32 component;        /* next in the profile's order */
     u64 ring;             /* MC address; 0: none */
     u32 ring_bytes, rptr; /* dwords */
@@ -125,9 +134,9 @@ struct sim_timer {
     u64 argument;
 };
 
-struct memory; /* memory.c */
-struct gfx;    /* gfx.c, cp.c */
-struct sdma;   /* sdma.c */
+struct vram;        /* memory.c */
+struct gfx;         /* gfx.c, cp.c */
+struct sdma_engine; /* sdma.c */
 
 struct sim {
     struct sim_options options;
@@ -140,14 +149,17 @@ struct sim {
     char failure[640];
     u64 findings;
 
-    u64 now_ns, accesses, random;
+    u64 now_ns, next_timer_ns, accesses, random;
+    u32 excepted[EXCEPTIONS];
     u64 late_ns; /* what the access now running starts takes this much longer */
     struct sim_timer timer[SIM_TIMERS_MAX];
 
     u32 reg[REG_COUNT]; /* the plain contents; blocks override reads and writes */
     u8 owner[REG_COUNT];
-    struct reg_address *address; /* dword address -> register, sorted */
-    u32 address_count;
+    struct reg_address { /* sorted */
+        u32 at;          /* dword address */
+        enum reg reg;
+    } address[REG_COUNT];
     struct trace *trace;
 
     struct pci_function function[2];
@@ -156,9 +168,9 @@ struct sim {
     struct smu smu;
     struct hub hub[HUBS];
     struct ih_ring ih[2];
-    struct memory *memory;
+    struct vram *vram;
     struct gfx *gfx;
-    struct sdma *sdma;
+    struct sdma_engine *sdma;
 };
 
 /* ---- card.c: registers, time, findings, resets ---- */
@@ -172,16 +184,8 @@ __attribute__((format(printf, 3, 4))) bool sim_fail(struct sim *sim, const char 
  * instructions, bad packets. */
 __attribute__((format(printf, 3, 4))) void sim_note(struct sim *sim, const char *name,
                                                     const char *format, ...);
-/* Exceptions of docs/SIM.md: true when this named leniency is granted (all are, but for a test). */
-enum exception {
-    EXCEPT_EARLY_SMU, /* see the table in card.c */
-    EXCEPT_EARLY_GFX,
-    EXCEPT_IH_RPTR_DWORD,
-    EXCEPT_MQD_HOLE,
-    EXCEPT_NO_MEMSIZE_WAIT,
-    EXCEPTIONS,
-};
-bool sim_excepted(const struct sim *sim, enum exception which);
+/* Whether this leniency is granted: counts its use, false when the card shall refuse it. */
+bool sim_excepted(struct sim *sim, enum exception which);
 
 const char *reg_name(enum reg reg);
 enum reg reg_at(const struct sim *sim, u32 dword_address); /* NO_REG */
@@ -197,10 +201,16 @@ u64 sim_after(struct sim *sim, u64 ns);
 void sim_at(struct sim *sim, u64 ns, void (*run)(struct sim *sim, u64 argument), u64 argument);
 u64 sim_random(struct sim *sim);
 
-enum reset_kind { RESET_POWER_ON, RESET_MODE1, RESET_FUNCTION };
-/* All state of all blocks is lost, VRAM is kept (mode 1, function) or fresh; the card answers all
- * ones for `ns`. */
+enum reset_kind { RESET_POWER_ON, RESET_MODE1, RESET_FUNCTION, RESET_BUS };
+/* All state of all blocks is lost, VRAM is kept (mode 1, function, bus) or fresh; the card answers
+ * all ones for `ns`. */
 void card_reset(struct sim *sim, enum reset_kind kind, u64 ns);
+
+/* ---- trace.c: registers as the driver reaches them, in the format of tinygrad's trace ---- */
+
+struct trace *trace_open(const char *path); /* NULL: cannot */
+void trace_register(struct sim *sim, bool write, u32 dword_address, u32 value);
+void trace_close(struct trace *trace);
 
 /* ---- pci.c ---- */
 
@@ -221,6 +231,8 @@ void pci_msi(struct sim *sim); /* vector 0, when enabled */
 void nbio_reset(struct sim *sim);
 bool nbio_read(struct sim *sim, enum reg reg, u32 *value);
 bool nbio_write(struct sim *sim, enum reg reg, u32 value);
+/* A store into BAR 5 at byte `offset`: whether it hit the place that flushes the HDP. */
+bool nbio_sink(struct sim *sim, u64 offset);
 /* A store into BAR 2 at byte `offset`: aperture, S2A routing, then gfx_doorbell/sdma_doorbell. */
 void nbio_doorbell(struct sim *sim, u64 offset, u64 value, u32 width);
 /* HDP_FLUSH_REQ/DONE as the CP uses them (WAIT_REG_MEM write-wait): flushes at once. */
@@ -276,13 +288,6 @@ void mem_hdp_flush(struct sim *sim);
 
 /* ---- ih.c ---- */
 
-enum {
-    IH_CLIENT_GRBM_CP = 0x14,
-    IH_CLIENT_GFX = 0x0a,
-    IH_CLIENT_UTCL2 = 0x1b,
-    IH_CLIENT_VMC = 0x12
-}; /* soc21_ih_clientid */
-
 struct ih_event {
     u8 client, source, ring, vmid;
     u32 ctx[4];
@@ -319,7 +324,7 @@ bool gfx_write_unnamed(struct sim *sim, u32 dword_address, u32 value);
 void gfx_autoload(struct sim *sim);
 void gfx_doorbell(struct sim *sim, u64 offset, u64 value, u32 width); /* bytes in BAR 2 */
 bool gfx_step(struct sim *sim, u64 budget); /* whether there is more to do right now */
-usize gfx_ledger(struct sim *sim, char *json, usize bytes);
+usize gfx_ledger(const struct sim *sim, char *json, usize bytes);
 
 err sdma_create(struct sim *sim);
 void sdma_destroy(struct sim *sim);

@@ -39,6 +39,7 @@ struct sim_options {
     u64 bar0_bytes; /* 0: 256 MB, as after power-on; the Resizable BAR capability changes it */
     struct sim_fault fault;
     const char *trace; /* file for the register trace, NULL: none */
+    u32 refuse;        /* bit n: exception n of docs/SIM.md is not granted */
 };
 
 struct sim *sim_create(const struct sim_options *options, const struct sim_host *host);
@@ -69,8 +70,12 @@ bool sim_step(struct sim *sim, u64 budget);
 void sim_wait(struct sim *sim, u64 ns);
 u64 sim_now_ns(const struct sim *sim);
 
-/* The first finding since power-on, NULL when there is none: "name: text". */
+/* The first finding since power-on, NULL when there is none: "name: text". A finding stops the card
+ * (all ones from there on) unless it is lenient; what silicon reports by itself (a VM fault, an
+ * illegal instruction) is a finding that does not. */
 const char *sim_failure(const struct sim *sim);
+bool sim_stopped(const struct sim *sim);
+u64 sim_findings(const struct sim *sim);
 u64 sim_accesses(const struct sim *sim); /* registers and config space, for a fault plan */
 /* Totals and the last dispatches as JSON; returns the bytes needed. */
 usize sim_ledger(const struct sim *sim, char *json, usize bytes);
