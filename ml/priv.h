@@ -49,6 +49,11 @@ err sampler_draw(struct sampler *sampler, const f32 *logit, const struct ml_samp
  * may become U+FFFD. */
 #define STREAM_HELD_MAX (ML_STOP_BYTES_MAX + 3 * TOKEN_BYTES_MAX + 16)
 
+struct utf8_stream { /* a character is never split */
+    char held[4];
+    u32 held_len;
+};
+
 struct stream {
     struct utf8_stream utf8;
     char stop[ML_STOPS_MAX][ML_STOP_BYTES_MAX];
@@ -64,6 +69,10 @@ err stream_start(struct stream *stream, const struct str *stop, u32 stop_count);
 bool stream_put(struct stream *stream, struct str bytes, struct text *out);
 /* The end without a stop sequence: appends all that was held back. */
 void stream_end(struct stream *stream, struct text *out);
+/* Appends complete characters, holds back an unfinished one; what can never become one, or is held
+ * at the end, is replaced by U+FFFD. */
+void utf8_stream_put(struct utf8_stream *stream, struct str bytes, struct text *out);
+void utf8_stream_end(struct utf8_stream *stream, struct text *out);
 
 /* ---- batch.c: slots, KV pages, the queue, and the rows of a step ---- */
 

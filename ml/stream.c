@@ -1,7 +1,7 @@
 /*
  * stream.c: bytes of tokens -> text that may be shown. Owns what is held back: an unfinished
  * character, and text that may still turn out to be the start of a stop sequence. Must not know of
- * tokens or requests.
+ * tokens or requests. What is no text becomes U+FFFD once per maximal part, as Unicode recommends.
  */
 #include "ml/priv.h"
 
@@ -84,4 +84,42 @@ void stream_end(struct stream *stream, struct text *out)
     utf8_stream_end(&stream->utf8, &held);
     stream->held_len = (u32)held.len;
     release(stream, stream->held_len, out);
+}
+
+/* ---- characters ---- */
+
+/* Whether more bytes could make this one character: if so, the lowest or the highest ones do. */
+static bool is_unfinished(const struct utf8_stream *s)
+{
+    struct utf8_stream low = *s, high = *s;
+    u32 code;
+
+    memset(low.held + s->held_len, 0x80, sizeof(low.held) - s->held_len);
+    memset(high.held + s->held_len, 0xbf, sizeof(high.held) - s->held_len);
+    return utf8_decode((struct str){low.held, sizeof(low.held)}, &code) > s->held_len ||
+           utf8_decode((struct str){high.held, sizeof(high.held)}, &code) > s->held_len;
+}
+
+void utf8_stream_put(struct utf8_stream *s, struct str bytes, struct text *out)
+{
+    for (usize i = 0; i < bytes.len; i++) {
+        u32 code;
+
+        s->held[s->held_len++] = bytes.ptr[i];
+        if (utf8_decode((struct str){s->held, s->held_len}, &code) == s->held_len) {
+            text_put(out, (struct str){s->held, s->held_len});
+            s->held_len = 0;
+        } else if (!is_unfinished(s)) {
+            i -= s->held_len > 1; /* the last byte may start a character of its own */
+            s->held_len = 1;
+            utf8_stream_end(s, out);
+        }
+    }
+}
+
+void utf8_stream_end(struct utf8_stream *s, struct text *out)
+{
+    if (s->held_len > 0)
+        text_put(out, STR("\uFFFD"));
+    s->held_len = 0;
 }

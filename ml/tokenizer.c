@@ -5,8 +5,6 @@
  */
 #include "ml/tokenizer.h"
 
-#include "ml/bpe.h"
-
 #define NONE     TOKEN_NONE
 #define KIND_END 0x80u /* flag beside the kind: ends a generation */
 
@@ -414,42 +412,4 @@ err tokenizer_encode(struct tokenizer *t, struct arena *scratch, const struct ml
     encode_joined(t, text_str(&text), part, part_count, out);
     arena_reset(scratch, mark);
     return out->count > out->max ? E_LIMIT : OK;
-}
-
-/* ---- streaming ---- */
-
-/* Whether more bytes could make this one character: if so, the lowest or the highest ones do. */
-static bool is_unfinished(const struct utf8_stream *s)
-{
-    struct utf8_stream low = *s, high = *s;
-    u32 code;
-
-    memset(low.held + s->held_len, 0x80, sizeof(low.held) - s->held_len);
-    memset(high.held + s->held_len, 0xbf, sizeof(high.held) - s->held_len);
-    return utf8_decode((struct str){low.held, sizeof(low.held)}, &code) > s->held_len ||
-           utf8_decode((struct str){high.held, sizeof(high.held)}, &code) > s->held_len;
-}
-
-void utf8_stream_put(struct utf8_stream *s, struct str bytes, struct text *out)
-{
-    for (usize i = 0; i < bytes.len; i++) {
-        u32 code;
-
-        s->held[s->held_len++] = bytes.ptr[i];
-        if (utf8_decode((struct str){s->held, s->held_len}, &code) == s->held_len) {
-            text_put(out, (struct str){s->held, s->held_len});
-            s->held_len = 0;
-        } else if (!is_unfinished(s)) {
-            i -= s->held_len > 1; /* the last byte may start a character of its own */
-            s->held_len = 1;
-            utf8_stream_end(s, out);
-        }
-    }
-}
-
-void utf8_stream_end(struct utf8_stream *s, struct text *out)
-{
-    if (s->held_len > 0)
-        text_put(out, STR("\uFFFD"));
-    s->held_len = 0;
 }

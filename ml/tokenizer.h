@@ -52,19 +52,6 @@ struct token_list {
 err tokenizer_encode(struct tokenizer *tok, struct arena *scratch, const struct ml_part *part,
                      u32 part_count, struct token_list *out);
 
-/* ---- streaming: bytes of tokens in, valid UTF-8 out; a character is never split ---- */
-
-struct utf8_stream {
-    char held[4];
-    u32 held_len;
-};
-
-/* Appends complete characters, holds back an unfinished one, replaces what can never become
- * one by U+FFFD. */
-void utf8_stream_put(struct utf8_stream *stream, struct str bytes, struct text *out);
-/* The end: what is still held becomes U+FFFD. */
-void utf8_stream_end(struct utf8_stream *stream, struct text *out);
-
 /* ---- pretok.c ---- */
 
 /* One row per pre-tokenizer: how its regular expression differs from the others of the family. */
@@ -84,5 +71,37 @@ struct pretok {
 const struct pretok *pretok_find(struct str name);
 /* Bytes of the first word of a text that is not empty. */
 usize pretok_next(const struct pretok *pretok, struct str text);
+
+/* ---- bpe.c: merges the symbols of one word; tokens are numbers that have a length in bytes ---- */
+
+#define BPE_NONE       TOKEN_NONE
+#define BPE_PLACES_MAX 0x7fffffffu
+
+struct merge {
+    u32 left, right, into; /* tokens; the length of `into` is the sum of the others' */
+};
+
+/* One byte of the word. */
+struct bpe_place {
+    u32 symbol; /* the token that starts here; at the last byte of a merged one, its first */
+    u32 rank;   /* of its merge with the next symbol, or BPE_NONE */
+    u32 best;   /* of node i of the tree: the place below it that merges first */
+};
+
+struct bpe {
+    const u32 *start;    /* token t has start[t + 1] - start[t] bytes */
+    struct merge *merge; /* by rank */
+    u32 merge_count;
+    struct names pairs;
+    struct bpe_place *place; /* the caller's, as long as the word */
+};
+
+/* E_NOMEM. */
+err bpe_init(struct bpe *bpe, struct arena *arena, const u32 *start, u32 merges_max);
+/* The merge of the next rank. False: its pair has a rank already, or the table is too crowded. */
+bool bpe_add(struct bpe *bpe, const struct merge *merge);
+/* place[0 .. places) hold tokens of one byte; what is left starts at 0 and bpe_next of that. */
+void bpe_word(struct bpe *bpe, u32 places);
+u32 bpe_next(const struct bpe *bpe, u32 place);
 
 #endif

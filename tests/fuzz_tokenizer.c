@@ -4,7 +4,7 @@
  * small and built here: 256 bytes, some merges, two control tokens. A file that starts with GGUF
  * is a vocabulary to open instead.
  */
-#include "ml/tokenizer.h"
+#include "ml/priv.h"
 
 #define MODEL_BYTES_MAX (32 * KIB)
 #define ARENA_BYTES     (2 * MIB)

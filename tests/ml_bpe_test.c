@@ -4,7 +4,7 @@
  */
 #include <stdlib.h>
 
-#include "ml/bpe.h"
+#include "ml/tokenizer.h"
 #include "tests/test.h"
 
 #define LETTERS    3u

@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "ml/tokenizer.h"
+#include "ml/priv.h"
 #include "tests/ml_gguf_build.h"
 #include "tests/ml_pack.h"
 #include "tests/test.h"

@@ -2,10 +2,10 @@
 
 The templates (tests/data/chat_templates.txt) are our own: each has the shape of a family of
 models, "corners" has a corner of the language in each line, and "refused" one of what Jinja2 has,
-no chat template needs and we refuse: with the line and words, never with another text. Besides the text, the origin of
-each character is checked: messages are written in letters that no template has, so a letter of a
-message in a "template" part, or one of the template in a "user" part, is a forged special token
-in waiting.
+no chat template needs and we refuse: with the line and words, never with another text. Besides
+the text, the origin of each character is checked: messages are written in letters that no template
+has, so a letter of a message in a "template" part, or one of the template in a "user" part, is a
+forged special token in waiting.
 """
 import datetime
 import itertools
