@@ -24,17 +24,15 @@ struct table {
 _Static_assert(sizeof(struct table) == 36, "ACPI 6.5, 5.2.6");
 
 /* What of the FADT is used, by offset: ACPI 6.5, table 5.9. */
-enum fadt {
-    FADT_DSDT = 40,
-    FADT_PM1A = 64,
-    FADT_PM1B = 68,
-    FADT_PM_TIMER = 76,
-    FADT_FLAGS = 112,
-    FADT_RESET = 116,
-    FADT_RESET_VALUE = 128,
-    FADT_X_DSDT = 140,
-    FADT_X_PM_TIMER = 208,
-};
+#define FADT_DSDT        40u
+#define FADT_PM1A        64u
+#define FADT_PM1B        68u
+#define FADT_PM_TIMER    76u
+#define FADT_FLAGS       112u
+#define FADT_RESET       116u
+#define FADT_RESET_VALUE 128u
+#define FADT_X_DSDT      140u
+#define FADT_X_PM_TIMER  208u
 
 static struct acpi found;
 
@@ -99,7 +97,7 @@ static void add_core(u64 apic_id, u64 flags)
     if (found.core_count < CORES_MAX)
         found.apic_id[found.core_count++] = (u32)apic_id;
     else
-        found.cores_left_out++;
+        log_warn("acpi", "core %lx is left out: more than %u", apic_id, CORES_MAX);
 }
 
 static void read_madt(const struct table *madt)
@@ -168,22 +166,18 @@ static void read_fadt(const struct table *fadt)
         read_sleep_types(dsdt);
 }
 
-static const struct {
-    char signature[4];
-    void (*read)(const struct table *table);
-} readers[] = {
-    {"APIC", read_madt},
-    {"MCFG", read_mcfg},
-    {"FACP", read_fadt},
-};
-
 static void read_root(const struct table *xsdt)
 {
     for (u64 i = 0, at = sizeof(*xsdt); i < TABLES_MAX && at + 8 <= xsdt->bytes; i++, at += 8) {
         const struct table *table = table_at(number_at(xsdt, at, 8));
-        for (u32 k = 0; table && k < ARRAY_LEN(readers); k++)
-            if (memcmp(table->signature, readers[k].signature, 4) == 0)
-                readers[k].read(table);
+        if (!table)
+            continue;
+        if (memcmp(table->signature, "APIC", 4) == 0)
+            read_madt(table);
+        if (memcmp(table->signature, "MCFG", 4) == 0)
+            read_mcfg(table);
+        if (memcmp(table->signature, "FACP", 4) == 0)
+            read_fadt(table);
     }
 }
 
@@ -199,8 +193,6 @@ void acpi_start(u64 rsdp_at)
         read_root(xsdt);
     else
         log_error("acpi", "want an RSDP of revision 2 with an XSDT, saw none at %lx", rsdp_at);
-    if (found.cores_left_out)
-        log_warn("acpi", "%u cores are left out: more than %u", found.cores_left_out, CORES_MAX);
     log_info("acpi", "%u cores, %u PCIe windows, timer port %x, reset %x = %02x, power-off %s",
              found.core_count, found.ecam_count, found.pm_timer_port, found.reset_port,
              found.reset_value, found.can_sleep ? "yes" : "no");

@@ -13,17 +13,15 @@
 #define BASE_X2         (1u << 10)
 #define X2APIC_IDS_FROM 255u
 
-enum apic_register {
-    APIC_ID = 0x20,
-    APIC_EOI = 0xb0,
-    APIC_SPURIOUS = 0xf0,
-    APIC_ICR = 0x300,
-    APIC_ICR_HIGH = 0x310,
-    APIC_LVT_TIMER = 0x320,
-    APIC_INITIAL = 0x380,
-    APIC_CURRENT = 0x390,
-    APIC_DIVIDE = 0x3e0,
-};
+#define APIC_ID        0x20u
+#define APIC_EOI       0xb0u
+#define APIC_SPURIOUS  0xf0u
+#define APIC_ICR       0x300u
+#define APIC_ICR_HIGH  0x310u
+#define APIC_LVT_TIMER 0x320u
+#define APIC_INITIAL   0x380u
+#define APIC_CURRENT   0x390u
+#define APIC_DIVIDE    0x3e0u
 
 #define SPURIOUS_ENABLE 0x100u
 #define ICR_PENDING     (1u << 12)
@@ -37,7 +35,7 @@ static struct {
     u64 timer_hz;
 } apic;
 
-static u32 apic_read(enum apic_register reg)
+static u32 apic_read(u32 reg)
 {
     u32 value;
 
@@ -47,7 +45,7 @@ static u32 apic_read(enum apic_register reg)
     return value;
 }
 
-static void apic_write(enum apic_register reg, u32 value)
+static void apic_write(u32 reg, u32 value)
 {
     if (apic.base)
         __asm__ volatile("movl %0, (%1)" : : "r"(value), "r"(apic.base + reg) : "memory");

@@ -113,7 +113,7 @@ struct text {
 
 void text_put(struct text *out, struct str text);
 void text_char(struct text *out, char c);
-/* printf subset: %s %c %d %u %x %X %% with l, ll, z, width, 0, -, .* and .N for strings.
+/* printf subset: %s %c %d %u %x %% with l, ll, z, width, 0, -, .* and .N for strings.
  * No floating point here: ml/mathf.h has text_f64. */
 __attribute__((format(printf, 2, 3))) void text_fmt(struct text *out, const char *format, ...);
 void text_vfmt(struct text *out, const char *format, va_list args);
@@ -156,7 +156,7 @@ void pool_give(struct pool *pool, void *place);
 
 /* ---- log.c: lines into a ring that every sink reads ---- */
 
-enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+enum log_level { LOG_INFO, LOG_WARN, LOG_ERROR };
 
 /* `who` is the room or the device ("net", "00:02.0"). Lines over LOG_LINE_MAX bytes are cut. */
 #define LOG_LINE_MAX 240
@@ -165,10 +165,8 @@ __attribute__((format(printf, 3, 4))) void log_line(enum log_level level, const 
 #define log_info(who, ...) log_line(LOG_INFO, who, __VA_ARGS__)
 #define log_warn(who, ...) log_line(LOG_WARN, who, __VA_ARGS__)
 #define log_error(who, ...) log_line(LOG_ERROR, who, __VA_ARGS__)
-/* Every line from here on is also given to put(ctx, line), line end included; at most 4 sinks,
- * added by the platform. */
-void log_sink_add(void (*put)(void *ctx, struct str line), void *ctx);
-void log_level_set(enum log_level least); /* LOG_INFO at start */
+/* Every line from here on is also given to `put`, line end included; at most 4 sinks. */
+void log_sink_add(void (*put)(struct str line));
 /* Copies the newest part of the ring that fits, whole lines, oldest first; returns bytes. */
 usize log_read(char *out, usize cap);
 

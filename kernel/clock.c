@@ -40,37 +40,34 @@ void time_unix_set(i64 seconds)
 /* ---- calibration ---- */
 
 struct sample {
-    u64 tsc;
+    u64 tsc, width;
     u32 pm;
 };
 
 /* The read with the least time around it: a pause of the virtual machine spoils only some. */
 static struct sample take_sample(u16 port)
 {
-    struct sample best = {};
-    u64 best_width = UINT64_MAX;
+    struct sample best = {.width = UINT64_MAX};
 
     for (u32 i = 0; i < 8; i++) {
         u64 before = cpu_tsc();
-        u32 pm = port_read32(port) & PM_TIMER_MASK;
+        u32 pm = port_read32(port);
         u64 width = cpu_tsc() - before;
-        if (width < best_width) {
-            best_width = width;
-            best = (struct sample){before + width / 2, pm};
-        }
+        if (width < best.width)
+            best = (struct sample){before + width / 2, width, pm};
     }
     return best;
 }
 
-/* Measures the TSC against the PM timer; 0 when it does not run. */
 static u64 hz_by_pm_timer(u16 port)
 {
     struct sample from = take_sample(port), to = from;
-    u64 reads = 0;
+    u64 ticks = 0;
 
-    while (((to.pm - from.pm) & PM_TIMER_MASK) < CALIBRATE_TICKS && reads++ < CALIBRATE_TICKS)
+    for (u64 reads = 0; ticks < CALIBRATE_TICKS && reads < CALIBRATE_TICKS; reads++) {
         to = take_sample(port);
-    u64 ticks = (to.pm - from.pm) & PM_TIMER_MASK;
+        ticks = (to.pm - from.pm) & PM_TIMER_MASK;
+    }
     return ticks ? (to.tsc - from.tsc) * PM_TIMER_HZ / ticks : 0;
 }
 
@@ -86,18 +83,16 @@ static u64 hz_by_cpuid(void)
 
 void clock_start(i64 unix_s)
 {
-    u64 told = hz_by_cpuid();
-    u64 measured = acpi()->pm_timer_port ? hz_by_pm_timer(acpi()->pm_timer_port) : 0;
+    u64 hz = hz_by_cpuid();
 
-    clock.hz = told ? told : measured ? measured : GUESS_HZ;
-    clock.ns_per_tick_32 = (NS_PER_S << 32) / clock.hz;
-    if (!told && !measured)
+    if (!hz && acpi()->pm_timer_port)
+        hz = hz_by_pm_timer(acpi()->pm_timer_port);
+    if (!hz)
         log_warn("clock", "no exact source of the TSC's frequency: times may drift");
+    clock.hz = hz ? hz : GUESS_HZ;
+    clock.ns_per_tick_32 = (NS_PER_S << 32) / clock.hz;
     time_unix_set(unix_s);
-    log_info("clock", "TSC %lu kHz (%s), wall time %s", clock.hz / 1000,
-             told       ? "stated"
-             : measured ? "measured"
-                        : "assumed",
+    log_info("clock", "TSC %lu kHz, wall time %s", clock.hz / 1000,
              unix_s ? "from the firmware" : "unknown");
 }
 

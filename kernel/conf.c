@@ -9,12 +9,10 @@
 #define ADDRESS_BYTES_MAX 45u
 #define KEY_BYTES_MAX     128u
 
-enum kind { LOADER, TEXT, NUMBER, LEVEL };
-
 /* One row is all that is known about a key. `most` is a length for texts; LOADER: for boot/. */
 static const struct row {
     struct str key;
-    enum kind kind;
+    enum { LOADER, TEXT, NUMBER } kind;
     u32 at; /* offset in struct config */
     u64 least, most, normal;
 } rows[] = {
@@ -36,21 +34,12 @@ static const struct row {
     {STR("kv_tokens"),   NUMBER,  AT(kv_tokens),   0, 1u << 24, 0},
     {STR("threads"),     NUMBER,  AT(threads),     0, CORES_MAX, 0},
     {STR("watchdog_s"),  NUMBER,  AT(watchdog_s),  0, 600, 60},
-    {STR("log_level"),   LEVEL,   AT(log_level),   0, LOG_ERROR, LOG_INFO},
     {STR("selftest"),    TEXT,    AT(selftest),    0, 16, 0},
     {STR("kernel"),      LOADER,  0,               0, 0, 0},
     {STR("file"),        LOADER,  0,               0, 0, 0},
 // clang-format on
 #undef AT
 };
-
-static const struct row *row_of(struct str key)
-{
-    for (u32 i = 0; i < ARRAY_LEN(rows); i++)
-        if (str_eq_nocase(rows[i].key, key))
-            return &rows[i];
-    return NULL;
-}
 
 /* ---- values: each returns what is wrong, or NULL ---- */
 
@@ -69,15 +58,12 @@ static const char *set_text(struct str *field, const struct row *row, struct str
 
 static const char *set_number(u64 *field, const struct row *row, struct str value)
 {
-    static const struct str levels[] = {STR("debug"), STR("info"), STR("warn"), STR("error")};
-    u64 number = 0;
+    u64 number;
 
-    while (row->kind == LEVEL && number <= row->most && !str_eq_nocase(levels[number], value))
-        number++;
-    if (row->kind == NUMBER && str_to_u64(value, &number) != OK)
+    if (str_to_u64(value, &number) != OK)
         return "is not a whole number";
     if (number < row->least || number > row->most)
-        return row->kind == LEVEL ? "is not one of debug, info, warn, error" : "is out of range";
+        return "is out of range";
     *field = number;
     return NULL;
 }
@@ -88,7 +74,7 @@ static const char *set(struct config *config, const struct row *row, struct str 
 
     if (row->kind == LOADER)
         return NULL;
-    if (row->kind != TEXT)
+    if (row->kind == NUMBER)
         return set_number(field, row, value);
     if (field != config->api_key)
         return set_text(field, row, value);
@@ -107,19 +93,21 @@ static const char *read_line(struct config *config, struct str text, struct str 
     struct str value;
 
     *key = str_trim(str_cut(text, '=', &value));
-    const struct row *row = row_of(*key);
     if (text.len == 0)
         return NULL;
     if (str_find_char(text, '=') == text.len)
         return "has no '='";
-    return row ? set(config, row, str_trim(value)) : "is no key that I know";
+    for (u32 i = 0; i < ARRAY_LEN(rows); i++)
+        if (str_eq_nocase(rows[i].key, *key))
+            return set(config, &rows[i], str_trim(value));
+    return "is no key that I know";
 }
 
 void conf_read(struct config *config, struct str file)
 {
     *config = (struct config){.hostname = STR("nohost")};
     for (u32 i = 0; i < ARRAY_LEN(rows); i++)
-        if (rows[i].kind >= NUMBER)
+        if (rows[i].kind == NUMBER)
             *(u64 *)(void *)((u8 *)config + rows[i].at) = rows[i].normal;
     if (str_starts(file, STR("\xef\xbb\xbf"))) /* some editors begin a file with this mark */
         file = str_slice(file, 3, file.len);

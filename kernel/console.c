@@ -24,11 +24,10 @@ static void serial_char(u32 *room, char c)
     *room -= *room > 0;
 }
 
-static void serial_put(void *ctx, struct str line)
+static void serial_put(struct str line)
 {
     u32 room = 0;
 
-    (void)ctx;
     for (usize i = 0; i < line.len; i++) {
         if (line.ptr[i] == '\n')
             serial_char(&room, '\r');
@@ -48,7 +47,7 @@ void serial_start(void)
 
     for (u32 i = 0; i < ARRAY_LEN(writes); i++)
         port_write8((u16)(COM1 + writes[i].reg), writes[i].value);
-    log_sink_add(serial_put, NULL);
+    log_sink_add(serial_put);
 }
 
 /* ---- screen ---- */
@@ -114,9 +113,8 @@ static void next_row(void)
     clear_row((screen.row + 1) % screen.rows);
 }
 
-static void screen_put(void *ctx, struct str line)
+static void screen_put(struct str line)
 {
-    (void)ctx;
     for (usize i = 0; i < line.len; i++) {
         if (line.ptr[i] == '\n' || screen.column == screen.columns)
             next_row();
@@ -141,5 +139,5 @@ void screen_start(const struct handoff_framebuffer *framebuffer)
     screen.rows = f->height / (CELL_HEIGHT * screen.scale);
     for (u32 row = 0; row < screen.rows; row++)
         clear_row(row);
-    log_sink_add(screen_put, NULL);
+    log_sink_add(screen_put);
 }

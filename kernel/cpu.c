@@ -1,8 +1,7 @@
 /*
  * cpu.c: what the processor can do, and the state every core needs before it runs our code: control
- * registers, vector state, segments, stacks for faults. Knows no device and no address of memory.
- * Follows: Intel SDM volume 3, chapters 2 (control registers), 13.5 (XCR0), 8.7 (TSS); volume 2,
- * CPUID.
+ * registers, vector state, segments, stacks for faults. Follows: Intel SDM volume 3, chapters 2
+ * (control registers), 13.5 (XCR0), 8.7 (TSS); volume 2, CPUID.
  */
 #include "kernel/kernel.h"
 
@@ -94,8 +93,7 @@ void cpu_name(struct text *out)
 
 /* ---- a core's state ---- */
 
-/* Segments matter little in long mode: one for code, one for data, and the task state with its
- * stacks. */
+/* One for code, one for data, and the task state with its stacks. */
 static void load_segments(struct core *core)
 {
     const struct descriptor_table pointer = {sizeof(core->gdt) - 1, (usize)core->gdt};
@@ -119,17 +117,10 @@ static void load_segments(struct core *core)
         : "rax", "memory");
 }
 
-static void load_vector_state(void)
+void cpu_core_start(struct core *core)
 {
     u32 mxcsr = 0x1f80; /* every exception masked, round to nearest */
 
-    if (cpu.features.avx2)
-        __asm__ volatile("xsetbv" : : "c"(0), "a"((u32)cpu.xcr0), "d"((u32)(cpu.xcr0 >> 32)));
-    __asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(mxcsr));
-}
-
-void cpu_core_start(struct core *core)
-{
     core->self = core;
     load_segments(core);
     msr_write(MSR_GS_BASE, (usize)core);
@@ -137,5 +128,7 @@ void cpu_core_start(struct core *core)
     cr0_write((cr0_read() | CR0_SET) & ~(u64)CR0_CLEAR);
     cr4_write(cr4_read() | cpu.cr4);
     msr_write(MSR_PAT, PAT_VALUE);
-    load_vector_state();
+    if (cpu.features.avx2)
+        __asm__ volatile("xsetbv" : : "c"(0), "a"((u32)cpu.xcr0), "d"((u32)(cpu.xcr0 >> 32)));
+    __asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(mxcsr));
 }

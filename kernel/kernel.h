@@ -133,7 +133,6 @@ void trap_start(void);
 void trap_core_start(void); /* loads the vector table into the calling core */
 /* A free interrupt vector for handler(ctx), which runs on core 0 with interrupts off. E_LIMIT. */
 err irq_take(void (*handler)(void *ctx), void *ctx, u8 *vector);
-void irq_give(u8 vector);
 u64 irq_message_address(void); /* where a device writes a vector's number to interrupt core 0 */
 /* Runs fn(ctx); returns the vector of the trap that ended it, or TRAP_NONE (entry.S). */
 #define TRAP_NONE 256u
@@ -173,7 +172,7 @@ paddr vm_physical(const void *ptr); /* of pages_alloc memory */
 
 struct acpi {
     u32 apic_id[CORES_MAX];
-    u32 core_count, cores_left_out;
+    u32 core_count;
     struct acpi_window {
         u64 base;
         u16 segment;
@@ -256,7 +255,7 @@ struct config {
     struct str hostname, ip, netmask, gateway, dns, fallback_ip, ntp, model, model_id, selftest;
     struct str api_key[CONF_KEYS_MAX];
     u32 api_key_count;
-    u64 port, ctx, slots, kv_tokens, threads, watchdog_s, log_level;
+    u64 port, ctx, slots, kv_tokens, threads, watchdog_s;
     u32 mistakes; /* lines that were not understood; each was logged with its number */
 };
 

@@ -1,7 +1,6 @@
 /*
- * log.c: one ring of whole lines that every sink reads: serial and screen on the target, stderr on
- * the host. Portable; must not know a device. Lines look like "[   1.234567] room: text"; a '!'
- * before the room marks a warning, '!!' an error.
+ * log.c: one ring of whole lines that every sink reads. Portable; must not know a device. Lines
+ * look like "[   1.234567] room: text"; a '!' before the room marks a warning, '!!' an error.
  */
 #include "kernel/base.h"
 
@@ -13,51 +12,26 @@
 /* One of the few mutable file-scope objects: a crash must be able to read it from anywhere. */
 static struct {
     bool busy;
-    enum log_level least;
     u64 head; /* bytes ever written */
     char ring[RING_BYTES];
-    struct sink {
-        void (*put)(void *ctx, struct str line);
-        void *ctx;
-    } sink[SINKS_MAX];
+    void (*sink[SINKS_MAX])(struct str line);
     u32 sink_count;
-} book = {.least = LOG_INFO};
+} book;
 
-static void lock(void)
-{
-    for (u32 spins = 0; spins < LOCK_SPINS_MAX; spins++) {
-        if (!__atomic_exchange_n(&book.busy, true, __ATOMIC_ACQUIRE))
-            return;
-        cpu_relax();
-    }
-}
-
-static void unlock(void)
-{
-    __atomic_store_n(&book.busy, false, __ATOMIC_RELEASE);
-}
-
-void log_sink_add(void (*put)(void *ctx, struct str line), void *ctx)
+void log_sink_add(void (*put)(struct str line))
 {
     CHECK(book.sink_count < SINKS_MAX);
-    book.sink[book.sink_count++] = (struct sink){put, ctx};
-}
-
-void log_level_set(enum log_level least)
-{
-    book.least = least;
+    book.sink[book.sink_count++] = put;
 }
 
 void log_line(enum log_level level, const char *who, const char *format, ...)
 {
-    static const char *const marks[] = {"", "", "! ", "!! "};
+    static const char *const marks[] = {"", "! ", "!! "};
     char buffer[LOG_LINE_MAX];
     struct text line = TEXT_ON(buffer);
     u64 now_us = time_ns() / NS_PER_US;
     va_list args;
 
-    if (level < book.least)
-        return;
     line.cap--; /* the line end always fits */
     text_fmt(&line, "[%4u.%06u] %s%s: ", (u32)(now_us / 1000000), (u32)(now_us % 1000000),
              marks[level], who);
@@ -71,12 +45,14 @@ void log_line(enum log_level level, const char *who, const char *format, ...)
     line.cap++;
     text_char(&line, '\n');
 
-    lock();
+    for (u32 spins = 0; spins < LOCK_SPINS_MAX; spins++)
+        if (!__atomic_exchange_n(&book.busy, true, __ATOMIC_ACQUIRE))
+            break;
     for (usize i = 0; i < line.len; i++)
         book.ring[book.head++ % RING_BYTES] = buffer[i];
     for (u32 i = 0; i < book.sink_count; i++)
-        book.sink[i].put(book.sink[i].ctx, text_str(&line));
-    unlock();
+        book.sink[i](text_str(&line));
+    __atomic_store_n(&book.busy, false, __ATOMIC_RELEASE);
 }
 
 usize log_read(char *out, usize cap)

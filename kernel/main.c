@@ -15,6 +15,8 @@
 #define MODEL_ID_BYTES 65u /* conf.c's limit, and the end */
 #define HEAD_START_MS  100u
 #define FAREWELL_MS    100u
+#define QUIET_MS       3u  /* a peer answers faster */
+#define TALK_MAX_MS    50u /* that loading waits for */
 
 struct system {
     const struct handoff *handoff;
@@ -70,7 +72,6 @@ static err start_config(struct system *sys)
         if (file[i].status)
             log_warn("files", "%s was not read (UEFI status %lu)", file[i].name, file[i].status);
     conf_read(&sys->config, (struct str){text, file->bytes});
-    log_level_set((enum log_level)sys->config.log_level);
     return OK;
 }
 
@@ -216,32 +217,42 @@ static void idle(struct system *sys)
         cpu_interrupts(true);
 }
 
-/* Only the network for so long; ends early when `until_bound` and there is an address. */
-static void serve_network(struct system *sys, u64 for_ms, bool until_bound)
+/* Only the network, until it has been quiet for so long. */
+static void serve_network(struct system *sys, u64 quiet_ms, u64 most_ms)
 {
-    struct deadline end = deadline_ms(for_ms);
+    struct deadline quiet = deadline_ms(quiet_ms), end = deadline_ms(most_ms);
 
-    while (sys->nic && !(until_bound && net_bound(sys->net)) && !deadline_passed(end)) {
+    while (!deadline_passed(quiet) && !deadline_passed(end))
+        if (net_poll(sys->net))
+            quiet = deadline_ms(quiet_ms);
+}
+
+/* An address takes milliseconds where a DHCP server is near; a step of loading takes longer. */
+static void await_address(struct system *sys)
+{
+    struct deadline end = deadline_ms(HEAD_START_MS);
+
+    while (sys->nic && !net_bound(sys->net) && !deadline_passed(end)) {
         (void)net_poll(sys->net);
-        if (!net_bound(sys->net))
-            idle(sys);
+        idle(sys);
     }
 }
 
 /* Only once the answer to who asked for it has left, and the peer has had time to say so. */
 static void leave(struct system *sys)
 {
-    serve_network(sys, FAREWELL_MS, false);
+    serve_network(sys, FAREWELL_MS, FAREWELL_MS);
     leaving();
     leaving = NULL;
 }
 
 static void serve(struct system *sys)
 {
-    /* An address takes milliseconds where a DHCP server is near; a step of loading takes longer. */
-    serve_network(sys, HEAD_START_MS, true);
+    await_address(sys);
     for (;;) {
         bool busy = net_poll(sys->net);
+        if (busy && !sys->sealed) /* whoever asks now need not wait for a step of loading */
+            serve_network(sys, QUIET_MS, TALK_MAX_MS);
         busy |= ml_step(sys->ml, SLICE_US);
         note_ready(sys);
         feed_watchdog(sys);

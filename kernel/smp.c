@@ -1,7 +1,6 @@
 /*
- * smp.c: the other cores: started once, then workers for ever. A core that finds no work spins for
- * a moment, then halts until it is woken. Must not know what the work is. Follows: Intel SDM volume
- * 3, 9.4 (multiple-processor initialisation).
+ * smp.c: the other cores: started once, then workers for ever. Must not know what the work is.
+ * Follows: Intel SDM volume 3, 9.4 (multiple-processor initialisation).
  */
 #include "kernel/kernel.h"
 

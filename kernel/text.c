@@ -82,19 +82,14 @@ struct str str_slice(struct str text, usize from, usize to)
     return (struct str){from ? text.ptr + from : text.ptr, to - from};
 }
 
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
 struct str str_trim(struct str text)
 {
-    while (text.len && is_blank(text.ptr[text.len - 1]))
+    const struct str blanks = STR(" \t\r\n");
+
+    while (text.len && str_find_char(blanks, text.ptr[text.len - 1]) < blanks.len)
         text.len--;
-    while (text.len && is_blank(text.ptr[0])) {
-        text.ptr++;
-        text.len--;
-    }
+    while (text.len && str_find_char(blanks, text.ptr[0]) < blanks.len)
+        text = str_slice(text, 1, text.len);
     return text;
 }
 
@@ -135,16 +130,13 @@ static const struct utf8_form {
 
 usize utf8_decode(struct str text, u32 *code_point)
 {
+    u8 lead = text.len ? (u8)text.ptr[0] : 0;
     usize len = 0;
 
-    if (text.len == 0)
-        return 0;
-    u8 lead = (u8)text.ptr[0];
     while (len < ARRAY_LEN(utf8_forms) && (lead & utf8_forms[len].mask) != utf8_forms[len].mark)
         len++;
     if (len == ARRAY_LEN(utf8_forms) || text.len < len + 1)
         return 0;
-
     u32 point = lead & (u8)~utf8_forms[len].mask;
     for (usize i = 1; i <= len; i++) {
         u8 next = (u8)text.ptr[i];
@@ -172,15 +164,12 @@ usize utf8_encode(u32 code_point, char out[4])
 
 bool utf8_valid(struct str text)
 {
+    usize used = 1;
     u32 point;
 
-    while (text.len) {
-        usize used = utf8_decode(text, &point);
-        if (used == 0)
-            return false;
-        text = str_slice(text, used, text.len);
-    }
-    return true;
+    for (; text.len && used; text = str_slice(text, used, text.len))
+        used = utf8_decode(text, &point);
+    return used;
 }
 
 /* ---- the bounded formatter ---- */
@@ -216,10 +205,35 @@ void text_fmt(struct text *out, const char *format, ...)
 
 /* One conversion, as written between '%' and its letter. */
 struct spec {
-    bool left, zeros, longs; /* longs: 64 bits */
+    bool left, zeros, wide; /* wide: 64 bits */
     u32 width;
     u32 precision; /* of strings: bytes at most */
 };
+
+/* Leaves *at on the letter. */
+static struct spec read_spec(const char **at, va_list *args)
+{
+    struct spec spec = {.precision = UINT32_MAX};
+
+    for (u32 *count = &spec.width;;) {
+        char c = *++*at;
+        if (c == '-') {
+            spec.left = true;
+        } else if (c == 'l' || c == 'z') {
+            spec.wide = true;
+        } else if (c == '.') {
+            count = &spec.precision;
+            *count = 0;
+        } else if (c == '*') {
+            *count = (u32)va_arg(*args, int);
+        } else if (c >= '0' && c <= '9') {
+            spec.zeros |= c == '0' && count == &spec.width && *count == 0;
+            *count = *count * 10 + (u32)(c - '0');
+        } else {
+            return spec;
+        }
+    }
+}
 
 static void put_padded(struct text *out, const struct spec *spec, struct str body)
 {
@@ -231,57 +245,18 @@ static void put_padded(struct text *out, const struct spec *spec, struct str bod
 
 static void put_number(struct text *out, const struct spec *spec, u64 value, char letter)
 {
-    const char *digits = letter == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
     bool negative = letter == 'd' && (i64)value < 0;
-    u32 base = letter == 'd' || letter == 'u' ? 10 : 16;
-    usize least = spec->zeros && !spec->left ? min_u32(spec->width, 64) : 1;
+    u32 base = letter == 'x' ? 16 : 10;
+    usize least = spec->zeros && !spec->left ? min_u32(max_u32(spec->width, 1), 64) : 1;
     char body[72];
     usize at = sizeof(body);
 
     value = negative ? 0 - value : value;
-    do
-        body[--at] = digits[value % base];
-    while ((value /= base) != 0);
-    while (sizeof(body) - at + negative < least)
-        body[--at] = '0';
+    for (; value || sizeof(body) - at + negative < least; value /= base)
+        body[--at] = "0123456789abcdef"[value % base];
     if (negative)
         body[--at] = '-';
     put_padded(out, spec, (struct str){body + at, sizeof(body) - at});
-}
-
-/* A number of the format itself, or the next argument for '*'. */
-static u32 read_count(const char **at, va_list *args)
-{
-    u32 count = 0;
-
-    if (**at == '*') {
-        (*at)++;
-        return (u32)va_arg(*args, int);
-    }
-    for (; **at >= '0' && **at <= '9'; (*at)++)
-        count = count * 10 + (u32)(**at - '0');
-    return count;
-}
-
-/* Reads flags, width, precision and length from *format; leaves it at the letter. */
-static struct spec read_spec(const char **format, va_list *args)
-{
-    struct spec spec = {.precision = UINT32_MAX};
-    const char *at = *format;
-
-    for (; *at == '-' || *at == '0'; at++) {
-        spec.left |= *at == '-';
-        spec.zeros |= *at == '0';
-    }
-    spec.width = read_count(&at, args);
-    if (*at == '.') {
-        at++;
-        spec.precision = read_count(&at, args);
-    }
-    for (; *at == 'l' || *at == 'z'; at++)
-        spec.longs = true;
-    *format = at;
-    return spec;
 }
 
 static void put_conversion(struct text *out, char letter, const struct spec *spec, va_list *args)
@@ -301,12 +276,11 @@ static void put_conversion(struct text *out, char letter, const struct spec *spe
         put_padded(out, spec, body);
         break;
     case 'd':
-        put_number(out, spec, (u64)(spec->longs ? va_arg(*args, i64) : va_arg(*args, int)), letter);
+        put_number(out, spec, (u64)(spec->wide ? va_arg(*args, i64) : va_arg(*args, int)), letter);
         break;
     case 'u':
     case 'x':
-    case 'X':
-        put_number(out, spec, spec->longs ? va_arg(*args, u64) : va_arg(*args, u32), letter);
+        put_number(out, spec, spec->wide ? va_arg(*args, u64) : va_arg(*args, u32), letter);
         break;
     default: /* a letter that the compiler's format check lets pass and we do not know */
         CHECK(letter == '%');
@@ -317,18 +291,15 @@ static void put_conversion(struct text *out, char letter, const struct spec *spe
 void text_vfmt(struct text *out, const char *format, va_list args)
 {
     va_list rest;
+
     va_copy(rest, args);
-    while (*format) {
-        const char *plain = format;
-        while (*format && *format != '%')
-            format++;
-        text_put(out, (struct str){plain, (usize)(format - plain)});
-        if (!*format)
-            break;
-        format++;
-        struct spec spec = read_spec(&format, &rest);
-        put_conversion(out, *format, &spec, &rest);
-        format += *format != 0;
+    for (; *format; format++) {
+        if (*format == '%') {
+            struct spec spec = read_spec(&format, &rest);
+            put_conversion(out, *format, &spec, &rest);
+        } else {
+            text_char(out, *format);
+        }
     }
     va_end(rest);
 }

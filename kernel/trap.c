@@ -81,12 +81,6 @@ err irq_take(void (*handler)(void *ctx), void *ctx, u8 *vector)
     return E_LIMIT;
 }
 
-void irq_give(u8 vector)
-{
-    CHECK(vector >= VECTOR_DEVICE);
-    table.taken[vector].handler = NULL;
-}
-
 u64 irq_message_address(void)
 {
     return 0xfee00000u | (u64)core_at(0)->apic_id << 12;

@@ -11,16 +11,11 @@
 #define WINDOW_STEP (1 * MIB)
 #define PASSES_MAX  1024u
 
-enum bridge {
-    B_MEMORY = 32,
-    B_PREFETCH = 36,
-    B_HIGH = 40,
-    B_HIGH_LIMIT = 44,
-};
+enum bridge { B_MEMORY = 32, B_PREFETCH = 36, B_HIGH = 40, B_HIGH_LIMIT = 44 };
 
-struct window {
+struct window { /* shut when end <= base */
     u64 base, end;
-}; /* shut when end <= base */
+};
 
 struct assign {
     struct pci_bus *bus;
@@ -149,12 +144,12 @@ static void assign_bar(const struct assign *all, struct pci_dev *dev, u32 idx)
     struct pci_bar *bar = &dev->bar[idx];
 
     bar->base = find_gap(all, dev, bar);
-    if (!bar->base) {
+    if (bar->base) {
+        pci_write_bar(dev, idx);
+        log_info(dev->name, "BAR %u: %lu KiB assigned at %lx", idx, bar->bytes / KIB, bar->base);
+    } else {
         bar->bytes = 0;
-        return;
     }
-    pci_write_bar(dev, idx);
-    log_info(dev->name, "BAR %u: %lu KiB assigned at %lx", idx, bar->bytes / KIB, bar->base);
 }
 
 void pci_assign(struct pci_bus *bus, const struct pci_ecam *ecam, u32 ecam_count)

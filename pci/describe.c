@@ -4,40 +4,40 @@
  */
 #include "pci/pci.h"
 
-#define ANY 0xffu
-
 static const struct {
-    u16 kind; /* class, subclass */
+    u8 class_code, subclass; /* 0xff: any */
     const char *name;
 } classes[] = {
     // clang-format off
-    {0x0106, "SATA controller"},   {0x0108, "NVMe controller"}, {0x01ff, "storage controller"},
-    {0x0200, "Ethernet"},          {0x02ff, "network"},         {0x0300, "VGA display"},
-    {0x03ff, "display"},           {0x04ff, "multimedia"},      {0x05ff, "memory controller"},
-    {0x0600, "host bridge"},       {0x0601, "ISA bridge"},      {0x0604, "PCI bridge"},
-    {0x06ff, "bridge"},            {0x07ff, "communication"},   {0x0806, "IOMMU"},
-    {0x08ff, "system peripheral"}, {0x0c03, "USB controller"},  {0x0c05, "SMBus"},
-    {0x0cff, "serial bus"},        {0x10ff, "encryption"},      {0x12ff, "accelerator"},
+    {1, 6, "SATA controller"},      {1, 8, "NVMe controller"},   {1, 0xff, "storage controller"},
+    {2, 0, "Ethernet"},             {2, 0xff, "network"},        {3, 0, "VGA display"},
+    {3, 0xff, "display"},           {4, 0xff, "multimedia"},     {5, 0xff, "memory controller"},
+    {6, 0, "host bridge"},          {6, 1, "ISA bridge"},        {6, 4, "PCI bridge"},
+    {6, 0xff, "bridge"},            {7, 0xff, "communication"},  {8, 6, "IOMMU"},
+    {8, 0xff, "system peripheral"}, {12, 3, "USB controller"},   {12, 5, "SMBus"},
+    {12, 0xff, "serial bus"},       {16, 0xff, "encryption"},    {18, 0xff, "accelerator"},
     // clang-format on
 };
 
 static const char *class_name(const struct pci_dev *dev)
 {
     for (u32 i = 0; i < ARRAY_LEN(classes); i++)
-        if (classes[i].kind >> 8 == dev->class_code &&
-            ((classes[i].kind & ANY) == dev->subclass || (classes[i].kind & ANY) == ANY))
+        if (classes[i].class_code == dev->class_code &&
+            (classes[i].subclass == dev->subclass || classes[i].subclass == 0xff))
             return classes[i].name;
     return "device";
 }
 
-static void put_size(struct text *out, u64 bytes)
+static void put_bar(struct text *out, const struct pci_dev *dev, u32 idx)
 {
-    static const char units[] = "BKMGTPE";
-    u32 unit = 0;
+    const char *unit = "BKMGTPE";
+    u64 size = dev->bar[idx].bytes;
 
-    for (; bytes >= KIB && bytes % KIB == 0 && unit + 2 < sizeof(units); unit++)
-        bytes /= KIB;
-    text_fmt(out, "%lu%c", bytes, units[unit]);
+    for (; size >= KIB && size % KIB == 0; unit++)
+        size /= KIB;
+    if (size)
+        text_fmt(out, ", BAR%u %s%lu%c at %lx", idx, dev->bar[idx].is_io ? "io " : "", size, *unit,
+                 dev->bar[idx].base);
 }
 
 /* Speed and width of the link as negotiated, and as both ends could do. */
@@ -62,11 +62,7 @@ void pci_describe(const struct pci_dev *dev)
     if (dev->is_bridge)
         text_fmt(&line, ", buses %02x-%02x", dev->secondary, dev->subordinate);
     for (u32 i = 0; i < PCI_BARS_MAX; i++)
-        if (dev->bar[i].bytes) {
-            text_fmt(&line, ", BAR%u %s", i, dev->bar[i].is_io ? "io " : "");
-            put_size(&line, dev->bar[i].bytes);
-            text_fmt(&line, " at %lx", dev->bar[i].base);
-        }
+        put_bar(&line, dev, i);
     if (pci_vectors(dev))
         text_fmt(&line, ", %u vectors", pci_vectors(dev));
     put_link(&line, dev);

@@ -50,8 +50,7 @@ static err open_table(struct pci_dev *dev, u16 at)
 
     TRY(pci_map_bar(dev, where & 7, &bar));
     if (offset > bar.bytes || bytes > bar.bytes - offset) {
-        log_error(dev->name,
-                  "MSI-X: want a table inside BAR %u of %lu bytes, saw %u entries at %lx",
+        log_error(dev->name, "MSI-X: want a table inside BAR %u of %lu bytes, saw %u at %lx",
                   where & 7, bar.bytes, entries, offset);
         return E_FORMAT;
     }
@@ -63,19 +62,17 @@ static err open_table(struct pci_dev *dev, u16 at)
     return OK;
 }
 
-static err msix_on(struct pci_dev *dev, u16 at, u32 idx, u8 vector)
+static void msix_on(const struct pci_dev *dev, u32 idx, u8 vector)
 {
-    if (!dev->msix.bytes)
-        TRY(open_table(dev, at));
     u64 entry = (u64)idx * ENTRY_BYTES;
+
     mmio_write32(&dev->msix, entry + ENTRY_ADDRESS, (u32)irq_message_address());
     mmio_write32(&dev->msix, entry + ENTRY_ADDRESS + 4, 0);
     mmio_write32(&dev->msix, entry + ENTRY_DATA, vector);
     mmio_write32(&dev->msix, entry + ENTRY_CONTROL, 0);
-    return OK;
 }
 
-static void msi_on(struct pci_dev *dev, u16 at, u8 vector)
+static void msi_on(const struct pci_dev *dev, u16 at, u8 vector)
 {
     u16 control = mmio_read16(&dev->config, at + 2u);
     u32 data_at = at + (control & MSI_64 ? 12u : 8u);
@@ -92,35 +89,16 @@ static void msi_on(struct pci_dev *dev, u16 at, u8 vector)
 err pci_vector_on(struct pci_dev *dev, u32 idx, void (*handler)(void *ctx), void *ctx)
 {
     u16 msix = cap_at(dev, CAP_MSIX, 12);
-    err e = OK;
     u8 vector;
 
     if (idx >= pci_vectors(dev))
         return E_UNSUPPORTED;
-    CHECK(dev->vector[idx] == 0);
+    if (msix && !dev->msix.bytes)
+        TRY(open_table(dev, msix));
     TRY(irq_take(handler, ctx, &vector));
     if (msix)
-        e = msix_on(dev, msix, idx, vector);
+        msix_on(dev, idx, vector);
     else
         msi_on(dev, cap_at(dev, CAP_MSI, 14), vector);
-    if (e == OK)
-        dev->vector[idx] = vector;
-    else
-        irq_give(vector);
-    return e;
-}
-
-void pci_vector_off(struct pci_dev *dev, u32 idx)
-{
-    u16 msi = cap_at(dev, CAP_MSI, 14);
-
-    CHECK(idx < PCI_VECTORS_MAX);
-    if (!dev->vector[idx])
-        return;
-    if (dev->msix.bytes)
-        mmio_write32(&dev->msix, (u64)idx * ENTRY_BYTES + ENTRY_CONTROL, 1);
-    else
-        mmio_write16(&dev->config, msi + 2u, mmio_read16(&dev->config, msi + 2u) & (u16)~MSI_ON);
-    irq_give(dev->vector[idx]);
-    dev->vector[idx] = 0;
+    return OK;
 }

@@ -16,16 +16,8 @@
 #define RESET_WAIT_MS   100u
 #define RESET_ANSWER_MS 1000u
 
-enum config_offset {
-    C_VENDOR = 0,
-    C_COMMAND = 4,
-    C_CLASS = 8,
-    C_HEADER = 14,
-    C_BAR = 16,
-    C_BUSES = 24,
-    C_CAPS = 52,
-    C_EXT_CAPS = 256,
-};
+enum config { C_VENDOR = 0, C_COMMAND = 4, C_CLASS = 8, C_HEADER = 14, C_BAR = 16, C_BUSES = 24 };
+enum config_caps { C_CAPS = 52, C_EXT_CAPS = 256 };
 
 #define COMMAND_IO             1u
 #define COMMAND_MEMORY         2u
@@ -194,14 +186,6 @@ static void walk_device(struct pci_bus *bus, const struct pci_ecam *ecam, u8 num
     }
 }
 
-static bool is_linked(const struct pci_bus *bus, u32 number)
-{
-    for (u32 i = 0; i < bus->dev_count; i++)
-        if (bus->dev[i].is_bridge && bus->dev[i].secondary == number)
-            return true;
-    return false;
-}
-
 /* Machines with several roots do not link them by bridges, so every bus number is tried; but one
  * that nothing leads to counts as empty when there is no device 0 (8,000 reads take 20 ms in QEMU).
  */
@@ -217,11 +201,11 @@ static err walk_window(struct pci_bus *bus, struct pci_ecam ecam)
     }
     for (u32 number = ecam.bus_first; number <= ecam.bus_last; number++) {
         u32 before = bus->dev_count;
-        bool known = number == ecam.bus_first || is_linked(bus, number);
-        walk_device(bus, &ecam, (u8)number, 0);
-        for (u8 device = 1; device < DEVICES_PER_BUS && (known || bus->dev_count > before);
-             device++)
-            walk_device(bus, &ecam, (u8)number, device);
+        bool known = number == ecam.bus_first;
+        for (u32 i = 0; i < before; i++)
+            known |= bus->dev[i].is_bridge && bus->dev[i].secondary == number;
+        for (u8 d = 0; d < DEVICES_PER_BUS && (d == 0 || known || bus->dev_count > before); d++)
+            walk_device(bus, &ecam, (u8)number, d);
     }
     if (bus->dev_count == PCI_DEVICES_MAX)
         log_warn("pci", "more than %u functions: the rest is left out", PCI_DEVICES_MAX);
@@ -295,9 +279,9 @@ err pci_reset_function(struct pci_dev *dev)
     while (!deadline_passed(quiet) ||
            (mmio_read16(&dev->config, C_VENDOR) != dev->vendor && !deadline_passed(end)))
         cpu_relax();
-    if (mmio_read16(&dev->config, C_VENDOR) != dev->vendor) {
-        log_error(dev->name, "after a reset: want vendor %04x, saw %04x", dev->vendor,
-                  mmio_read16(&dev->config, C_VENDOR));
+    u16 seen = mmio_read16(&dev->config, C_VENDOR);
+    if (seen != dev->vendor) {
+        log_error(dev->name, "after a reset: want vendor %04x, saw %04x", dev->vendor, seen);
         return E_TIMEOUT;
     }
     for (u32 i = 0; i < PCI_BARS_MAX && !dev->is_bridge; i++)

@@ -84,9 +84,8 @@ struct pci_dev {
     bool is_bridge;
     u8 secondary, subordinate; /* bridges */
     struct pci_bar bar[PCI_BARS_MAX];
-    struct mmio config;         /* 4096 bytes of ECAM */
-    struct mmio msix;           /* the vector table, once a vector is on */
-    u8 vector[PCI_VECTORS_MAX]; /* of the CPU; 0: off */
+    struct mmio config; /* 4096 bytes of ECAM */
+    struct mmio msix;   /* the vector table, once a vector is on */
 };
 
 /* All that was found, in bus order. */
@@ -151,7 +150,6 @@ static inline void dma_mb(void)
 u32 pci_vectors(const struct pci_dev *dev);
 /* Routes vector `idx` to handler(ctx) and unmasks it. E_UNSUPPORTED, E_LIMIT (none left). */
 err pci_vector_on(struct pci_dev *dev, u32 idx, void (*handler)(void *ctx), void *ctx);
-void pci_vector_off(struct pci_dev *dev, u32 idx);
 
 /* ---- watchdog.c: resets a machine whose event loop has stopped turning ---- */
 

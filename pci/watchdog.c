@@ -25,8 +25,7 @@ static void unlock(struct watchdog *watchdog)
 err watchdog_start(struct pci_bus *bus, u32 timeout_s, struct watchdog *watchdog)
 {
     struct pci_dev *dev = pci_find(bus, NULL, VENDOR_INTEL, ID_6300ESB);
-    u32 half =
-        min_u32(timeout_s * TICKS_PER_S / 2, PRELOAD_MAX); /* two stages, one after the other */
+    u32 half = min_u32(timeout_s * TICKS_PER_S / 2, PRELOAD_MAX); /* of two stages */
 
     *watchdog = (struct watchdog){};
     if (!dev || !timeout_s)

@@ -14,7 +14,6 @@ int LLVMFuzzerTestOneInput(const u8 *data, usize bytes)
     static const char *const signatures[TABLES] = {"DSDT", "FACP", "APIC", "MCFG"};
     u64 entries[TABLES];
 
-    log_level_set(LOG_ERROR);
     memory_clear();
     for (u32 i = 0; i < TABLES; i++) {
         u32 take = bytes ? min_u32(data[0] * 4u, min_u32((u32)bytes - 1, BODY_MAX)) : 0;

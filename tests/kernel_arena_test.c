@@ -55,28 +55,26 @@ TEST(kernel_pool_gives_each_place_once)
     EXPECT_EQ(pool_init(&pool, "too many", &arena, 64, 1000), E_NOMEM);
 }
 
-struct seen {
+static struct {
     char bytes[LOG_LINE_MAX];
     usize len;
-};
+} seen;
 
-static void remember(void *ctx, struct str line)
+static void remember(struct str line)
 {
-    struct seen *seen = ctx;
-    EXPECT(line.len <= sizeof(seen->bytes));
-    memcpy(seen->bytes, line.ptr, line.len);
-    seen->len = line.len;
+    EXPECT(line.len <= sizeof(seen.bytes));
+    memcpy(seen.bytes, line.ptr, line.len);
+    seen.len = line.len;
 }
 
 /* Outside text in a line can neither start a line of its own nor send an escape to the terminal. */
 TEST(kernel_log_lines_are_whole_and_bounded)
 {
-    static struct seen seen; /* the sink stays registered after this test */
-    static bool added;
+    static bool added; /* the sink stays registered after this test */
     char copy[300];
 
     if (!added)
-        log_sink_add(remember, &seen);
+        log_sink_add(remember);
     added = true;
     log_warn("test", "forged\n[0] pci: \x1b[2J%0300d", 1);
     struct str line = {seen.bytes, seen.len};

@@ -17,7 +17,7 @@ TEST(kernel_conf_defaults)
     struct config c = read(STR(""));
 
     EXPECT_STR(c.hostname, STR("nohost"));
-    EXPECT(c.port == 80 && c.watchdog_s == 60 && c.log_level == LOG_INFO);
+    EXPECT(c.port == 80 && c.watchdog_s == 60);
     EXPECT(c.ip.len == 0 && c.api_key_count == 0 && c.mistakes == 0);
 }
 
@@ -26,14 +26,14 @@ TEST(kernel_conf_reads_every_form_of_a_line)
     struct config c =
         read(STR("\xef\xbb\xbf# a comment\r\n\r\n  HostName=box1 # name\r\nport = 8080\n"
                  "api_key = first-key-1\napi_key=second-key\nip = DHCP\nmodel=a/b.gguf\n"
-                 "log_level = Debug\nkernel = other.elf\nfile = x.bin\ndns=10.0.2.3"));
+                 "kernel = other.elf\nfile = x.bin\ndns=10.0.2.3"));
 
     EXPECT_STR(c.hostname, STR("box1"));
     EXPECT_STR(c.api_key[0], STR("first-key-1"));
     EXPECT_STR(c.api_key[1], STR("second-key"));
     EXPECT_STR(c.model, STR("a/b.gguf"));
     EXPECT_STR(c.dns, STR("10.0.2.3"));
-    EXPECT(c.port == 8080 && c.api_key_count == 2 && c.log_level == LOG_DEBUG && c.ip.len == 0);
+    EXPECT(c.port == 8080 && c.api_key_count == 2 && c.ip.len == 0);
     EXPECT_EQ(c.mistakes, 0);
 }
 
@@ -41,7 +41,7 @@ TEST(kernel_conf_reads_every_form_of_a_line)
 TEST(kernel_conf_skips_wrong_lines)
 {
     struct config c = read(STR("port = 0\nport = 65536\nport = -1\nport = 8a\nport\nnonsense = 1\n"
-                               "api_key = short\nhostname =\nlog_level = loud\nip = a b\n"
+                               "api_key = short\nhostname =\nwatchdog_s = 601\nip = a b\n"
                                "= x\nslots = 99999999999999999999999\nthreads = 3\n"));
 
     EXPECT_EQ(c.mistakes, 12);

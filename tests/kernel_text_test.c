@@ -76,7 +76,7 @@ static void same_as_libc(const char *format, int width, u64 value, const char *w
 TEST(kernel_text_formatter_matches_libc)
 {
     static const char *const formats[] = {
-        "%*lu|%.*s", "%0*lx|%.*s", "%-*ld|%.*s", "%*ld.%.*s%%", "%0*ld %-.*s", "%*lX[%.*s]",
+        "%*lu|%.*s", "%0*lx|%.*s", "%-*ld|%.*s", "%*ld.%.*s%%", "%0*ld %-.*s", "%*lx[%.*s]",
     };
     for (u32 i = 0; i < 2000; i++)
         same_as_libc(formats[test_random_below(ARRAY_LEN(formats))], (int)test_random_below(30),

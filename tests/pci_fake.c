@@ -44,12 +44,6 @@ err irq_take(void (*handler)(void *ctx), void *ctx, u8 *vector)
     return OK;
 }
 
-void irq_give(u8 vector)
-{
-    CHECK(vector >= 0x30);
-    fake_vectors_taken--;
-}
-
 /* ---- config space ---- */
 
 u32 fake_get(const struct fake_function *f, u32 at, u32 width)

@@ -53,7 +53,7 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     platform_panic_hook(panic_in_test);
     if (option_verbose)
-        platform_log_stderr(LOG_DEBUG);
+        platform_log_stderr();
     if (!option_list)
         printf("seed %llu\n", (unsigned long long)run.seed);
     for (const struct test *test = __start_nohost_tests; test < __stop_nohost_tests; test++) {

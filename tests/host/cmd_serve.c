@@ -223,7 +223,7 @@ int cmd_serve(int argc, char **argv)
     config.api_key_count = key != NULL;
     config.port = (u16)tool_number(argc, argv, "--port", 8080);
     if (tool_flag(argc, argv, "--verbose"))
-        platform_log_stderr(LOG_DEBUG);
+        platform_log_stderr();
     for (u32 i = 0; i < SOCKETS_MAX; i++)
         sockets[i].fd = -1;
     signal(SIGINT, end);

@@ -317,8 +317,8 @@ static struct cpu_features cpu_read(void)
         avx2 && bits(xcr0, XCR0_AVX512) && bits(b7, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31);
     bool amx = avx512 && bits(xcr0, XCR0_AMX) && bits(d7, 1u << 24 | 1u << 25) &&
                syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILEDATA) == 0;
-    return (struct cpu_features){avx2, avx512, avx512 && bits(c7, 1u << 11),
-                                 avx2 && bits(a71, 1u << 4), amx, false};
+    return (struct cpu_features){
+        avx2, avx512, avx512 && bits(c7, 1u << 11), avx2 && bits(a71, 1u << 4), amx, false};
 }
 
 /* ---- panic and the log's way out ---- */
@@ -337,14 +337,12 @@ void platform_panic_hook(void (*hook)(const char *file, int line, const char *wh
     platform.panic_hook = hook;
 }
 
-static void log_to_stderr(void *ctx, struct str line)
+static void log_to_stderr(struct str line)
 {
-    (void)ctx;
     fprintf(stderr, "%.*s", (int)line.len, line.ptr);
 }
 
-void platform_log_stderr(enum log_level least)
+void platform_log_stderr(void)
 {
-    log_level_set(least);
-    log_sink_add(log_to_stderr, NULL);
+    log_sink_add(log_to_stderr);
 }

@@ -22,6 +22,6 @@ err platform_cpu_limit(struct str name);
 /* Called before the process aborts; may leave by longjmp. NULL: print and abort. */
 void platform_panic_hook(void (*hook)(const char *file, int line, const char *what));
 /* From now on the log appears on stderr; without this call only the ring has it. */
-void platform_log_stderr(enum log_level least);
+void platform_log_stderr(void);
 
 #endif
