@@ -16,8 +16,8 @@
 #define RESET_WAIT_MS   100u
 #define RESET_ANSWER_MS 1000u
 
-enum config { C_VENDOR = 0, C_COMMAND = 4, C_CLASS = 8, C_HEADER = 14, C_BAR = 16, C_BUSES = 24 };
-enum config_caps { C_CAPS = 52, C_EXT_CAPS = 256 };
+enum head { C_VENDOR = 0, C_COMMAND = 4, C_CLASS = 8, C_HEADER = 14, C_BAR = 16, C_BUSES = 24 };
+enum head_caps { C_CAPS = 52, C_EXT_CAPS = 256 };
 
 #define COMMAND_IO             1u
 #define COMMAND_MEMORY         2u
