@@ -72,7 +72,8 @@ const struct pretok *pretok_find(struct str name);
 /* Bytes of the first word of a text that is not empty. */
 usize pretok_next(const struct pretok *pretok, struct str text);
 
-/* ---- bpe.c: merges the symbols of one word; tokens are numbers that have a length in bytes ---- */
+/* ---- bpe.c: merges the symbols of one word; tokens are numbers that have a length in bytes ----
+ */
 
 #define BPE_NONE       TOKEN_NONE
 #define BPE_PLACES_MAX 0x7fffffffu
