@@ -9,60 +9,39 @@
 #define CHUNKS_PER_CORE 8u
 #define CHUNK_ITEMS_MAX 64u
 #define PHASE_IDLE      UINT32_MAX
-#define THREADS_MAX     256u
 
-struct loaded {
+struct phase {
+    u32 launch, chunks; /* the first launch; chunks of all of them in this run */
+};
+
+struct loaded { /* in one run of pages with its tables and the workspace */
     struct program program;
+    usize bytes, code_bytes;
     u8 *code;
-    usize code_bytes;
-    u8 *workspace;
-    usize workspace_bytes;
-    u64 *table;        /* the global table: externals, buffers, symbols */
-    u64 *args;         /* per launch, as the kernels read them */
-    u64 *items;        /* per launch, of this run */
-    u32 *chunk_items;  /* per launch */
-    u32 *phase_launch; /* first launch of each phase; one more at the end */
-    u32 *phase_chunks;
+    u64 *table; /* the global table: externals, buffers, symbols */
+    u64 *args;  /* per launch, as the kernels read them */
+    u64 *items; /* per launch, of this run */
+    u32 *chunk_items;
+    struct phase *phase;
     u32 phase_count;
-    void *pages;
-    usize pages_bytes;
 };
 
 struct device {
     u32 threads;
-    struct loaded *run; /* or */
+    struct loaded *run; /* or, when it is NULL: */
     device_work_fn work;
     void *work_ctx;
-    u32 work_items;
+    const struct phase *phase; /* of the program, or the only one of work: a chunk per item */
+    u32 phase_count;
+    struct phase work_phase;
     u8 *scratch;
-    usize scratch_bytes, scratch_stride;
+    usize scratch_stride;    /* a worker's */
     _Alignas(64) u64 ticket; /* phase << 32 | next chunk */
     _Alignas(64) u32 done;   /* finished chunks of the phase */
     _Alignas(64) u32 running;
 };
 
 /* ---- running: any core ---- */
-
-static u64 launch_items(const struct launch *l, const u32 *sym_value)
-{
-    u64 items = 1;
-    for (u32 a = 0; a < l->grid_rank; a++) {
-        u64 extent =
-            dim_is_sym(l->grid[a]) ? sym_value[dim_sym_idx(l->grid[a])] : (u64)l->grid[a].v;
-        items *= div_up(extent, l->grid_divisor[a]);
-    }
-    return items;
-}
-
-/* A piece of work is one phase of one item per chunk. */
-static u32 phases_of(const struct device *d)
-{
-    return d->work ? 1 : d->run->phase_count;
-}
-static u32 chunks_of(const struct device *d, u32 phase)
-{
-    return d->work ? d->work_items : d->run->phase_chunks[phase];
-}
 
 /* Takes the next chunk of the open phase; false when all are taken. */
 static bool draw(struct device *d, u32 *phase, u32 *chunk)
@@ -72,7 +51,7 @@ static bool draw(struct device *d, u32 *phase, u32 *chunk)
     for (;;) {
         *phase = (u32)(ticket >> 32);
         *chunk = (u32)ticket;
-        if (*phase == PHASE_IDLE || *chunk >= chunks_of(d, *phase))
+        if (*phase == PHASE_IDLE || *chunk >= d->phase[*phase].chunks)
             return false;
         if (__atomic_compare_exchange_n(&d->ticket, &ticket, ticket + 1, false, __ATOMIC_ACQ_REL,
                                         __ATOMIC_ACQUIRE))
@@ -82,30 +61,25 @@ static bool draw(struct device *d, u32 *phase, u32 *chunk)
 
 static void open_phase(struct device *d, u32 phase)
 {
-    while (phase < phases_of(d) && chunks_of(d, phase) == 0)
+    while (phase < d->phase_count && d->phase[phase].chunks == 0)
         phase++;
     d->done = 0;
-    if (phase == phases_of(d)) {
-        __atomic_store_n(&d->ticket, (u64)PHASE_IDLE << 32, __ATOMIC_RELEASE);
+    bool over = phase == d->phase_count;
+    __atomic_store_n(&d->ticket, (u64)(over ? PHASE_IDLE : phase) << 32, __ATOMIC_RELEASE);
+    if (over)
         __atomic_store_n(&d->running, 0, __ATOMIC_RELEASE);
-        return;
-    }
-    __atomic_store_n(&d->ticket, (u64)phase << 32, __ATOMIC_RELEASE);
 }
 
 static void run_launch_chunk(struct device *d, u32 phase, u32 chunk, u32 worker)
 {
-    struct loaded *r = d->run;
-    u32 l = r->phase_launch[phase], rest = chunk;
-    for (;; l++) {
-        u32 chunks = (u32)div_up(r->items[l], r->chunk_items[l]);
-        if (rest < chunks)
-            break;
-        rest -= chunks;
-    }
+    const struct loaded *r = d->run;
+    u32 l = r->phase[phase].launch;
+
+    for (u32 chunks; chunk >= (chunks = (u32)div_up(r->items[l], r->chunk_items[l])); l++)
+        chunk -= chunks;
     const struct launch *launch = &r->program.launch[l];
-    u64 begin = (u64)rest * r->chunk_items[l],
-        end = min_u64(begin + r->chunk_items[l], r->items[l]);
+    u64 begin = (u64)chunk * r->chunk_items[l];
+    u64 end = min_u64(begin + r->chunk_items[l], r->items[l]);
     kernel_entry entry = (kernel_entry)(uintptr_t)(r->code + launch->code_offset);
     entry(r->args + launch->arg_first, begin, end, d->scratch + worker * d->scratch_stride);
 }
@@ -116,11 +90,11 @@ static bool run_chunk(struct device *d, u32 worker)
 
     if (!draw(d, &phase, &chunk))
         return false;
-    u32 chunks = chunks_of(d, phase);
-    if (d->work)
-        d->work(d->work_ctx, chunk, worker);
-    else
+    u32 chunks = d->phase[phase].chunks;
+    if (d->run)
         run_launch_chunk(d, phase, chunk, worker);
+    else
+        d->work(d->work_ctx, chunk, worker);
     if (__atomic_add_fetch(&d->done, 1, __ATOMIC_ACQ_REL) == chunks)
         open_phase(d, phase + 1);
     return true;
@@ -141,17 +115,33 @@ static bool device_work(void *ctx, u32 worker)
 
 /* ---- the caller's side ---- */
 
-static void begin(struct device *d)
+static void begin(struct device *d, struct loaded *run, const struct phase *phase, u32 phase_count)
 {
+    d->run = run;
+    d->phase = phase;
+    d->phase_count = phase_count;
     d->running = 1;
     open_phase(d, 0);
     if (d->threads > 1)
         workers_wake();
 }
 
+static u64 launch_items(const struct launch *l, const u32 *sym_value)
+{
+    u64 items = 1;
+
+    for (u32 a = 0; a < l->grid_rank; a++) {
+        dim extent = l->grid[a];
+        u64 value = dim_is_sym(extent) ? sym_value[dim_sym_idx(extent)] : (u64)extent.v;
+        items *= div_up(value, l->grid_divisor[a]);
+    }
+    return items;
+}
+
 void device_start(struct device *d, struct loaded *r, const u32 *sym_value)
 {
     const struct program *p = &r->program;
+    u32 phase = 0;
 
     CHECK(!__atomic_load_n(&d->running, __ATOMIC_ACQUIRE));
     for (u32 i = 0; i < p->sym_count; i++) {
@@ -160,19 +150,17 @@ void device_start(struct device *d, struct loaded *r, const u32 *sym_value)
     }
     for (u32 i = 0; i < p->arg_count; i++)
         r->args[i] = r->table[p->arg[i]];
-    for (u32 phase = 0; phase < r->phase_count; phase++) {
-        u32 chunks = 0;
-        for (u32 l = r->phase_launch[phase]; l < r->phase_launch[phase + 1]; l++) {
-            r->items[l] = launch_items(&p->launch[l], sym_value);
-            r->chunk_items[l] = (u32)max_u64(
-                1, min_u64(CHUNK_ITEMS_MAX, r->items[l] / (d->threads * CHUNKS_PER_CORE)));
-            chunks += (u32)div_up(r->items[l], r->chunk_items[l]);
-        }
-        r->phase_chunks[phase] = chunks;
+    for (u32 l = 0; l < p->launch_count; l++) {
+        phase += l > 0 && p->launch[l].barrier;
+        if (l == r->phase[phase].launch)
+            r->phase[phase].chunks = 0;
+        u64 items = launch_items(&p->launch[l], sym_value);
+        u64 share = min_u64(CHUNK_ITEMS_MAX, items / (d->threads * CHUNKS_PER_CORE));
+        r->items[l] = items;
+        r->chunk_items[l] = (u32)max_u64(1, share);
+        r->phase[phase].chunks += (u32)div_up(items, r->chunk_items[l]);
     }
-    d->run = r;
-    d->work = NULL;
-    begin(d);
+    begin(d, r, r->phase, r->phase_count);
 }
 
 void device_start_work(struct device *d, device_work_fn work, void *ctx, u32 items)
@@ -180,8 +168,8 @@ void device_start_work(struct device *d, device_work_fn work, void *ctx, u32 ite
     CHECK(!__atomic_load_n(&d->running, __ATOMIC_ACQUIRE));
     d->work = work;
     d->work_ctx = ctx;
-    d->work_items = items;
-    begin(d);
+    d->work_phase.chunks = items;
+    begin(d, NULL, &d->work_phase, 1);
 }
 
 bool device_advance(struct device *d, u64 deadline_ns)
@@ -204,10 +192,7 @@ err device_open(struct device **out, u32 threads)
 
     if (!d)
         return E_NOMEM;
-    d->threads = workers_count() + 1;
-    if (threads)
-        d->threads = min_u32(threads, d->threads);
-    d->threads = min_u32(d->threads, THREADS_MAX);
+    d->threads = min_u32(threads ? threads : UINT_MAX, workers_count() + 1);
     d->ticket = (u64)PHASE_IDLE << 32;
     if (d->threads > 1)
         workers_start(device_work, d);
@@ -226,53 +211,50 @@ void device_close(struct device *d)
     if (d->threads > 1)
         workers_start(NULL, NULL);
     if (d->scratch)
-        pages_free(d->scratch, d->scratch_bytes);
+        pages_free(d->scratch, d->scratch_stride * d->threads);
     pages_free(d, sizeof *d);
 }
 
-static u32 count_phases(const struct program *p)
+static void *copy(struct arena *arena, const void *from, usize bytes)
 {
-    u32 phases = 1;
-    for (u32 l = 1; l < p->launch_count; l++)
-        phases += p->launch[l].barrier;
-    return phases;
+    void *to = arena_alloc(arena, bytes, 8);
+
+    CHECK(to);
+    return memcpy(to, from, bytes);
 }
 
-/* All tables of a loaded program in one run of pages. */
-static err carve(struct loaded *r)
+/* The program with its tables and workspace in pages of its own; NULL: there are none. */
+static struct loaded *carve(const struct program *p)
 {
-    struct program *p = &r->program;
     u32 entries = p->external_count + p->buffer_count + p->sym_count;
+    usize bytes =
+        round_up(sizeof(struct loaded) + entries * 8ull + p->arg_count * 12ull +
+                     p->buffer_count * sizeof(struct program_buffer) + p->workspace_bytes + KIB +
+                     (p->launch_count + 1) * (sizeof(struct launch) + sizeof(struct phase) + 12ull),
+                 4 * KIB);
+    void *pages = pages_alloc(bytes);
+    struct arena arena = arena_on("program", pages, bytes);
 
-    r->phase_count = p->launch_count ? count_phases(p) : 0;
-    r->pages_bytes = round_up(
-        entries * 8ull + p->arg_count * 12ull + p->launch_count * (sizeof(struct launch) + 12ull) +
-            p->buffer_count * sizeof(struct program_buffer) + r->phase_count * 8ull + 1024,
-        4 * KIB);
-    r->pages = pages_alloc(r->pages_bytes);
-    if (!r->pages)
-        return E_NOMEM;
-    struct arena arena = arena_on("program", r->pages, r->pages_bytes);
-    const struct program from = *p;
+    if (!pages)
+        return NULL;
+    struct loaded *r = arena_new(&arena, struct loaded, 1);
+    *r = (struct loaded){.program = *p, .bytes = bytes};
+    r->program.launch = copy(&arena, p->launch, p->launch_count * sizeof *p->launch);
+    r->program.buffer = copy(&arena, p->buffer, p->buffer_count * sizeof *p->buffer);
+    r->program.arg = copy(&arena, p->arg, p->arg_count * sizeof *p->arg);
     r->table = arena_new(&arena, u64, entries);
     r->args = arena_new(&arena, u64, p->arg_count);
     r->items = arena_new(&arena, u64, p->launch_count);
-    p->launch = arena_new(&arena, struct launch, p->launch_count);
-    p->buffer = arena_new(&arena, struct program_buffer, p->buffer_count);
-    p->arg = arena_new(&arena, u32, p->arg_count);
     r->chunk_items = arena_new(&arena, u32, p->launch_count);
-    r->phase_launch = arena_new(&arena, u32, r->phase_count + 1);
-    r->phase_chunks = arena_new(&arena, u32, r->phase_count + 1);
-    CHECK(r->phase_chunks);
-    memcpy(p->launch, from.launch, p->launch_count * sizeof *p->launch);
-    memcpy(p->buffer, from.buffer, p->buffer_count * sizeof *p->buffer);
-    memcpy(p->arg, from.arg, p->arg_count * sizeof *p->arg);
-    u32 phase = 0;
+    r->phase = arena_new(&arena, struct phase, p->launch_count + 1);
+    u8 *workspace = arena_take(&arena, p->workspace_bytes, 64);
+    CHECK(workspace);
+    for (u32 i = 0; i < p->buffer_count; i++)
+        r->table[p->external_count + i] = (u64)(uintptr_t)(workspace + p->buffer[i].offset);
     for (u32 l = 0; l < p->launch_count; l++)
-        if (l > 0 && p->launch[l].barrier)
-            r->phase_launch[++phase] = l;
-    r->phase_launch[r->phase_count] = p->launch_count;
-    return OK;
+        if (l == 0 || p->launch[l].barrier)
+            r->phase[r->phase_count++].launch = l;
+    return r;
 }
 
 static err grow_scratch(struct device *d, u32 bytes)
@@ -285,42 +267,30 @@ static err grow_scratch(struct device *d, u32 bytes)
     if (!scratch)
         return E_NOMEM;
     if (d->scratch)
-        pages_free(d->scratch, d->scratch_bytes);
+        pages_free(d->scratch, d->scratch_stride * d->threads);
     d->scratch = scratch;
     d->scratch_stride = stride;
-    d->scratch_bytes = stride * d->threads;
     return OK;
 }
 
 err device_load(struct device *d, const struct program *program, struct loaded **out)
 {
-    struct loaded *r = pages_alloc(sizeof *r);
+    struct loaded *r = carve(program);
 
     if (!r)
         return E_NOMEM;
-    r->program = *program;
     r->code_bytes = round_up(max_u64(program->code_bytes, 1), 4 * KIB);
-    r->workspace_bytes = round_up(max_u64(program->workspace_bytes, 1), 4 * KIB);
-    err e = carve(r);
-    if (e == OK)
-        e = grow_scratch(d, program->scratch_bytes);
-    if (e == OK && !(r->workspace = pages_alloc(r->workspace_bytes)))
-        e = E_NOMEM;
-    if (e == OK && !(r->code = code_alloc(r->code_bytes)))
-        e = E_NOMEM;
+    r->code = code_alloc(r->code_bytes);
+    err e = r->code ? grow_scratch(d, program->scratch_bytes) : E_NOMEM;
     if (e == OK) {
         memcpy(r->code, program->code, program->code_bytes);
         e = code_seal(r->code, r->code_bytes);
     }
-    if (e != OK) {
+    if (e != OK)
         device_unload(d, r);
-        return e;
-    }
-    for (u32 i = 0; i < program->buffer_count; i++)
-        r->table[program->external_count + i] =
-            (u64)(uintptr_t)(r->workspace + program->buffer[i].offset);
-    *out = r;
-    return OK;
+    else
+        *out = r;
+    return e;
 }
 
 void device_unload(struct device *d, struct loaded *r)
@@ -328,11 +298,7 @@ void device_unload(struct device *d, struct loaded *r)
     CHECK(!d->running);
     if (r->code)
         pages_free(r->code, r->code_bytes);
-    if (r->workspace)
-        pages_free(r->workspace, r->workspace_bytes);
-    if (r->pages)
-        pages_free(r->pages, r->pages_bytes);
-    pages_free(r, sizeof *r);
+    pages_free(r, r->bytes);
 }
 
 void device_bind(struct loaded *r, u32 external, void *data)

@@ -1,89 +1,71 @@
 /*
- * hyper.c: hyper-parameters of a model file, checked against each other before anything is built
- * from them. Keys as documented with the GGUF format; the architectures are rows of a table.
+ * hyper.c: what a model file says of its shape and its rotary positions (Su et al. 2021), checked
+ * before anything is built from it, and the limits that the configuration sets. Keys as documented
+ * with the GGUF format; the one architecture is llama.
  */
 #include "ml/model_priv.h"
 
-struct architecture {
-    const char *name;
-    bool rope_pairs;
-};
-
-static const struct architecture architectures[] = {
-    {"llama", true},
-};
-
 #define KEY_MAX 96
+#define RESTART 64u /* positions computed by rotation before the angle is computed afresh */
 
-/* "<architecture>.<name>". */
-static const char *key_of(struct str architecture, const char *name, char out[KEY_MAX])
-{
-    struct text key = {out, 0, KEY_MAX - 1, false};
-
-    text_fmt(&key, "%.*s.%s", (int)architecture.len, architecture.ptr, name);
-    out[key.len] = 0;
-    return out;
-}
-
-struct field {
+struct field { /* llama.<name> */
     const char *name;
-    u32 *value;
-    u32 least, most;
+    u32 *number; /* or */
+    f32 *real;
+    f64 least, most;
     bool required;
 };
 
-static err read_fields(const struct gguf *gguf, struct str architecture, const struct field *field,
-                       u32 count, struct text *why)
+static err read_field(const struct gguf *gguf, const struct field *field, struct text *why)
 {
     char key[KEY_MAX];
+    struct text text = TEXT_ON(key);
 
-    for (u32 i = 0; i < count; i++) {
-        err e = gguf_u32(gguf, key_of(architecture, field[i].name, key), field[i].value);
-        if (e == E_NOTFOUND && !field[i].required)
-            continue;
-        if (e != OK)
-            return gguf_refuse(why, e == E_NOTFOUND ? E_FORMAT : e,
-                               "model: key %s is missing or not a number", key);
-        if (*field[i].value < field[i].least || *field[i].value > field[i].most)
-            return gguf_refuse(why, E_RANGE, "model: %s is %u, expected %u to %u", key,
-                               *field[i].value, field[i].least, field[i].most);
-    }
+    text_fmt(&text, "llama.%s%c", field->name, '\0');
+    err e = field->real ? gguf_f32(gguf, key, field->real) : gguf_u32(gguf, key, field->number);
+    if (e == E_NOTFOUND && !field->required)
+        return OK;
+    if (e != OK)
+        return gguf_refuse(why, e == E_NOTFOUND ? E_FORMAT : e,
+                           "model: key %s is missing or not a number", key);
+    f64 value = field->real ? (f64)*field->real : *field->number;
+    if (!(value >= field->least && value <= field->most))
+        return gguf_refuse(why, E_RANGE, "model: %s is out of range, expected %ld to %ld", key,
+                           (long)field->least, (long)field->most);
     return OK;
 }
 
-static err read_floats(const struct gguf *gguf, struct str architecture, struct hyper *h,
-                       struct text *why)
+static err read_fields(const struct gguf *gguf, struct hyper *h, struct text *why)
 {
-    char key[KEY_MAX];
+    struct model_shape *s = &h->shape;
     struct str scaling = STR("none");
-    f32 factor = 1;
+    const struct field fields[] = {
+        {"block_count", &s->layers, NULL, 1, MODEL_LAYERS_MAX, true},
+        {"context_length", &s->ctx_train, NULL, 1, UINT32_MAX, true},
+        {"embedding_length", &s->embed, NULL, 1, 65536, true},
+        {"feed_forward_length", &s->ffn, NULL, 1, 1u << 20, true},
+        {"attention.head_count", &s->heads, NULL, 1, 1024, true},
+        {"attention.head_count_kv", &s->kv_heads, NULL, 1, 1024, false},
+        {"attention.key_length", &s->head_dim, NULL, 2, 1024, false},
+        {"rope.dimension_count", &h->rope_dims, NULL, 2, 1024, false},
+        {"attention.layer_norm_rms_epsilon", NULL, &h->norm_epsilon, 1e-30, 1, false},
+        {"rope.freq_base", NULL, &h->rope_base, 1.000001, 1e12, false},
+        {"rope.scaling.factor", NULL, &h->rope_scale, 1, 1e4, false},
+    };
 
-    h->norm_epsilon = 1e-5f;
-    h->rope_base = 10000;
-    err e = gguf_f32(gguf, key_of(architecture, "attention.layer_norm_rms_epsilon", key),
-                     &h->norm_epsilon);
-    if (e == OK || e == E_NOTFOUND)
-        e = gguf_f32(gguf, key_of(architecture, "rope.freq_base", key), &h->rope_base);
-    if (e != OK && e != E_NOTFOUND)
-        return gguf_refuse(why, e, "model: %s is not a float", key);
-    if (!(h->norm_epsilon > 0 && h->norm_epsilon < 1) ||
-        !(h->rope_base > 1 && h->rope_base < 1e12f))
-        return gguf_refuse(why, E_RANGE, "model: rms epsilon or rope base is out of range");
-    if (gguf_str(gguf, key_of(architecture, "rope.scaling.type", key), &scaling) == OK &&
-        !str_eq(scaling, STR("none")) && !str_eq(scaling, STR("linear")))
+    for (u32 i = 0; i < ARRAY_LEN(fields); i++)
+        TRY(read_field(gguf, &fields[i], why));
+    (void)gguf_str(gguf, "llama.rope.scaling.type", &scaling);
+    if (str_eq(scaling, STR("none")))
+        h->rope_scale = 1;
+    else if (!str_eq(scaling, STR("linear")))
         return gguf_refuse(why, E_UNSUPPORTED,
                            "model: rope scaling \"%.*s\" is not supported, expected none or linear",
                            (int)min_u64(scaling.len, 32), scaling.ptr);
-    if (str_eq(scaling, STR("linear")) &&
-        gguf_f32(gguf, key_of(architecture, "rope.scaling.factor", key), &factor) != OK)
-        factor = 1;
-    if (!(factor >= 1 && factor < 1e4f))
-        return gguf_refuse(why, E_RANGE, "model: rope scaling factor is out of range");
-    h->rope_scale = factor;
     return OK;
 }
 
-static err check_shape(struct hyper *h, struct text *why)
+static err check_shape(const struct hyper *h, const struct gguf_tensor *table, struct text *why)
 {
     const struct model_shape *s = &h->shape;
 
@@ -96,66 +78,104 @@ static err check_shape(struct hyper *h, struct text *why)
     if (h->rope_dims == 0 || h->rope_dims > s->head_dim || h->rope_dims % 2)
         return gguf_refuse(why, E_FORMAT, "model: rope turns %u of %u dimensions", h->rope_dims,
                            s->head_dim);
+    if (!table || table->dim_count != 2 || table->dim[1] > 1u << 20)
+        return gguf_refuse(why, E_FORMAT,
+                           "model: token_embd.weight is missing or not [embedding, vocabulary]");
     return OK;
 }
 
-static void choose_limits(const struct ml_config *config, u32 outputs_max, struct model_shape *s)
+static void choose_limits(const struct ml_config *config, u32 outputs_max, struct hyper *h)
 {
+    struct model_shape *s = &h->shape;
     u32 ctx = config->ctx_max ? config->ctx_max : min_u32(s->ctx_train, ML_CTX_DEFAULT_MAX);
+    u32 cores = min_u32(config->threads ? config->threads : UINT_MAX, workers_count() + 1);
 
     s->ctx_max = min_u32(ctx, s->ctx_train);
     s->slots = config->slots ? min_u32(config->slots, ML_SLOTS_MAX) : ML_SLOTS_DEFAULT;
     u64 tokens = config->kv_tokens ? config->kv_tokens : (u64)s->slots * s->ctx_max;
-    tokens = max_u64(tokens, MODEL_KV_PAGE_TOKENS);
     s->kv_tokens = (u32)round_up(min_u64(tokens, 1u << 24), MODEL_KV_PAGE_TOKENS);
-    s->rows_max = min_u32(MODEL_ROWS_MAX, s->ctx_max);
-    s->rows_max = max_u32(s->rows_max, s->slots);
+    s->rows_max = max_u32(min_u32(MODEL_ROWS_MAX, s->ctx_max), s->slots);
     s->outputs_max = outputs_max ? min_u32(outputs_max, s->rows_max) : s->slots;
+    h->target = target_of(config->cpu ? config->cpu : cpu_features(), cores);
+    h->kv_type = config->f32_activations || h->target.isa == ISA_AVX2_WORDS ? DT_F32 : DT_F16;
+    s->kv_bytes =
+        (u64)s->layers * 2 * s->kv_tokens * s->kv_heads * s->head_dim * dtype_bytes(h->kv_type);
 }
 
 err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outputs_max,
                struct hyper *h, struct text *why)
 {
-    struct str name = {};
-    const struct architecture *row = NULL;
+    const struct gguf_tensor *table = gguf_tensor(gguf, STR("token_embd.weight"));
+    struct str architecture = STR("");
     struct model_shape *s = &h->shape;
 
-    *h = (struct hyper){};
-    if (gguf_str(gguf, "general.architecture", &name) != OK)
-        return gguf_refuse(why, E_FORMAT, "model: general.architecture is missing");
-    for (u32 i = 0; i < ARRAY_LEN(architectures); i++)
-        if (str_eq(name, str_of(architectures[i].name)))
-            row = &architectures[i];
-    if (!row)
-        return gguf_refuse(why, E_UNSUPPORTED,
+    *h = (struct hyper){.norm_epsilon = 1e-5f, .rope_base = 10000, .rope_scale = 1};
+    (void)gguf_str(gguf, "general.architecture", &architecture);
+    if (!str_eq(architecture, STR("llama")))
+        return gguf_refuse(why, architecture.len ? E_UNSUPPORTED : E_FORMAT,
                            "model: architecture \"%.*s\" is not supported, expected llama",
-                           (int)min_u64(name.len, 32), name.ptr);
-    h->rope_pairs = row->rope_pairs;
-    const struct field fields[] = {
-        {"block_count", &s->layers, 1, MODEL_LAYERS_MAX, true},
-        {"context_length", &s->ctx_train, 1, UINT32_MAX, true},
-        {"embedding_length", &s->embed, 1, 65536, true},
-        {"feed_forward_length", &s->ffn, 1, 1u << 20, true},
-        {"attention.head_count", &s->heads, 1, 1024, true},
-        {"attention.head_count_kv", &s->kv_heads, 1, 1024, false},
-        {"attention.key_length", &s->head_dim, 2, 1024, false},
-        {"rope.dimension_count", &h->rope_dims, 2, 1024, false},
-    };
-    TRY(read_fields(gguf, name, fields, ARRAY_LEN(fields), why));
+                           (int)min_u64(architecture.len, 32), architecture.ptr);
+    TRY(read_fields(gguf, h, why));
     s->ctx_train = min_u32(s->ctx_train, MODEL_CTX_MAX);
     s->kv_heads = s->kv_heads ? s->kv_heads : s->heads;
     s->head_dim = s->head_dim ? s->head_dim : s->embed / s->heads;
     h->rope_dims = h->rope_dims ? h->rope_dims : s->head_dim;
-    TRY(read_floats(gguf, name, h, why));
-    TRY(check_shape(h, why));
-    h->tied = !gguf_tensor(gguf, STR("output.weight"));
-    const struct gguf_tensor *table = gguf_tensor(gguf, STR("token_embd.weight"));
-    if (!table || table->dim_count != 2 || table->dim[1] > 1u << 20 || table->dim[1] < 1)
-        return gguf_refuse(why, E_FORMAT,
-                           "model: token_embd.weight is missing or not [embedding, vocabulary]");
+    TRY(check_shape(h, table, why));
     s->vocab = (u32)table->dim[1];
-    choose_limits(config, outputs_max, s);
     for (u32 i = 0; i < gguf->tensor_count; i++)
         s->parameters += gguf->tensor[i].elements;
+    choose_limits(config, outputs_max, h);
+    return OK;
+}
+
+/* ---- rotary positions ---- */
+
+/* As llama.cpp applies rope_freqs.weight: the angle is divided by the factor. */
+static err frequency_factors(const struct gguf *gguf, const struct hyper *h, f32 *factor,
+                             struct text *why)
+{
+    const struct gguf_tensor *t = gguf_tensor(gguf, STR("rope_freqs.weight"));
+    u32 count = h->rope_dims / 2;
+
+    for (u32 i = 0; i < count; i++)
+        factor[i] = 1;
+    if (!t)
+        return OK;
+    if (t->elements != count || t->format->type != QUANT_F32)
+        return gguf_refuse(why, E_FORMAT, "model: rope_freqs.weight has %lu %s, expected %u F32",
+                           t->elements, t->format->name, count);
+    TRY(gguf_read(gguf, t, 0, factor, t->bytes));
+    for (u32 i = 0; i < count; i++)
+        if (!(factor[i] > 0 && factor[i] < 1e6f))
+            return gguf_refuse(why, E_RANGE, "model: rope_freqs.weight[%u] is out of range", i);
+    return OK;
+}
+
+err rope_tables(const struct gguf *gguf, const struct hyper *h, f32 *cosines, f32 *sines,
+                struct text *why)
+{
+    u32 half = h->shape.head_dim / 2;
+    f32 factor[512];
+
+    CHECK(half <= ARRAY_LEN(factor));
+    TRY(frequency_factors(gguf, h, factor, why));
+    for (u32 i = 0; i < half; i++) {
+        f64 step = 0, c = 1, s = 0;
+        if (i < h->rope_dims / 2)
+            step = math_pow((f64)h->rope_base, -2.0 * i / h->rope_dims) /
+                   ((f64)factor[i] * (f64)h->rope_scale);
+        f64 step_cos = math_cos(step), step_sin = math_sin(step);
+        for (u32 p = 0; p < h->shape.ctx_max; p++) {
+            if (p % RESTART == 0) {
+                c = math_cos(step * p);
+                s = math_sin(step * p);
+            }
+            cosines[(usize)p * half + i] = (f32)c;
+            sines[(usize)p * half + i] = (f32)s;
+            f64 turned = c * step_cos - s * step_sin;
+            s = s * step_cos + c * step_sin;
+            c = turned;
+        }
+    }
     return OK;
 }

@@ -5,10 +5,15 @@
  */
 #include "ml/model_priv.h"
 
-#define COMPILE_BYTES                                                                              \
-    (48 * MIB) /* graph, schedule and code while compiling; given back afterwards */
-#define GRAPH_NODES 16384u
-#define LOAD_GROUPS 64u /* groups of rows handed to the cores at a time */
+#define COMPILE_BYTES (48 * MIB) /* graph, schedule and code; given back afterwards */
+#define LOAD_GROUPS   64u        /* groups of rows handed to the cores at a time */
+
+struct memory { /* of an external */
+    void *data;
+    usize bytes;
+    struct packing packing; /* of a matrix */
+    bool is_matrix;
+};
 
 struct model {
     struct hyper hyper;
@@ -16,122 +21,73 @@ struct model {
     struct device *device;
     struct loaded *loaded;
     struct graph_io io;
-    struct weight *order;        /* weights in the order of their bytes in the file */
-    u32 weight_at;               /* the one being loaded */
-    u32 row_at;                  /* first row of it that is still to do */
-    u32 group_rows, group_count; /* rows of a group; groups in flight on the device */
-    err load_status;
-    u64 weights_done, weights_all; /* bytes of the file */
-    u8 *packed;                    /* of the weight being loaded */
-    u8 *staging;
-    usize staging_bytes, staging_stride; /* a group of rows as the file has them, per worker */
-    struct external *external;           /* copies of the graph's: shapes and packings */
-    void **data;
-    usize *data_bytes;
-    u32 external_count; /* memory of each external */
-    u8 *tables;
-    usize tables_bytes;
-    struct arena arena;
+    struct memory memory[EXTERNALS_MAX];
     struct model_batch batch;
-    struct target target;
     bool f32_activations;
+    u32 tensor_at, row_at;         /* what is being loaded; its first row that is still to do */
+    u32 group_rows, group_count;   /* rows of a group; groups in flight on the device */
+    err load_status;               /* of a group that failed */
+    u64 weights_done, weights_all; /* bytes of the file */
+    u8 *staging;
+    usize weight_bytes, staging_bytes, staging_stride; /* a group's rows as in the file, a worker */
 };
 
-static err model_compile(struct model *m, const struct compile_options *dump, struct text *why);
-static err model_bind_inputs(struct model *m, struct text *why);
-static int by_place(const struct weight *a, const struct weight *b);
+static err model_compile(struct model *m, struct text *why);
+static err alloc_staging(struct model *m);
+static err bind_inputs(struct model *m, struct text *why);
 
 /* ---- opening ---- */
-
-static void sort_weights(struct weight *w, u32 count)
-{
-    for (u32 gap = count / 2; gap > 0; gap = gap == 2 ? 1 : gap * 5 / 11)
-        for (u32 i = gap; i < count; i++) {
-            struct weight moving = w[i];
-            u32 j = i;
-            for (; j >= gap && by_place(&w[j - gap], &moving) > 0; j -= gap)
-                w[j] = w[j - gap];
-            w[j] = moving;
-        }
-}
-
-static int by_place(const struct weight *a, const struct weight *b)
-{
-    if (a->tensor->part != b->tensor->part)
-        return a->tensor->part < b->tensor->part ? -1 : 1;
-    return a->tensor->offset < b->tensor->offset ? -1 : a->tensor->offset > b->tensor->offset;
-}
 
 static err check_memory(const struct model *m, struct text *why)
 {
     const struct model_shape *s = &m->hyper.shape;
-    u64 need = s->kv_bytes, have = pages_available();
+    usize have = pages_available();
 
-    if (need <= have)
+    if (s->kv_bytes <= have)
         return OK;
     return gguf_refuse(
         why, E_NOMEM,
-        "model: %u tokens of KV cache need %llu MiB, %llu MiB are free: set kv_tokens or ctx lower",
-        s->kv_tokens, (unsigned long long)(need / MIB), (unsigned long long)(have / MIB));
+        "model: %u tokens of KV cache need %lu MiB, %lu MiB are free: set kv_tokens or ctx lower",
+        s->kv_tokens, s->kv_bytes / MIB, have / MIB);
 }
 
 err model_open(struct model **out, struct gguf *gguf, const struct ml_config *config,
                u32 outputs_max, struct text *why)
 {
-    struct model *m = pages_alloc(sizeof *m);
+    struct model *m = *out = pages_alloc(sizeof *m);
 
     if (!m)
         return E_NOMEM;
-    *m = (struct model){.gguf = gguf, .f32_activations = config->f32_activations};
-    *out = m;
+    m->gguf = gguf;
+    m->f32_activations = config->f32_activations;
     TRY(hyper_read(gguf, config, outputs_max, &m->hyper, why));
-    m->hyper.target = &m->target;
-    struct model_shape *s = &m->hyper.shape;
-    TRY(device_open(&m->device, config->threads));
-    m->target = target_of(config->cpu ? config->cpu : cpu_features(), device_threads(m->device));
-    m->hyper.kv_type = m->f32_activations || m->target.isa == ISA_AVX2_WORDS ? DT_F32 : DT_F16;
-    s->kv_bytes = (u64)s->layers * 2 * s->kv_tokens * s->kv_heads * s->head_dim *
-                  dtype_bytes(m->hyper.kv_type);
     TRY(check_memory(m, why));
-    m->io.weight_max = 16 * s->layers + 16;
-    m->tables_bytes = round_up(
-        m->io.weight_max * (sizeof(struct weight) + sizeof(struct external) + 32ull) + 64 * KIB,
-        4 * KIB);
-    m->tables = pages_alloc(m->tables_bytes);
-    if (!m->tables)
+    TRY(device_open(&m->device, m->hyper.target.cores));
+    m->weight_bytes = round_up(gguf->tensor_count * sizeof(struct weight), 4 * KIB);
+    m->io.weight = pages_alloc(m->weight_bytes);
+    if (!m->io.weight)
         return E_NOMEM;
-    m->arena = arena_on("model", m->tables, m->tables_bytes);
-    m->io.weight = arena_new(&m->arena, struct weight, m->io.weight_max);
-    TRY(model_compile(m, NULL, why));
-    sort_weights(m->io.weight, m->io.weight_count);
-    for (u32 i = 0; i < m->io.weight_count; i++) {
-        m->weights_all += m->io.weight[i].tensor->bytes;
-        const struct gguf_tensor *t = m->io.weight[i].tensor;
-        u64 rows = max_u64(m->target.lanes, s->head_dim);
-        m->staging_stride = (usize)max_u64(
-            m->staging_stride, t->dim_count == 1 ? t->bytes : rows * (t->bytes / t->dim[1]));
-    }
-    m->staging_stride = round_up(m->staging_stride, 4 * KIB);
-    m->staging_bytes = m->staging_stride * device_threads(m->device);
-    m->staging = pages_alloc(m->staging_bytes);
-    return m->staging ? model_bind_inputs(m, why) : E_NOMEM;
+    TRY(model_compile(m, why));
+    TRY(alloc_staging(m));
+    return bind_inputs(m, why);
+}
+
+static void give_back(void *pages, usize bytes)
+{
+    if (pages)
+        pages_free(pages, bytes);
 }
 
 void model_close(struct model *m)
 {
-    if (!m)
-        return;
     if (m->loaded)
         device_unload(m->device, m->loaded);
     if (m->device)
         device_close(m->device);
-    for (u32 i = 0; i < m->external_count; i++)
-        if (m->data[i])
-            pages_free(m->data[i], m->data_bytes[i]);
-    if (m->staging)
-        pages_free(m->staging, m->staging_bytes);
-    if (m->tables)
-        pages_free(m->tables, m->tables_bytes);
+    for (u32 i = 0; i < EXTERNALS_MAX; i++)
+        give_back(m->memory[i].data, m->memory[i].bytes);
+    give_back(m->staging, m->staging_bytes);
+    give_back(m->io.weight, m->weight_bytes);
     pages_free(m, sizeof *m);
 }
 
@@ -140,108 +96,87 @@ const struct model_shape *model_shape(const struct model *m)
     return &m->hyper.shape;
 }
 
-/* Keeps what outlives the graph: shapes and packings of the externals. */
-static err keep_externals(struct model *m, const struct graph *graph)
+static err build(struct model *m, struct arena *arena, struct program *program, struct text *why)
 {
-    m->external_count = graph->external_count;
-    m->external = arena_new(&m->arena, struct external, graph->external_count);
-    m->data = arena_new(&m->arena, void *, graph->external_count);
-    m->data_bytes = arena_new(&m->arena, usize, graph->external_count);
-    if (!m->external || !m->data || !m->data_bytes)
+    struct compile_options options = {
+        .target = &m->hyper.target, .why = why, .int8_activations = !m->f32_activations};
+    struct graph *graph = arena_new(arena, struct graph, 1);
+
+    if (!graph)
         return E_NOMEM;
-    memcpy(m->external, graph->external, graph->external_count * sizeof *m->external);
-    return OK;
+    TRY(graph_init(graph, arena, NODES_MAX));
+    TRY(model_graph(m->gguf, &m->hyper, graph, &m->io, why));
+    TRY(compile(graph, &options, arena, program));
+    for (u32 i = 0; i < graph->external_count; i++) {
+        m->memory[i].packing = graph->external[i].packing;
+        m->memory[i].is_matrix = graph->external[i].kind == OP_WEIGHT;
+    }
+    return device_load(m->device, program, &m->loaded);
 }
 
-static err model_compile(struct model *m, const struct compile_options *dump, struct text *why)
+static err model_compile(struct model *m, struct text *why)
 {
     void *pages = pages_take(COMPILE_BYTES);
     struct arena arena = arena_on("compile", pages, COMPILE_BYTES);
-    struct graph *graph = pages ? arena_new(&arena, struct graph, 1) : NULL;
-    struct compile_options options = dump ? *dump : (struct compile_options){};
-    struct program program;
+    struct program program = {};
     u64 start_ns = time_ns();
-    err e = graph ? graph_init(graph, &arena, GRAPH_NODES) : E_NOMEM;
+    err e = pages ? build(m, &arena, &program, why) : E_NOMEM;
 
-    options.target = &m->target;
-    options.why = why;
-    options.int8_activations = !m->f32_activations;
+    m->hyper.shape.program_bytes = program.code_bytes;
+    give_back(pages, COMPILE_BYTES);
     if (e == OK)
-        e = model_graph(m->gguf, &m->hyper, graph, &m->io, why);
-    if (e == OK)
-        e = compile(graph, &options, &arena, &program);
-    if (e == OK && !dump)
-        e = keep_externals(m, graph);
-    if (e == OK && !dump)
-        e = device_load(m->device, &program, &m->loaded);
-    if (e == OK && !dump) {
-        m->hyper.shape.program_bytes = program.code_bytes;
         log_info("model",
-                 "compiled %u launches, %u kernels, %zu KiB of code, %llu KiB workspace in %llu ms",
+                 "compiled %u launches, %u kernels, %zu KiB of code, %lu KiB workspace in %llu ms",
                  program.launch_count, program.kernel_count, program.code_bytes / KIB,
-                 (unsigned long long)(program.workspace_bytes / KIB),
-                 (unsigned long long)((time_ns() - start_ns) / NS_PER_MS));
-    }
-    if (pages)
-        pages_free(pages, COMPILE_BYTES);
-    return e;
-}
-
-err model_dump(struct model *m, const struct compile_options *dump)
-{
-    char words[160];
-    struct text why = TEXT_ON(words);
-    struct graph_io kept = m->io;
-    err e;
-
-    m->io.weight_count = 0;
-    e = model_compile(m, dump, &why);
-    m->io = kept;
+                 program.workspace_bytes / KIB, (time_ns() - start_ns) / NS_PER_MS);
     return e;
 }
 
 /* ---- memory of the externals ---- */
 
-/* Weights, KV rows and inputs are all written before they are read. */
+/* Weights, KV rows and inputs are all written before they are read. Vector loads may read a little
+ * beyond the last element. */
 static err external_alloc(struct model *m, u32 external, u64 bytes)
 {
-    bytes =
-        round_up(bytes + 64, 4 * KIB); /* vector loads may read a little beyond the last element */
-    m->data[external] = pages_take(bytes);
-    m->data_bytes[external] = bytes;
-    if (!m->data[external])
+    struct memory *memory = &m->memory[external];
+
+    memory->bytes = round_up(bytes + 64, 4 * KIB);
+    memory->data = pages_take(memory->bytes);
+    if (!memory->data)
         return E_NOMEM;
-    device_bind(m->loaded, external, m->data[external]);
+    device_bind(m->loaded, external, memory->data);
     return OK;
 }
 
-static err input_alloc(struct model *m, u32 external, u32 count, i32 **place)
-{
-    TRY(external_alloc(m, external, count * 4ull));
-    *place = m->data[external];
-    return OK;
-}
-
-static err model_bind_inputs(struct model *m, struct text *why)
+static err bind_inputs(struct model *m, struct text *why)
 {
     const struct model_shape *s = &m->hyper.shape;
     const struct graph_io *io = &m->io;
-    u64 table_bytes = (u64)s->ctx_max * (s->head_dim / 2) * 4;
-    f32 *sign;
+    struct model_batch *batch = &m->batch;
+    f32 *cosines = NULL, *sines = NULL, *sign = NULL;
+    const u32 angles = s->ctx_max * (s->head_dim / 2);
+    const struct {
+        u32 external, count;
+        void *place; /* of a pointer to i32 or f32 */
+    } rows[] = {
+        {io->token, s->rows_max, &batch->token},
+        {io->position, s->rows_max, &batch->position},
+        {io->slot, s->rows_max, &batch->slot},
+        {io->kv_write, s->rows_max, &batch->kv_write},
+        {io->kv_index, s->slots * s->ctx_max, &batch->kv_index},
+        {io->out_row, s->outputs_max, &batch->out_row},
+        {io->rope_cos, angles, &cosines},
+        {io->rope_sin, angles, &sines},
+        {io->rope_sign, 2, &sign},
+    };
 
-    TRY(input_alloc(m, io->token, s->rows_max, &m->batch.token));
-    TRY(input_alloc(m, io->position, s->rows_max, &m->batch.position));
-    TRY(input_alloc(m, io->slot, s->rows_max, &m->batch.slot));
-    TRY(input_alloc(m, io->kv_write, s->rows_max, &m->batch.kv_write));
-    TRY(input_alloc(m, io->kv_index, s->slots * s->ctx_max, &m->batch.kv_index));
-    TRY(input_alloc(m, io->out_row, s->outputs_max, &m->batch.out_row));
-    TRY(external_alloc(m, io->rope_cos, table_bytes));
-    TRY(external_alloc(m, io->rope_sin, table_bytes));
-    TRY(external_alloc(m, io->rope_sign, 8));
-    sign = m->data[io->rope_sign];
+    for (u32 i = 0; i < ARRAY_LEN(rows); i++) {
+        TRY(external_alloc(m, rows[i].external, rows[i].count * 4ull));
+        memcpy(rows[i].place, &m->memory[rows[i].external].data, sizeof(void *));
+    }
     sign[0] = -1;
     sign[1] = 1;
-    return rope_tables(m->gguf, &m->hyper, m->data[io->rope_cos], m->data[io->rope_sin], why);
+    return rope_tables(m->gguf, &m->hyper, cosines, sines, why);
 }
 
 struct model_batch *model_batch(struct model *m)
@@ -264,6 +199,34 @@ static err alloc_kv(struct model *m, struct text *why)
 
 /* ---- weights ---- */
 
+/* A group: the rows of whole tiles and, when they are reordered, of whole heads. */
+static u32 rows_of_group(const struct model *m, const struct weight *w)
+{
+    u32 tile = m->memory[w->external].packing.tile, rows = 0;
+
+    do
+        rows += w->pairs_to_halves ? m->hyper.shape.head_dim : tile;
+    while (rows % tile);
+    return rows;
+}
+
+static err alloc_staging(struct model *m)
+{
+    for (u32 i = 0; i < m->gguf->tensor_count; i++) {
+        const struct gguf_tensor *t = &m->gguf->tensor[i];
+        const struct weight *w = &m->io.weight[i];
+        u64 bytes = m->memory[w->external].is_matrix ? rows_of_group(m, w) * (t->bytes / t->dim[1])
+                                                     : t->bytes;
+        if (!w->used)
+            continue;
+        m->weights_all += t->bytes;
+        m->staging_stride = max_u64(m->staging_stride, round_up(bytes, 4 * KIB));
+    }
+    m->staging_bytes = m->staging_stride * m->hyper.target.cores;
+    m->staging = pages_alloc(m->staging_bytes);
+    return m->staging ? OK : E_NOMEM;
+}
+
 /* Row of the file that stands at row `row` of the graph's matrix. */
 static u32 file_row(const struct model *m, const struct weight *w, u32 row)
 {
@@ -274,16 +237,15 @@ static u32 file_row(const struct model *m, const struct weight *w, u32 row)
     return row - in + (in < half ? 2 * in : 2 * (in - half) + 1);
 }
 
-/* Packs one group of rows: a head when rows are reordered, else a tile. Any core. */
+/* Packs one group of rows. Any core. */
 static void pack_group(void *ctx, u32 item, u32 worker)
 {
     struct model *m = ctx;
-    const struct weight *w = &m->io.weight[m->weight_at];
-    const struct external *x = &m->external[w->external];
-    const struct gguf_tensor *t = w->tensor;
-    u32 rows = (u32)t->dim[1], columns = (u32)t->dim[0], tile = x->packing.tile;
-    u64 row_bytes = quant_bytes(t->format, columns),
-        tile_bytes = packing_tile_bytes(&x->packing, columns);
+    const struct gguf_tensor *t = &m->gguf->tensor[m->tensor_at];
+    const struct weight *w = &m->io.weight[m->tensor_at];
+    const struct memory *to = &m->memory[w->external];
+    u32 rows = (u32)t->dim[1], columns = (u32)t->dim[0], tile = to->packing.tile;
+    u64 row_bytes = t->bytes / rows, tile_bytes = packing_bytes(&to->packing, tile, columns);
     u32 first = m->row_at + item * m->group_rows, count = min_u32(m->group_rows, rows - first);
     u8 *staging = m->staging + worker * m->staging_stride;
 
@@ -296,97 +258,82 @@ static void pack_group(void *ctx, u32 item, u32 worker)
         const u8 *row[PACK_TILE_MAX] = {};
         for (u32 lane = 0; lane < tile && r + lane < rows; lane++)
             row[lane] = staging + (file_row(m, w, r + lane) - first) * row_bytes;
-        pack_tile_rows(&x->packing, t->format, row, columns, m->packed + r / tile * tile_bytes);
+        pack_tile_rows(&to->packing, t->format, row, columns,
+                       (u8 *)to->data + r / tile * tile_bytes);
     }
 }
 
-static void start_groups(struct model *m, const struct weight *w)
+/* Some groups more, unless the deadline passes; their bytes of the file are not needed again. */
+static err load_matrix(struct model *m, const struct weight *w, u64 deadline_ns)
 {
-    const struct gguf_tensor *t = w->tensor;
-    u32 left = (u32)t->dim[1] - m->row_at;
-
-    m->group_rows =
-        w->pairs_to_halves ? m->hyper.shape.head_dim : m->external[w->external].packing.tile;
-    m->group_count = min_u32(LOAD_GROUPS, (u32)div_up(left, m->group_rows));
-    device_start_work(m->device, pack_group, m, m->group_count);
-}
-
-/* The groups are packed: their bytes of the file are not needed any more. */
-static void finish_groups(struct model *m, const struct weight *w)
-{
-    const struct gguf_tensor *t = w->tensor;
-    u64 row_bytes = quant_bytes(t->format, t->dim[0]);
-    u32 rows = min_u32(m->group_count * m->group_rows, (u32)t->dim[1] - m->row_at);
+    const struct gguf_tensor *t = &m->gguf->tensor[m->tensor_at];
     struct store *part = &m->gguf->part[t->part];
+    u32 left = (u32)t->dim[1] - m->row_at;
+    u64 row_bytes = t->bytes / t->dim[1];
 
+    if (m->group_count == 0) {
+        m->group_rows = rows_of_group(m, w);
+        m->group_count = min_u32(LOAD_GROUPS, (u32)div_up(left, m->group_rows));
+        device_start_work(m->device, pack_group, m, m->group_count);
+    }
+    if (!device_advance(m->device, deadline_ns))
+        return OK;
+    u32 rows = min_u32(m->group_count * m->group_rows, left);
     if (part->release)
         part->release(part, t->offset + m->row_at * row_bytes, rows * row_bytes);
     m->row_at += rows;
     m->weights_done += rows * row_bytes;
     m->group_count = 0;
+    return m->load_status;
 }
 
 static err load_vector(struct model *m, const struct weight *w)
 {
-    const struct gguf_tensor *t = w->tensor;
+    const struct gguf_tensor *t = &m->gguf->tensor[m->tensor_at];
 
     TRY(gguf_read(m->gguf, t, 0, m->staging, t->bytes));
-    quant_decode(t->format, m->staging, (f32 *)(void *)m->packed, t->elements);
+    quant_decode(t->format, m->staging, m->memory[w->external].data, t->elements);
+    m->row_at = (u32)t->dim[1];
     m->weights_done += t->bytes;
     return OK;
 }
 
-static err begin_weight(struct model *m, const struct weight *w, struct text *why)
+static err load_some(struct model *m, const struct weight *w, u64 deadline_ns)
 {
-    const struct external *x = &m->external[w->external];
-    u64 bytes = w->tensor->elements * 4;
+    const struct gguf_tensor *t = &m->gguf->tensor[m->tensor_at];
+    const struct memory *to = &m->memory[w->external];
+    u64 bytes = to->is_matrix ? packing_bytes(&to->packing, (u32)t->dim[1], (u32)t->dim[0])
+                              : t->elements * 4;
 
-    if (x->kind == OP_WEIGHT)
-        bytes = packing_bytes(&x->packing, (u32)w->tensor->dim[1], (u32)w->tensor->dim[0]);
-    m->row_at = 0;
-    m->hyper.shape.weights_bytes += bytes;
-    if (external_alloc(m, w->external, bytes) != OK)
-        return gguf_refuse(
-            why, E_NOMEM, "model: no memory for tensor %.*s (%llu MiB, %llu MiB are free)",
-            (int)w->tensor->name.len, w->tensor->name.ptr, (unsigned long long)(bytes / MIB),
-            (unsigned long long)(pages_available() / MIB));
-    m->packed = m->data[w->external];
-    return OK;
-}
-
-static err load_matrix(struct model *m, const struct weight *w, u64 deadline_ns)
-{
-    if (m->group_count == 0)
-        start_groups(m, w);
-    if (!device_advance(m->device, deadline_ns))
-        return OK;
-    finish_groups(m, w);
-    return m->load_status;
+    if (!to->data) {
+        TRY(external_alloc(m, w->external, bytes));
+        m->hyper.shape.weights_bytes += bytes;
+    }
+    return to->is_matrix ? load_matrix(m, w, deadline_ns) : load_vector(m, w);
 }
 
 err model_load(struct model *m, u64 deadline_ns, bool *done, u32 *percent, struct text *why)
 {
     *done = false;
-    while (m->weight_at < m->io.weight_count) {
-        const struct weight *w = &m->io.weight[m->weight_at];
+    while (m->tensor_at < m->gguf->tensor_count) {
+        const struct gguf_tensor *t = &m->gguf->tensor[m->tensor_at];
+        const struct weight *w = &m->io.weight[m->tensor_at];
         *percent = (u32)(m->weights_done * 100 / max_u64(m->weights_all, 1));
         if (time_ns() >= deadline_ns)
             return OK;
-        if (!m->packed)
-            TRY(begin_weight(m, w, why));
-        bool is_matrix = m->external[w->external].kind == OP_WEIGHT;
-        err e = is_matrix ? load_matrix(m, w, deadline_ns) : load_vector(m, w);
+        err e = w->used ? load_some(m, w, deadline_ns) : OK;
         if (e != OK)
-            return gguf_refuse(why, e, "model: reading tensor %.*s: %s", (int)w->tensor->name.len,
-                               w->tensor->name.ptr, err_text(e));
-        if (!is_matrix || m->row_at == w->tensor->dim[1]) {
-            m->packed = NULL;
-            m->weight_at++;
+            return gguf_refuse(why, e, "model: tensor %.*s, %lu MiB with %lu MiB free: %s",
+                               (int)t->name.len, t->name.ptr, t->bytes / MIB,
+                               pages_available() / MIB, err_text(e));
+        if (!w->used || m->row_at == t->dim[1]) {
+            m->tensor_at++;
+            m->row_at = 0;
         }
     }
     *percent = 100;
     *done = true;
-    return m->data[m->io.kv[0]] ? OK : alloc_kv(m, why);
+    return m->memory[m->io.kv[0]].data ? OK : alloc_kv(m, why);
 }
 
 /* ---- steps ---- */

@@ -56,7 +56,5 @@ void model_start(struct model *model, u32 rows, u32 outputs);
 bool model_advance(struct model *model, u64 deadline_ns);
 /* [vocab] logits of output i; valid until the next start. */
 const f32 *model_logits(const struct model *model, u32 output);
-/* Compiles once more for who looks on: of the options, only look and what it uses count. */
-err model_dump(struct model *model, const struct compile_options *dump);
 
 #endif

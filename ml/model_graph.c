@@ -15,7 +15,7 @@ struct build {
     dim rows;                    /* T */
     u32 position, index, length; /* nodes shared by all layers: [T], [T, ctx], [T,1,1,1,1] */
     u32 cosine, sine, sign;      /* [T,1,1,half] twice, [2,1] */
-    u32 layer;
+    u32 layer;                   /* or as many as there are */
 };
 
 static dim d(u32 extent)
@@ -25,93 +25,50 @@ static dim d(u32 extent)
 
 /* ---- weights ---- */
 
-static const struct gguf_tensor *tensor_of(struct build *b, const char *part, bool in_layer)
-{
-    char name[GGUF_NAME_BYTES_MAX];
-    struct text text = TEXT_ON(name);
-    const struct gguf_tensor *tensor;
-
-    if (in_layer)
-        text_fmt(&text, "blk.%u.", b->layer);
-    text_fmt(&text, "%s.weight", part);
-    tensor = gguf_tensor(b->gguf, text_str(&text));
-    if (!tensor && b->status == OK)
-        b->status =
-            gguf_refuse(b->why, E_FORMAT, "model: tensor %.*s is missing", (int)text.len, text.ptr);
-    return tensor;
-}
-
-static void note_weight(struct build *b, const struct gguf_tensor *tensor, u32 node,
-                        bool pairs_to_halves)
-{
-    struct graph_io *io = b->io;
-
-    if (io->weight_count == io->weight_max) {
-        b->status = E_LIMIT;
-        return;
-    }
-    io->weight[io->weight_count++] =
-        (struct weight){tensor, b->graph->node[node].source.external, pairs_to_halves};
-}
-
-/* A matrix [rows, columns]; the file keeps columns first. */
-static u32 matrix(struct build *b, const char *part, bool in_layer, u32 rows, u32 columns)
-{
-    const struct gguf_tensor *t = tensor_of(b, part, in_layer);
-    bool turned = b->hyper->rope_pairs && in_layer &&
-                  (str_eq(str_of(part), STR("attn_q")) || str_eq(str_of(part), STR("attn_k")));
-
-    if (b->status != OK)
-        return 0;
-    if (t->dim_count != 2 || t->dim[0] != columns || t->dim[1] != rows) {
-        b->status =
-            gguf_refuse(b->why, E_FORMAT, "model: tensor %.*s is [%llu, %llu], expected [%u, %u]",
-                        (int)t->name.len, t->name.ptr, (unsigned long long)t->dim[0],
-                        (unsigned long long)t->dim[1], columns, rows);
-        return 0;
-    }
-    if (columns % t->format->elements) {
-        b->status = gguf_refuse(b->why, E_FORMAT, "model: rows of %.*s are not whole blocks",
-                                (int)t->name.len, t->name.ptr);
-        return 0;
-    }
-    struct packing packing = packing_for(t->format, b->hyper->target);
-    u32 node = graph_source(b->graph, &(struct external){.kind = OP_WEIGHT, .name = t->name,
-                                                         .rank = 2, .packing = packing,
-                                                         .shape = {d(rows), d(columns)}});
-    note_weight(b, t, node, turned);
-    return node;
-}
-
-static u32 vector(struct build *b, const char *part, bool in_layer, u32 length)
-{
-    const struct gguf_tensor *t = tensor_of(b, part, in_layer);
-
-    if (b->status != OK)
-        return 0;
-    if (t->dim_count != 1 || t->dim[0] != length) {
-        b->status =
-            gguf_refuse(b->why, E_FORMAT, "model: tensor %.*s has %llu elements, expected %u",
-                        (int)t->name.len, t->name.ptr, (unsigned long long)t->elements, length);
-        return 0;
-    }
-    u32 node = graph_source(b->graph, &(struct external){.kind = OP_CONST, .name = t->name,
-                                                         .rank = 1, .shape = {d(length)}});
-    note_weight(b, t, node, false);
-    return node;
-}
-
-/* ---- the pass ---- */
-
 static u32 external_of(const struct build *b, u32 node)
 {
     return b->graph->node[node].source.external;
 }
 
+/* A matrix [rows, columns] or, with rows 0, a vector; of the layer, or of the whole model when
+ * there is none. The file keeps columns first. */
+static u32 weight(struct build *b, const char *part, u32 rows, u32 columns)
+{
+    char name[GGUF_NAME_BYTES_MAX];
+    struct text text = TEXT_ON(name);
+
+    if (b->layer < b->hyper->shape.layers)
+        text_fmt(&text, "blk.%u.", b->layer);
+    text_fmt(&text, "%s.weight", part);
+    const struct gguf_tensor *t = gguf_tensor(b->gguf, text_str(&text));
+    if (b->status != OK)
+        return 0;
+    if (!t || t->dim_count != (rows ? 2 : 1) || t->dim[0] != columns ||
+        t->dim[1] != max_u32(rows, 1)) {
+        b->status = gguf_refuse(
+            b->why, E_FORMAT, "model: tensor %.*s is [%lu, %lu], expected [%u, %u]", (int)text.len,
+            text.ptr, t ? t->dim[0] : 0, t ? t->dim[1] : 0, columns, max_u32(rows, 1));
+        return 0;
+    }
+    struct external source = {.kind = OP_CONST, .name = t->name, .rank = 1, .shape = {d(columns)}};
+    if (rows)
+        source = (struct external){.kind = OP_WEIGHT,
+                                   .name = t->name,
+                                   .rank = 2,
+                                   .packing = packing_for(t->format, &b->hyper->target),
+                                   .shape = {d(rows), d(columns)}};
+    u32 node = graph_source(b->graph, &source);
+    bool turns = str_eq(str_of(part), STR("attn_q")) || str_eq(str_of(part), STR("attn_k"));
+    b->io->weight[t - b->gguf->tensor] = (struct weight){true, turns, external_of(b, node)};
+    return node;
+}
+
+/* ---- the pass ---- */
+
 static u32 input(struct build *b, const char *name, const dim *shape, u32 rank, u32 *external)
 {
-    struct external source = {.kind = OP_INPUT, .name = str_of(name), .storage = DT_I32,
-                              .rank = (u8)rank};
+    struct external source = {
+        .kind = OP_INPUT, .name = str_of(name), .storage = DT_I32, .rank = (u8)rank};
 
     memcpy(source.shape, shape, rank * sizeof *shape);
     u32 node = graph_source(b->graph, &source);
@@ -140,7 +97,9 @@ static u32 cached(struct build *b, const char *kind, u32 value, u32 kv_write, u3
     struct graph *g = b->graph;
     const struct model_shape *s = &b->hyper->shape;
     u32 half = s->head_dim / 2;
-    struct external pool = {.kind = OP_STATE, .storage = b->hyper->kv_type, .rank = 4,
+    struct external pool = {.kind = OP_STATE,
+                            .storage = b->hyper->kv_type,
+                            .rank = 4,
                             .shape = {d(s->kv_tokens), d(s->kv_heads), d(2), d(half)}};
     char name[32];
     struct text text = TEXT_ON(name);
@@ -171,10 +130,10 @@ static u32 attention(struct build *b, u32 q, u32 keys, u32 values)
     u32 score = graph_binary(g, OP_MUL, graph_reduce(g, OP_REDUCE_SUM, product, 1u << 4, NO_NODE),
                              graph_scalar_f32(g, scale)); /* [T, kv, group, ctx, 1] */
     u32 most = graph_reduce(g, OP_REDUCE_MAX, score, 1u << 3, b->length);
-    u32 weight = graph_unary(g, OP_EXP, graph_binary(g, OP_SUB, score, most));
-    u32 total = graph_reduce(g, OP_REDUCE_SUM, weight, 1u << 3, b->length);
+    u32 share = graph_unary(g, OP_EXP, graph_binary(g, OP_SUB, score, most));
+    u32 total = graph_reduce(g, OP_REDUCE_SUM, share, 1u << 3, b->length);
     u32 mixed =
-        graph_reduce(g, OP_REDUCE_SUM, graph_binary(g, OP_MUL, weight, values), 1u << 3, b->length);
+        graph_reduce(g, OP_REDUCE_SUM, graph_binary(g, OP_MUL, share, values), 1u << 3, b->length);
 
     return graph_reshape(g, graph_binary(g, OP_DIV, mixed, total), flat, 2);
 }
@@ -185,21 +144,20 @@ static u32 layer(struct build *b, u32 h, u32 kv_write) /* [T, embed] -> [T, embe
     const struct model_shape *s = &b->hyper->shape;
     u32 q_rows = s->heads * s->head_dim, kv_rows = s->kv_heads * s->head_dim;
     const dim kv_split[] = {b->rows, d(s->kv_heads), d(2), d(s->head_dim / 2)};
-    u32 x = graph_rms_norm(g, h, vector(b, "attn_norm", true, s->embed), b->hyper->norm_epsilon);
-    u32 q = rope(b, graph_linear(g, x, matrix(b, "attn_q", true, q_rows, s->embed)), s->heads);
-    u32 k = rope(b, graph_linear(g, x, matrix(b, "attn_k", true, kv_rows, s->embed)), s->kv_heads);
-    u32 v = graph_reshape(g, graph_linear(g, x, matrix(b, "attn_v", true, kv_rows, s->embed)),
-                          kv_split, 4);
+    u32 x = graph_rms_norm(g, h, weight(b, "attn_norm", 0, s->embed), b->hyper->norm_epsilon);
+    u32 q = rope(b, graph_linear(g, x, weight(b, "attn_q", q_rows, s->embed)), s->heads);
+    u32 k = rope(b, graph_linear(g, x, weight(b, "attn_k", kv_rows, s->embed)), s->kv_heads);
+    u32 v =
+        graph_reshape(g, graph_linear(g, x, weight(b, "attn_v", kv_rows, s->embed)), kv_split, 4);
     u32 keys = cached(b, "keys", k, kv_write, 0), values = cached(b, "values", v, kv_write, 1);
     u32 mixed = attention(b, q, keys, values);
-    h = graph_binary(g, OP_ADD,
-                     graph_linear(g, mixed, matrix(b, "attn_output", true, s->embed, q_rows)), h);
-    x = graph_rms_norm(g, h, vector(b, "ffn_norm", true, s->embed), b->hyper->norm_epsilon);
-    u32 up = graph_linear(g, x, matrix(b, "ffn_up", true, s->ffn, s->embed));
-    u32 gate = graph_linear(g, x, matrix(b, "ffn_gate", true, s->ffn, s->embed));
+    h = graph_binary(g, OP_ADD, graph_linear(g, mixed, weight(b, "attn_output", s->embed, q_rows)),
+                     h);
+    x = graph_rms_norm(g, h, weight(b, "ffn_norm", 0, s->embed), b->hyper->norm_epsilon);
+    u32 up = graph_linear(g, x, weight(b, "ffn_up", s->ffn, s->embed));
+    u32 gate = graph_linear(g, x, weight(b, "ffn_gate", s->ffn, s->embed));
     x = graph_binary(g, OP_MUL, graph_silu(g, gate), up);
-    return graph_binary(g, OP_ADD,
-                        graph_linear(g, x, matrix(b, "ffn_down", true, s->embed, s->ffn)), h);
+    return graph_binary(g, OP_ADD, graph_linear(g, x, weight(b, "ffn_down", s->embed, s->ffn)), h);
 }
 
 static void shared_nodes(struct build *b)
@@ -210,8 +168,8 @@ static void shared_nodes(struct build *b)
     const dim rows[] = {b->rows};
     const dim index[] = {d(s->slots), d(s->ctx_max)}, spread[] = {b->rows, d(1), d(1), d(half)};
     const dim length[] = {b->rows, d(1), d(1), d(1), d(1)};
-    struct external table = {.kind = OP_CONST, .name = STR("rope.cos"), .rank = 2,
-                             .shape = {d(s->ctx_max), d(half)}};
+    struct external table = {
+        .kind = OP_CONST, .name = STR("rope.cos"), .rank = 2, .shape = {d(s->ctx_max), d(half)}};
     u32 cosines = graph_source(g, &table);
     table.name = STR("rope.sin");
     u32 sines = graph_source(g, &table);
@@ -223,8 +181,9 @@ static void shared_nodes(struct build *b)
     b->io->rope_sin = external_of(b, sines);
     b->cosine = graph_reshape(g, graph_gather(g, cosines, b->position), spread, 4);
     b->sine = graph_reshape(g, graph_gather(g, sines, b->position), spread, 4);
-    b->sign = graph_source(g, &(struct external){.kind = OP_CONST, .name = STR("rope.sign"),
-                                                 .rank = 2, .shape = {d(2), d(1)}});
+    b->sign = graph_source(
+        g, &(struct external){
+               .kind = OP_CONST, .name = STR("rope.sign"), .rank = 2, .shape = {d(2), d(1)}});
     b->io->rope_sign = external_of(b, b->sign);
     b->index = graph_gather(g, pages, slot);
     b->length =
@@ -235,7 +194,8 @@ err model_graph(const struct gguf *gguf, const struct hyper *hyper, struct graph
                 struct graph_io *io, struct text *why)
 {
     const struct model_shape *s = &hyper->shape;
-    struct build b = {.gguf = gguf, .hyper = hyper, .graph = graph, .io = io, .why = why};
+    struct build b = {
+        .gguf = gguf, .hyper = hyper, .graph = graph, .io = io, .why = why, .layer = s->layers};
 
     CHECK(graph_sym(graph, STR("rows"), s->rows_max) == SYM_ROWS);
     CHECK(graph_sym(graph, STR("outputs"), s->outputs_max) == SYM_OUTPUTS);
@@ -245,14 +205,15 @@ err model_graph(const struct gguf *gguf, const struct hyper *hyper, struct graph
     u32 kv_write = input(&b, "kv_write", rows, 1, &io->kv_write);
     u32 out_row = input(&b, "out_row", outputs, 1, &io->out_row);
     shared_nodes(&b);
-    u32 table = matrix(&b, "token_embd", false, s->vocab, s->embed);
+    u32 table = weight(&b, "token_embd", s->vocab, s->embed);
     u32 h = graph_gather(graph, table, token); /* [T, embed] */
     for (b.layer = 0; b.layer < s->layers && b.status == OK; b.layer++)
         h = layer(&b, h, kv_write);
     h = graph_rms_norm(graph, graph_gather(graph, h, out_row),
-                       vector(&b, "output_norm", false, s->embed),
+                       weight(&b, "output_norm", 0, s->embed),
                        hyper->norm_epsilon); /* [O, embed] */
-    u32 head = hyper->tied ? table : matrix(&b, "output", false, s->vocab, s->embed);
+    u32 head =
+        !gguf_tensor(gguf, STR("output.weight")) ? table : weight(&b, "output", s->vocab, s->embed);
     graph_output(graph, STR("logits"), graph_linear(graph, h, head)); /* [O, vocab] */
     if (b.status == OK && graph->status != OK)
         b.status = gguf_refuse(why, graph->status, "model: graph: %s", graph->why);

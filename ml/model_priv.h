@@ -1,6 +1,6 @@
 /*
- * model_priv.h: between the files of the model: what an architecture is, the graph of one step, and
- * its weights.
+ * model_priv.h: between the files of the model: what the file and the configuration say, the graph
+ * of one step, and where its weights come from.
  */
 #ifndef NOHOST_MODEL_PRIV_H
 #define NOHOST_MODEL_PRIV_H
@@ -12,23 +12,29 @@
 #define MODEL_LAYERS_MAX 256u
 #define MODEL_CTX_MAX    131072u
 
-/* Hyper-parameters in the file's terms. */
-struct hyper {
+/* ---- hyper.c ---- */
+
+struct hyper { /* in the file's terms */
     struct model_shape shape;
     f32 norm_epsilon, rope_base, rope_scale; /* scale: positions are divided by it */
     u32 rope_dims;                           /* of head_dim that turn */
-    bool rope_pairs; /* the file pairs dims (2i, 2i+1); the graph pairs (i, i + half), rows are
-                        reordered at load */
-    enum dtype kv_type;          /* of the KV pool */
-    const struct target *target; /* decides the packing of the weights */
-    bool tied;                   /* no output.weight: the embedding serves */
+    enum dtype kv_type;                      /* of the KV pool */
+    struct target target;                    /* decides the packing of the weights */
 };
 
-/* Where an external's bytes come from. */
-struct weight {
-    const struct gguf_tensor *tensor;
+err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outputs_max,
+               struct hyper *hyper, struct text *why);
+/* Fills the tables of cosines and sines, [ctx_max][head_dim / 2] each, from the frequencies that
+ * the file asks for. */
+err rope_tables(const struct gguf *gguf, const struct hyper *hyper, f32 *cosines, f32 *sines,
+                struct text *why);
+
+/* ---- model_graph.c ---- */
+
+struct weight { /* of a tensor of the file */
+    bool used;
+    bool pairs_to_halves; /* the file pairs rows (2i, 2i+1) of a head, the graph (i, i + half) */
     u32 external;
-    bool pairs_to_halves; /* reorder rows within each head */
 };
 
 /* Externals that the engine or the model fills. */
@@ -36,23 +42,11 @@ struct graph_io {
     u32 token, position, slot, kv_write, kv_index, out_row;
     u32 rope_cos, rope_sin, rope_sign;
     u32 kv[2 * MODEL_LAYERS_MAX]; /* keys and values of layer l: 2 l, 2 l + 1 */
-    struct weight *weight;
-    u32 weight_count, weight_max;
+    struct weight *weight;        /* the caller's, zeroed, by the number of the tensor */
 };
 
-/* ---- hyper.c ---- */
-err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outputs_max,
-               struct hyper *hyper, struct text *why);
-
-/* ---- model_graph.c ---- */
 enum { SYM_ROWS, SYM_OUTPUTS };
 err model_graph(const struct gguf *gguf, const struct hyper *hyper, struct graph *graph,
                 struct graph_io *io, struct text *why);
-
-/* ---- rope.c ---- */
-/* Fills the tables of cosines and sines, [ctx_max][head_dim / 2] each, from the frequencies that
- * the file asks for. */
-err rope_tables(const struct gguf *gguf, const struct hyper *hyper, f32 *cosines, f32 *sines,
-                struct text *why);
 
 #endif

@@ -29,7 +29,6 @@
 #define model_start fake_model_start
 #define model_advance fake_model_advance
 #define model_logits fake_model_logits
-#define model_dump fake_model_dump
 #define chat_open fake_chat_open
 #define gguf_open fake_gguf_open
 #define gguf_key fake_gguf_key

@@ -3,7 +3,8 @@
  */
 #include <stdlib.h>
 
-#include "tests/host/session.h"
+#include "ml/model_priv.h"
+#include "tests/host/tool.h"
 #include "tests/oracle/listing.h"
 
 #define LISTING_BYTES (64 * MIB)
@@ -16,25 +17,47 @@ static const char usage[] =
     "  R rewritten graph, S schedule, L low-level IR, A assembly (in Intel's syntax, as llvm-mc\n"
     "  takes it); kernels that differ only in the memory they use are printed once.\n";
 
+/* Compiles the model's graph while dump_look looks on. */
+static err list(const char *path, const struct ml_config *config, struct compile_options *options)
+{
+    struct store part[ML_PARTS_MAX];
+    struct arena arena = tool_arena(GIB);
+    struct graph_io io;
+    struct gguf gguf;
+    struct hyper hyper;
+    struct program program;
+
+    TRY(gguf_open(&gguf, part, tool_model(path, part), &arena, options->why));
+    TRY(hyper_read(&gguf, config, 0, &hyper, options->why));
+    struct graph *graph = arena_new(&arena, struct graph, 1);
+    io.weight = arena_new(&arena, struct weight, gguf.tensor_count);
+    CHECK(graph && io.weight);
+    TRY(graph_init(graph, &arena, NODES_MAX));
+    TRY(model_graph(&gguf, &hyper, graph, &io, options->why));
+    options->target = &hyper.target;
+    options->int8_activations = !config->f32_activations;
+    return compile(graph, options, &arena, &program);
+}
+
 int cmd_disasm(int argc, char **argv)
 {
-    static const char *const known[] = {"--model=", "--passes=", "--threads=",
-                                        "--f32",    "--help",    NULL};
-    static struct session session;
+    static const char *const known[] = {
+        "--model=", "--passes=", "--threads=", "--f32", "--help", NULL};
+    char words[400];
+    struct text why = TEXT_ON(words);
 
     tool_check(argc, argv, known, usage);
     const char *passes = tool_option(argc, argv, "--passes");
-    struct ml_config config = {.threads = (u32)tool_number(argc, argv, "--threads", 0),
+    struct ml_config config = {.slots = 1,
+                               .threads = (u32)tool_number(argc, argv, "--threads", 0),
                                .f32_activations = tool_flag(argc, argv, "--f32")};
-    session_open(&session, tool_required(argc, argv, "--model"), &config, 0);
     struct text listing = {malloc(LISTING_BYTES), 0, LISTING_BYTES, false};
-    struct compile_options dump = {
-        .look = dump_look, .dump = &listing, .dump_passes = passes ? passes : "SA"};
-    err e = listing.ptr ? model_dump(session.model, &dump) : E_NOMEM;
-    if (e != OK)
-        tool_fail("disasm: %s", err_text(e));
+    struct compile_options options = {
+        .why = &why, .look = dump_look, .dump = &listing, .dump_passes = passes ? passes : "SA"};
+    CHECK(listing.ptr);
+    if (list(tool_required(argc, argv, "--model"), &config, &options) != OK)
+        tool_fail("disasm: %.*s", (int)why.len, why.ptr);
     tool_print(text_str(&listing));
     free(listing.ptr);
-    session_close(&session);
     return listing.truncated;
 }

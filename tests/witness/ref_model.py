@@ -193,6 +193,8 @@ SHAPES = [
     ("q5_0 wide heads", 128, 2, 1, 64, 96, 1, "Q5_0", False, True),
     ("f16", 64, 2, 2, 32, 96, 2, "F16", True, False),
     ("bf16", 80, 5, 5, 16, 112, 2, "BF16", False, False),
+    ("heads of half a tile", 96, 12, 4, 8, 96, 2, "Q8_0", True, False),
+    ("heads of a tile and a half", 96, 4, 2, 24, 96, 2, "F16", True, False),
 ]
 
 
