@@ -28,10 +28,9 @@ enum hub_kind { HUB_GC, HUB_MM, HUBS };
 
 /* What a known driver does and silicon tolerates: the table is in card.c, docs/SIM.md lists it. */
 enum exception {
+    EXCEPT_EARLY_GC,      /* GC registers before the RLC's autoload is complete */
     EXCEPT_MQD_HOLE,      /* the unnamed word between CP_HQD_PQ_DOORBELL_CONTROL and PQ_CONTROL */
     EXCEPT_IH_RPTR_WORDS, /* IH_RB_RPTR as a number of words instead of bytes */
-    EXCEPT_EARLY_GC,      /* GC registers before the RLC's autoload is complete */
-    EXCEPT_SMU_SOFT_MIN,  /* a soft minimum above the soft maximum in force */
     EXCEPTIONS,
 };
 
@@ -64,7 +63,7 @@ struct card_profile {
     u8 revision;
     u64 vram_mb;                  /* as RCC_CONFIG_MEMSIZE says it */
     u64 bar0_mb_min, bar0_mb_max; /* powers of two: what Resizable BAR offers */
-    u64 bar2_bytes, bar5_bytes;
+    u64 bar5_bytes;
     u64 fb_base;                         /* of VRAM in the card's own address space */
     u32 se_count, sa_per_se, wgp_per_sa; /* shader arrays */
     u32 lds_kb, waves_per_simd, scratch_slots;
@@ -75,12 +74,13 @@ struct card_profile {
     u32 boot_count;
     const struct profile_blob *firmware; /* LOAD_IP_FW */
     u32 firmware_count;
+    u32 toc_id;    /* as profile_blob.id */
     bool boot_tmr; /* the boot loader has made the TMR itself */
     u32 tmr_bytes; /* what LOAD_TOC answers */
     u64 mec_start; /* entry of the MEC's firmware, bytes */
     const struct profile_clock *clock;
     u32 clock_count;
-    u32 smu_version, smu_interface, power_watts_min, power_watts_max;
+    u32 smu_version, smu_interface, power_watts_min, power_watts_max, power_watts;
 };
 
 extern const struct card_profile profile_navi31;
@@ -104,6 +104,7 @@ struct nbio {
 struct psp {
     enum { PSP_IS_BOOTING, PSP_IS_READY, PSP_IS_LOADING, PSP_IS_STARTING, PSP_IS_UP } state;
     u32 component;        /* next in the profile's order */
+    u64 tmr, tmr_bytes;   /* VRAM offset */
     u64 ring;             /* MC address; 0: none */
     u32 ring_bytes, rptr; /* dwords */
     bool busy, toc_loaded, tmr_set, autoloaded;
@@ -111,7 +112,7 @@ struct psp {
 };
 
 struct smu {
-    bool alive, features;
+    bool alive, features, busy;
     u64 table; /* where the driver wants tables: MC address */
     u32 soft_min[16], soft_max[16], power_watts;
 };
@@ -121,6 +122,7 @@ struct hub {
     struct hub_tlb *tlb;
     bool semaphore;
     u32 acked; /* VMIDs */
+    u64 ack_ns;
 };
 
 struct ih_ring {
@@ -169,6 +171,7 @@ struct sim {
     struct hub hub[HUBS];
     struct ih_ring ih[2];
     struct vram *vram;
+    struct caches *caches;
     struct gfx *gfx;
     struct sdma_engine *sdma;
 };
@@ -190,6 +193,10 @@ bool sim_excepted(struct sim *sim, enum exception which);
 const char *reg_name(enum reg reg);
 enum reg reg_at(const struct sim *sim, u32 dword_address); /* NO_REG */
 u32 reg_address(const struct sim *sim, enum reg reg);
+static inline u32 reg_field(u32 value, u32 mask)
+{
+    return (value & mask) / (mask & -mask);
+}
 /* Access by address, as BAR 5, the index pairs and PM4 do it: dispatches to the owner, counts
  * nothing, traces nothing. An unknown register is a finding. */
 u32 reg_read(struct sim *sim, u32 dword_address);
@@ -218,6 +225,7 @@ void pci_reset(struct sim *sim, enum reset_kind kind);
 u32 pci_read(struct sim *sim, u32 function, u32 offset, u32 width);
 void pci_write(struct sim *sim, u32 function, u32 offset, u32 width, u32 value);
 u64 pci_bar0_bytes(const struct sim *sim);
+u64 pci_bar2_bytes(const struct sim *sim);
 bool pci_bus_master(const struct sim *sim);
 bool pci_memory_space(const struct sim *sim);
 /* Host memory by bus address. False: nobody there, or no bus master (a finding). */
@@ -235,8 +243,6 @@ bool nbio_write(struct sim *sim, enum reg reg, u32 value);
 bool nbio_sink(struct sim *sim, u64 offset);
 /* A store into BAR 2 at byte `offset`: aperture, S2A routing, then gfx_doorbell/sdma_doorbell. */
 void nbio_doorbell(struct sim *sim, u64 offset, u64 value, u32 width);
-/* HDP_FLUSH_REQ/DONE as the CP uses them (WAIT_REG_MEM write-wait): flushes at once. */
-void hdp_flush(struct sim *sim);
 
 /* ---- hub.c: GCHUB and MMHUB ---- */
 
@@ -268,8 +274,6 @@ bool mem_read(struct sim *sim, struct client who, u64 va, void *out, u64 bytes);
 bool mem_write(struct sim *sim, struct client who, u64 va, const void *in, u64 bytes);
 /* Host memory behind va, good for *bytes; NULL when it faults or caches are modelled (strict). */
 u8 *mem_page(struct sim *sim, struct client who, u64 va, bool write, u64 *bytes);
-/* What waves see, for compute_create: COMPUTE_* semantics, one view a VMID. */
-void mem_for_waves(struct sim *sim, u32 vmid, struct compute_memory *out);
 /* ACQUIRE_MEM's and RELEASE_MEM's work, with the bits of GCR_CNTL by meaning. */
 enum {
     CACHE_GL2_WB = 1,
@@ -285,6 +289,25 @@ void mem_cache(struct sim *sim, u32 what);
 void mem_cpu_read(struct sim *sim, u64 offset, void *out, u64 bytes);
 void mem_cpu_write(struct sim *sim, u64 offset, const void *in, u64 bytes);
 void mem_hdp_flush(struct sim *sim);
+/* For the hubs' walkers: an entry of a page table in VRAM; how often such memory was written. */
+bool mem_table_read(struct sim *sim, u64 offset, u64 *entry);
+u32 mem_tables_changed(const struct sim *sim);
+
+/* Whether the access is one that silicon gets right (else a finding), with what it changes in the
+ * marks. */
+bool vram_read_allowed(struct sim *sim, struct client who, u64 at, u64 bytes, bool cached);
+bool vram_written(struct sim *sim, struct client who, u64 at, u64 bytes, bool cached);
+u8 *vram_pointer(struct sim *sim, u64 at);
+/* One bit for each byte, clear when it was never written. */
+void vram_known(const struct sim *sim, u64 at, u32 bytes, u32 *known);
+
+/* ---- caches.c: GL0, GL1, scalar and instruction caches, and memory as waves see it ---- */
+
+err caches_create(struct sim *sim);
+void caches_destroy(struct sim *sim);
+void caches_drop(struct sim *sim, u32 what); /* CACHE_*, of all WGPs */
+/* For compute_create: COMPUTE_* semantics, one view a VMID. */
+void mem_for_waves(struct sim *sim, u32 vmid, struct compute_memory *out);
 
 /* ---- ih.c ---- */
 
@@ -298,16 +321,21 @@ bool ih_write(struct sim *sim, enum reg reg, u32 value);
 /* Into ring 0 when it is enabled; lost otherwise, as on silicon. */
 void ih_raise(struct sim *sim, const struct ih_event *event);
 
-/* ---- psp.c, smu.c ---- */
+/* ---- sha256.c, psp.c, smu.c ---- */
+
+void sha256(const u8 *data, usize bytes, u8 digest[32]);
 
 void psp_reset(struct sim *sim);
 bool psp_read(struct sim *sim, enum reg reg, u32 *value);
 bool psp_write(struct sim *sim, enum reg reg, u32 value);
+/* The PSP's own memory, which nobody else may touch: whether the range meets it. */
+bool psp_owns(const struct sim *sim, u64 offset, u64 bytes);
 bool psp_has(const struct sim *sim, u32 firmware_type); /* loaded by LOAD_IP_FW */
 void smu_reset(struct sim *sim);
 bool smu_read(struct sim *sim, enum reg reg, u32 *value);
 bool smu_write(struct sim *sim, enum reg reg, u32 value);
-void smu_start(struct sim *sim); /* the PSP has loaded its firmware */
+void smu_mode1_reset(struct sim *sim); /* asks for it: the card dies a little later */
+void smu_start(struct sim *sim);       /* the PSP has loaded its firmware */
 
 /* ---- gfx.c, cp.c, sdma.c: GC's registers but GCVM_* and GCMC_* (hub.c) ---- */
 

@@ -259,7 +259,7 @@ static enum progress do_poll(struct work *work)
     if (sub(work) || function == 7)
         return bad(work, "sdma-poll", "POLL_REGMEM with", work->w[0]);
     if (work->w[0] & HDP_FLUSH) {
-        hdp_flush(work->sim);
+        mem_hdp_flush(work->sim);
         return PM4_DONE;
     }
     if (memory && work->w[1] % 4)

@@ -1,0 +1,463 @@
+/*
+ * memory.c: VRAM (sparse host memory behind a descriptor) and who sees which bytes of it when. The
+ * caches are modelled by marks, one bit a byte, so that nothing is refused that silicon would get
+ * right: written through BAR 0 but not flushed out of the HDP; dirty in the GL2; changed beside a
+ * GL2 that still holds the old line; never written at all. Reading a byte with such a mark is a
+ * finding. The caches of waves are in caches.c. Fast mode has no marks.
+ */
+#define _GNU_SOURCE
+#include "sim/priv.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define CHUNK_SHIFT 12u /* marks are cleared by pieces of 4 KiB */
+#define LINE_SHIFT  7u
+#define PAGE_SHIFT  12u
+
+struct marks {
+    u8 *bits;
+    u8 *listed; /* chunk -> whether it stands in `chunk` */
+    u32 *chunk; /* those with a mark */
+    u32 count;
+    u32 shift; /* one bit for 2^shift bytes */
+    u64 bytes; /* of `bits` */
+};
+
+struct vram {
+    int fd;
+    u8 *base;
+    u64 bytes;
+    bool in_sight;       /* the CPU's accesses are; not once BAR 0 is mapped */
+    bool marked;         /* not in fast mode */
+    struct marks known;  /* was written */
+    struct marks posted; /* by the CPU, and may still be in the HDP */
+    struct marks dirty;  /* in the GL2, not in memory */
+    struct marks held;   /* lines that the GL2 has */
+    struct marks stale;  /* bytes of them that have changed in memory since */
+    struct marks tables; /* pages that a hub's walker has read */
+    u32 tables_changed;
+};
+
+/* ---- marks ---- */
+
+static void *sparse(u64 bytes)
+{
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return at == MAP_FAILED ? NULL : at;
+}
+
+static bool marks_create(struct marks *marks, u64 vram, u32 shift)
+{
+    u64 bytes = round_up((vram >> shift) / 8 + 16, 1u << CHUNK_SHIFT);
+    u64 chunks = bytes >> CHUNK_SHIFT;
+
+    *marks = (struct marks){sparse(bytes), sparse(chunks), sparse(chunks * sizeof(u32)), 0,
+                            shift,         bytes};
+    return marks->bits && marks->listed && marks->chunk;
+}
+
+static void marks_destroy(struct marks *marks)
+{
+    u64 chunks = marks->bytes >> CHUNK_SHIFT;
+
+    if (!marks->bits)
+        return;
+    munmap(marks->bits, marks->bytes);
+    munmap(marks->listed, chunks);
+    munmap(marks->chunk, chunks * sizeof(u32));
+}
+
+static void marks_list(struct marks *marks, u64 first, u64 last)
+{
+    for (u64 i = first >> CHUNK_SHIFT; i <= last >> CHUNK_SHIFT; i++) {
+        if (marks->listed[i])
+            continue;
+        marks->listed[i] = 1;
+        marks->chunk[marks->count++] = (u32)i;
+    }
+}
+
+static void marks_put(struct marks *marks, u64 from, u64 bytes, bool on)
+{
+    u64 at = from >> marks->shift, end = ((from + bytes - 1) >> marks->shift) + 1;
+
+    if (bytes == 0 || (!on && marks->count == 0))
+        return;
+    if (on)
+        marks_list(marks, at / 8, (end - 1) / 8);
+    while (at < end) {
+        u64 n = at % 8 || end - at < 8 ? min_u64(8 - at % 8, end - at) : (end - at) & ~7ull;
+        u8 mask = n >= 8 ? 0xff : (u8)(((1u << n) - 1) << at % 8);
+        if (n >= 8)
+            memset(marks->bits + at / 8, on ? 0xff : 0, n / 8);
+        else if (on)
+            marks->bits[at / 8] |= mask;
+        else
+            marks->bits[at / 8] &= (u8)~mask;
+        at += n;
+    }
+}
+
+/* The first place in from..from+bytes whose mark is `on`; from + bytes when there is none. */
+static u64 marks_find(const struct marks *marks, u64 from, u64 bytes, bool on)
+{
+    u64 at = from >> marks->shift, end = ((from + bytes - 1) >> marks->shift) + 1;
+
+    if (bytes == 0 || (on && marks->count == 0))
+        return from + bytes;
+    while (at < end) {
+        u64 word;
+        memcpy(&word, marks->bits + at / 8, sizeof word);
+        word = (on ? word : ~word) >> at % 8;
+        u64 n = min_u64(64 - at % 8, end - at);
+        if (n < 64)
+            word &= (1ull << n) - 1;
+        if (word)
+            return max_u64(from, (at + (u32)__builtin_ctzll(word)) << marks->shift);
+        at += n;
+    }
+    return from + bytes;
+}
+
+static void marks_clear(struct marks *marks)
+{
+    for (u32 i = 0; i < marks->count; i++) {
+        memset(marks->bits + ((u64)marks->chunk[i] << CHUNK_SHIFT), 0, 1u << CHUNK_SHIFT);
+        marks->listed[marks->chunk[i]] = 0;
+    }
+    marks->count = 0;
+}
+
+/* ---- life ---- */
+
+err memory_create(struct sim *sim, u64 bytes)
+{
+    struct vram *vram = sim->vram = calloc(1, sizeof *vram);
+
+    if (!vram)
+        return E_NOMEM;
+    vram->bytes = bytes;
+    vram->marked = !sim->options.fast;
+    vram->in_sight = true;
+    vram->fd = memfd_create("vram", MFD_CLOEXEC);
+    if (vram->fd < 0 || ftruncate(vram->fd, (off_t)bytes) != 0)
+        return E_NOMEM;
+    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, vram->fd, 0);
+    if (base == MAP_FAILED)
+        return E_NOMEM;
+    vram->base = base;
+    bool ok = marks_create(&vram->known, bytes, 0) && marks_create(&vram->posted, bytes, 0) &&
+              marks_create(&vram->dirty, bytes, 0) && marks_create(&vram->stale, bytes, 0) &&
+              marks_create(&vram->held, bytes, LINE_SHIFT) &&
+              marks_create(&vram->tables, bytes, PAGE_SHIFT);
+    return ok ? caches_create(sim) : E_NOMEM;
+}
+
+void memory_destroy(struct sim *sim)
+{
+    struct vram *vram = sim->vram;
+
+    caches_destroy(sim);
+    if (!vram)
+        return;
+    struct marks *all[] = {&vram->known, &vram->posted, &vram->dirty,
+                           &vram->held,  &vram->stale,  &vram->tables};
+    for (u32 i = 0; i < ARRAY_LEN(all); i++)
+        marks_destroy(all[i]);
+    if (vram->base)
+        munmap(vram->base, vram->bytes);
+    if (vram->fd >= 0)
+        close(vram->fd);
+    free(vram);
+}
+
+void memory_reset(struct sim *sim, enum reset_kind kind)
+{
+    struct vram *vram = sim->vram;
+    u8 table[DISCOVERY_BYTES_MAX];
+
+    if (kind == RESET_POWER_ON)
+        marks_clear(&vram->known);
+    marks_clear(&vram->posted);
+    marks_clear(&vram->dirty);
+    marks_clear(&vram->held);
+    marks_clear(&vram->stale);
+    marks_clear(&vram->tables);
+    caches_drop(sim, CACHE_ALL);
+    profile_discovery(sim->profile, table); /* the card's own firmware does it */
+    u64 at = vram->bytes - DISCOVERY_FROM_END;
+    memcpy(vram->base + at, table, sizeof table);
+    marks_put(&vram->known, at, sizeof table, true);
+}
+
+u64 vram_bytes(const struct sim *sim)
+{
+    return sim->vram->bytes;
+}
+
+int sim_vram_fd(struct sim *sim)
+{
+    sim->vram->in_sight = false;
+    return sim->vram->fd;
+}
+
+/* ---- the rules: what a read must not meet, what a write leaves behind ---- */
+
+static bool none(struct sim *sim, const struct marks *marks, u64 at, u64 bytes, const char *name)
+{
+    u64 found = marks_find(marks, at, bytes, true);
+
+    if (found >= at + bytes)
+        return true;
+    return sim_fail(sim, name, "VRAM %#llx, in an access of %llu bytes at %#llx",
+                    (unsigned long long)found, (unsigned long long)bytes, (unsigned long long)at);
+}
+
+static bool reachable(struct sim *sim, enum unit unit, u64 at, u64 bytes)
+{
+    if (unit == UNIT_PSP || !psp_owns(sim, at, bytes))
+        return true;
+    return sim_fail(sim, "tmr-touched", "%llu bytes at VRAM %#llx are the PSP's",
+                    (unsigned long long)bytes, (unsigned long long)at);
+}
+
+static bool beside_gl2(enum unit unit)
+{
+    return unit == UNIT_PSP || unit == UNIT_SMU || unit == UNIT_IH;
+}
+
+bool vram_read_allowed(struct sim *sim, struct client who, u64 at, u64 bytes, bool cached)
+{
+    struct vram *vram = sim->vram;
+    enum unit unit = who.unit;
+
+    if (!vram->marked)
+        return true;
+    if (!reachable(sim, unit, at, bytes) || !none(sim, &vram->posted, at, bytes, "hdp-not-flushed"))
+        return false;
+    if (beside_gl2(unit) && !none(sim, &vram->dirty, at, bytes, "gl2-not-written-back"))
+        return false;
+    if (unit == UNIT_WAVE && !cached && !none(sim, &vram->dirty, at, bytes, "gl2-uncached-read"))
+        return false;
+    if (unit == UNIT_SDMA || (unit == UNIT_WAVE && cached)) {
+        if (!none(sim, &vram->stale, at, bytes, "gl2-stale-read"))
+            return false;
+        marks_put(&vram->held, at, bytes, true);
+    }
+    if (unit == UNIT_WAVE || !vram->in_sight)
+        return true; /* the wave's engine judges what it does not know */
+    u64 unknown = marks_find(&vram->known, at, bytes, false);
+    return unknown >= at + bytes ||
+           sim_fail(sim, "uninitialised-vram", "VRAM %#llx was never written",
+                    (unsigned long long)unknown);
+}
+
+/* Memory changed without the GL2 knowing. */
+static bool changed_beside_gl2(struct sim *sim, u64 at, u64 bytes)
+{
+    struct vram *vram = sim->vram;
+    u64 line = 1ull << LINE_SHIFT;
+
+    if (!none(sim, &vram->dirty, at, bytes, "written-under-dirty-gl2"))
+        return false;
+    for (u64 from = at; vram->held.count && from < at + bytes;) {
+        u64 next = min_u64((from | (line - 1)) + 1, at + bytes);
+        if (marks_find(&vram->held, from, next - from, true) < next)
+            marks_put(&vram->stale, from, next - from, true);
+        from = next;
+    }
+    return true;
+}
+
+bool vram_written(struct sim *sim, struct client who, u64 at, u64 bytes, bool cached)
+{
+    struct vram *vram = sim->vram;
+
+    if (!vram->marked)
+        return true;
+    if (!reachable(sim, who.unit, at, bytes))
+        return false;
+    if (marks_find(&vram->tables, at, bytes, true) < at + bytes)
+        vram->tables_changed++;
+    marks_put(&vram->known, at, bytes, true);
+    marks_put(&vram->posted, at, bytes, false);
+    if (beside_gl2(who.unit))
+        return changed_beside_gl2(sim, at, bytes);
+    bool keeps = (who.unit == UNIT_WAVE && cached) || (who.unit == UNIT_SDMA && !who.bypass);
+    marks_put(&vram->dirty, at, bytes, keeps);
+    marks_put(&vram->stale, at, bytes, false);
+    if (keeps)
+        marks_put(&vram->held, at, bytes, true);
+    return true;
+}
+
+u8 *vram_pointer(struct sim *sim, u64 at)
+{
+    return sim->vram->base + at;
+}
+
+void vram_known(const struct sim *sim, u64 at, u32 bytes, u32 *known)
+{
+    const struct vram *vram = sim->vram;
+
+    memset(known, 0xff, div_up(bytes, 32) * sizeof *known);
+    if (!vram->marked || !vram->in_sight)
+        return;
+    for (u64 i = marks_find(&vram->known, at, bytes, false); i < at + bytes;
+         i = marks_find(&vram->known, i + 1, at + bytes - i - 1, false))
+        known[(i - at) / 32] &= ~(1u << (i - at) % 32);
+}
+
+/* ---- engines ---- */
+
+static bool page_read(struct sim *sim, struct client who, const struct page *page, u8 *out,
+                      u64 bytes)
+{
+    if (page->system)
+        return dma_read(sim, page->address, out, bytes);
+    if (!vram_read_allowed(sim, who, page->address, bytes, page->cached))
+        return false;
+    memcpy(out, sim->vram->base + page->address, bytes);
+    return true;
+}
+
+static bool page_write(struct sim *sim, struct client who, const struct page *page, const u8 *in,
+                       u64 bytes)
+{
+    if (page->system)
+        return dma_write(sim, page->address, in, bytes);
+    if (!vram_written(sim, who, page->address, bytes, page->cached))
+        return false;
+    memcpy(sim->vram->base + page->address, in, bytes);
+    return true;
+}
+
+bool mem_read(struct sim *sim, struct client who, u64 va, void *out, u64 bytes)
+{
+    struct page page;
+    u8 *to = out;
+
+    for (u64 n; bytes > 0; va += n, to += n, bytes -= n) {
+        if (!hub_translate(sim, who, va, USE_READ, &page))
+            return false;
+        n = min_u64(bytes, page.bytes);
+        if (!page_read(sim, who, &page, to, n))
+            return false;
+    }
+    return true;
+}
+
+bool mem_write(struct sim *sim, struct client who, u64 va, const void *in, u64 bytes)
+{
+    struct page page;
+    const u8 *from = in;
+
+    for (u64 n; bytes > 0; va += n, from += n, bytes -= n) {
+        if (!hub_translate(sim, who, va, USE_WRITE, &page))
+            return false;
+        n = min_u64(bytes, page.bytes);
+        if (!page_write(sim, who, &page, from, n))
+            return false;
+    }
+    return true;
+}
+
+u8 *mem_page(struct sim *sim, struct client who, u64 va, bool write, u64 *bytes)
+{
+    struct page page;
+
+    if (!sim->options.fast || !hub_translate(sim, who, va, write ? USE_WRITE : USE_READ, &page))
+        return NULL;
+    *bytes = page.bytes;
+    if (!page.system)
+        return sim->vram->base + page.address;
+    u8 *at = dma_map(sim, page.address, bytes);
+    *bytes = min_u64(*bytes, page.bytes);
+    return at;
+}
+
+bool mem_table_read(struct sim *sim, u64 offset, u64 *entry)
+{
+    struct vram *vram = sim->vram;
+
+    if (offset + sizeof *entry > vram->bytes)
+        return sim_fail(sim, "table-beyond-vram", "an entry at %#llx", (unsigned long long)offset);
+    struct client walker = {.unit = UNIT_RLC};
+    if (!vram_read_allowed(sim, walker, offset, sizeof *entry, false))
+        return false;
+    if (vram->marked)
+        marks_put(&vram->tables, offset, sizeof *entry, true);
+    memcpy(entry, vram->base + offset, sizeof *entry);
+    return true;
+}
+
+u32 mem_tables_changed(const struct sim *sim)
+{
+    return sim->vram->tables_changed;
+}
+
+void mem_cache(struct sim *sim, u32 what)
+{
+    struct vram *vram = sim->vram;
+
+    caches_drop(sim, what);
+    if (what & CACHE_GL2_WB)
+        marks_clear(&vram->dirty);
+    if (!(what & CACHE_GL2_INV))
+        return;
+    if (vram->dirty.count && !(what & CACHE_GL2_WB))
+        sim_fail(sim, "gl2-dirty-dropped", "invalidated without a write-back");
+    marks_clear(&vram->held);
+    marks_clear(&vram->stale);
+}
+
+/* ---- the CPU, through BAR 0 ---- */
+
+void mem_cpu_read(struct sim *sim, u64 at, void *out, u64 bytes)
+{
+    struct vram *vram = sim->vram;
+
+    if (at >= vram->bytes || bytes > vram->bytes - at) {
+        memset(out, 0xff, bytes); /* BAR 0 may be larger than VRAM */
+        return;
+    }
+    memcpy(out, vram->base + at, bytes);
+    if (!vram->marked)
+        return;
+    if (!reachable(sim, UNIT_WAVE, at, bytes) ||
+        !none(sim, &vram->dirty, at, bytes, "gl2-not-written-back"))
+        return;
+    u8 *to = out; /* what was never written holds anything */
+    for (u64 i = marks_find(&vram->known, at, bytes, false); vram->in_sight && i < at + bytes;
+         i = marks_find(&vram->known, i + 1, at + bytes - i - 1, false))
+        to[i - at] = (u8)((i ^ sim->options.seed) * 0x9e3779b97f4a7c15 >> 56);
+}
+
+void mem_cpu_write(struct sim *sim, u64 at, const void *in, u64 bytes)
+{
+    struct vram *vram = sim->vram;
+
+    if (at >= vram->bytes || bytes > vram->bytes - at) {
+        sim_fail(sim, "beyond-vram", "a write of %llu bytes at %#llx of BAR 0",
+                 (unsigned long long)bytes, (unsigned long long)at);
+        return;
+    }
+    if (vram->marked) {
+        if (!reachable(sim, UNIT_WAVE, at, bytes) || !changed_beside_gl2(sim, at, bytes))
+            return;
+        if (marks_find(&vram->tables, at, bytes, true) < at + bytes)
+            vram->tables_changed++;
+        marks_put(&vram->known, at, bytes, true);
+        marks_put(&vram->posted, at, bytes, true);
+    }
+    memcpy(vram->base + at, in, bytes);
+}
+
+void mem_hdp_flush(struct sim *sim)
+{
+    marks_clear(&sim->vram->posted);
+}

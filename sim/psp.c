@@ -1,0 +1,385 @@
+/*
+ * psp.c: the secure processor: the card's own firmware after power-on, the boot loader that takes
+ * its components in order, the secure OS with its ring of commands. It reads the genuine firmware
+ * and refuses what is not whole: magic, sizes, which component it is, SHA-256 of the body. Follows
+ * Linux 6.12 psp_v13_0.c, amdgpu_psp.c, psp_gfx_if.h; the header of a blob as the files have it.
+ * The signature itself cannot be checked here. A bad blob is answered with an error; a driver that
+ * does things in the wrong order is a finding.
+ */
+#include "sim/priv.h"
+
+#include <stdlib.h>
+
+#define READY       0x80000000u
+#define BOOT_NS     (80 * NS_PER_MS)
+#define LOAD_NS     (2 * NS_PER_MS)
+#define START_NS    (15 * NS_PER_MS)
+#define RING_NS     (1 * NS_PER_MS)
+#define COMMAND_NS  (100 * NS_PER_US)
+#define FRAME_WORDS 16u
+#define MODE1_RESET 0x70000u /* GFX_CTRL_CMD_ID_MODE1_RST */
+
+#define BLOB_HEADER    0x100u
+#define BLOB_SIGNATURE 0x100u
+#define BLOB_BYTES_MAX (16 * MIB)
+
+enum status { /* TEE_ERROR_* */
+              STATUS_OK = 0,
+              STATUS_BAD = 0xffff0006,
+              STATUS_UNKNOWN = 0xffff000a,
+};
+
+struct blob_header { /* as the signed files have it */
+    u8 pad[16];
+    u32 magic, signed_bytes;
+    u8 pad2[64];
+    u16 id, kind;
+    u8 pad3[16];
+    u32 bytes;
+    u8 pad4[96];
+    u8 digest[32];
+    u8 pad5[16];
+};
+_Static_assert(sizeof(struct blob_header) == BLOB_HEADER, "layout");
+_Static_assert(offsetof(struct blob_header, id) == 0x58 &&
+                   offsetof(struct blob_header, bytes) == 0x6c &&
+                   offsetof(struct blob_header, digest) == 0xd0,
+               "layout");
+
+static const struct client psp = {.unit = UNIT_PSP};
+
+static void loader_ready(struct sim *sim, u64 ignored)
+{
+    (void)ignored;
+    sim->psp.state = PSP_IS_READY;
+    sim->reg[R_MP0_SMN_C2PMSG_33] = READY;
+    sim->reg[R_MP0_SMN_C2PMSG_35] = READY;
+}
+
+void psp_reset(struct sim *sim)
+{
+    sim->psp = (struct psp){.state = PSP_IS_BOOTING};
+    sim_at(sim, sim_after(sim, BOOT_NS + sim->dead_until_ns - sim->now_ns), loader_ready, 0);
+}
+
+bool psp_read(struct sim *sim, enum reg reg, u32 *value)
+{
+    (void)sim, (void)reg, (void)value;
+    return false;
+}
+
+bool psp_has(const struct sim *sim, u32 firmware_type)
+{
+    for (u32 i = 0; i < sim->profile->firmware_count; i++)
+        if (sim->profile->firmware[i].type == firmware_type)
+            return sim->psp.loaded >> i & 1;
+    return false;
+}
+
+bool psp_owns(const struct sim *sim, u64 offset, u64 bytes)
+{
+    const struct psp *state = &sim->psp;
+
+    return state->tmr_set && offset < state->tmr + state->tmr_bytes && offset + bytes > state->tmr;
+}
+
+/* ---- blobs ---- */
+
+static u32 blob_refuse(struct sim *sim, const char *name, const struct profile_blob *want, u32 seen)
+{
+    sim_note(sim, name, "as %s: saw %#x", want->what, seen);
+    return STATUS_BAD;
+}
+
+/* `given`: what the driver says it has put there; 0: it did not say. */
+static u32 blob_check(struct sim *sim, u64 mc, u32 given, const struct profile_blob *want)
+{
+    struct blob_header head;
+    u8 digest[32];
+
+    if (!mem_read(sim, psp, mc, &head, sizeof head))
+        return STATUS_BAD;
+    if (head.magic != (want->plain ? 0 : PSP_BLOB_MAGIC))
+        return blob_refuse(sim, "psp-blob-magic", want, head.magic);
+    if (head.bytes != head.signed_bytes + BLOB_HEADER + BLOB_SIGNATURE ||
+        head.bytes > BLOB_BYTES_MAX)
+        return blob_refuse(sim, "psp-blob-header", want, head.bytes);
+    if (head.id != want->id)
+        return blob_refuse(sim, "psp-blob-id", want, head.id);
+    if (given != 0 && given < head.bytes)
+        return blob_refuse(sim, "psp-blob-truncated", want, given);
+    u8 *body = malloc(head.bytes);
+    CHECK(body);
+    bool read = mem_read(sim, psp, mc, body, head.bytes);
+    sha256(body + BLOB_HEADER, read ? head.signed_bytes : 0, digest);
+    free(body);
+    if (!read)
+        return STATUS_BAD;
+    if (memcmp(digest, head.digest, sizeof digest) != 0)
+        return blob_refuse(sim, "psp-blob-digest", want, digest[0]);
+    return STATUS_OK;
+}
+
+/* ---- boot loader ---- */
+
+static void os_up(struct sim *sim, u64 ignored)
+{
+    (void)ignored;
+    sim->psp.state = PSP_IS_UP;
+    sim->reg[R_MP0_SMN_C2PMSG_81] = 1;
+    sim->reg[R_MP0_SMN_C2PMSG_64] = READY;
+}
+
+static void component_loaded(struct sim *sim, u64 number)
+{
+    const struct profile_blob *want = &sim->profile->boot[number];
+    u64 mc = (u64)sim->reg[R_MP0_SMN_C2PMSG_36] << 20;
+    u32 status = blob_check(sim, mc, 0, want);
+
+    sim->psp.state = PSP_IS_READY;
+    sim->reg[R_MP0_SMN_C2PMSG_35] = READY | (status == STATUS_OK ? 0 : status & 0xff);
+    if (status != STATUS_OK)
+        return;
+    sim->psp.component++;
+    if (want->type == PSP_BOOT_SOS) {
+        sim->psp.state = PSP_IS_STARTING;
+        sim_at(sim, sim_after(sim, START_NS), os_up, 0);
+    }
+}
+
+static void component_load(struct sim *sim, u32 command)
+{
+    const struct card_profile *profile = sim->profile;
+    u32 next = sim->psp.component;
+
+    if (sim->psp.state != PSP_IS_READY) {
+        sim_fail(sim, "psp-loader-busy", "command %#x while the boot loader is not ready", command);
+        return;
+    }
+    if (next >= profile->boot_count || profile->boot[next].type != command) {
+        sim_fail(sim, "psp-order", "command %#x, the next is %#x (%s)", command,
+                 next < profile->boot_count ? profile->boot[next].type : 0,
+                 next < profile->boot_count ? profile->boot[next].what : "none");
+        return;
+    }
+    sim->psp.state = PSP_IS_LOADING;
+    sim->reg[R_MP0_SMN_C2PMSG_35] = 0;
+    sim_at(sim, sim_after(sim, LOAD_NS), component_loaded, next);
+}
+
+/* ---- ring commands; each answers a status and may fill in the response ---- */
+
+static u64 argument_address(const struct psp_command *command, u32 at)
+{
+    return (u64)command->argument[at + 1] << 32 | command->argument[at];
+}
+
+static u32 load_toc(struct sim *sim, struct psp_command *command)
+{
+    const struct profile_blob toc = {"TOC", 0, (u16)sim->profile->toc_id, false};
+    u32 status = blob_check(sim, argument_address(command, 0), command->argument[2], &toc);
+
+    if (status == STATUS_OK) {
+        sim->psp.toc_loaded = true;
+        command->response.tmr_bytes = sim->profile->tmr_bytes;
+    }
+    return status;
+}
+
+static u32 setup_tmr(struct sim *sim, struct psp_command *command)
+{
+    u64 mc = argument_address(command, 0), system = argument_address(command, 4);
+    u32 bytes = command->argument[2], flags = command->argument[3];
+    u64 offset = mc - sim->profile->fb_base;
+
+    if (!sim->psp.toc_loaded || sim->psp.tmr_set || sim->profile->boot_tmr) {
+        sim_fail(sim, "psp-tmr-order", "SETUP_TMR before LOAD_TOC, or a second time");
+    } else if (mc % PSP_TMR_ALIGN != 0 || offset >= vram_bytes(sim) ||
+               bytes > vram_bytes(sim) - offset) {
+        sim_fail(sim, "psp-tmr-place", "%#x bytes at %#llx", bytes, (unsigned long long)mc);
+    } else if (flags & PSP_TMR_VIRT_PHYS && system != offset) {
+        sim_fail(sim, "psp-tmr-address", "system address %#llx, but it is VRAM %#llx",
+                 (unsigned long long)system, (unsigned long long)offset);
+    } else if (bytes < sim->profile->tmr_bytes) {
+        sim_note(sim, "psp-tmr-small", "%#x bytes, LOAD_TOC said %#x", bytes,
+                 sim->profile->tmr_bytes);
+    } else {
+        sim->psp.tmr = offset;
+        sim->psp.tmr_bytes = bytes;
+        sim->psp.tmr_set = true;
+        return STATUS_OK;
+    }
+    return STATUS_BAD;
+}
+
+static u32 load_ip_firmware(struct sim *sim, struct psp_command *command)
+{
+    const struct card_profile *profile = sim->profile;
+    u32 type = command->argument[3], i = 0;
+
+    while (i < profile->firmware_count && profile->firmware[i].type != type)
+        i++;
+    if (i == profile->firmware_count) {
+        sim_fail(sim, "psp-firmware-type", "type %u is not of this chip", type);
+        return STATUS_BAD;
+    }
+    if (type != PSP_FW_SMU && !sim->psp.tmr_set && !profile->boot_tmr) {
+        sim_fail(sim, "psp-no-tmr", "%s before SETUP_TMR", profile->firmware[i].what);
+        return STATUS_BAD;
+    }
+    u32 status =
+        blob_check(sim, argument_address(command, 0), command->argument[2], &profile->firmware[i]);
+    if (status != STATUS_OK)
+        return status;
+    sim->psp.loaded |= 1ull << i;
+    if (type == PSP_FW_SMU)
+        smu_start(sim);
+    return STATUS_OK;
+}
+
+static u32 autoload(struct sim *sim, struct psp_command *command)
+{
+    (void)command;
+    u64 all = (1ull << sim->profile->firmware_count) - 1, missing = all & ~sim->psp.loaded;
+
+    if (missing) {
+        sim_fail(sim, "psp-autoload-incomplete", "%s is not loaded",
+                 sim->profile->firmware[__builtin_ctzll(missing)].what);
+        return STATUS_BAD;
+    }
+    sim->psp.autoloaded = true;
+    gfx_autoload(sim);
+    return STATUS_OK;
+}
+
+static const struct {
+    u32 id;
+    u32 (*run)(struct sim *sim, struct psp_command *command);
+} commands[] = {
+    {PSP_CMD_LOAD_TOC, load_toc},
+    {PSP_CMD_SETUP_TMR, setup_tmr},
+    {PSP_CMD_LOAD_IP_FW, load_ip_firmware},
+    {PSP_CMD_AUTOLOAD_RLC, autoload},
+};
+
+static u32 command_run(struct sim *sim, struct psp_command *command)
+{
+    for (u32 i = 0; i < ARRAY_LEN(commands); i++)
+        if (commands[i].id == command->id)
+            return commands[i].run(sim, command);
+    sim_note(sim, "psp-unknown-command", "%#x", command->id);
+    return STATUS_UNKNOWN;
+}
+
+/* ---- the ring ---- */
+
+static bool frame_run(struct sim *sim)
+{
+    struct psp_frame frame;
+    struct psp_command command;
+
+    if (!mem_read(sim, psp, sim->psp.ring + sim->psp.rptr * sizeof(u32), &frame, sizeof frame))
+        return false;
+    u64 at = (u64)frame.command_hi << 32 | frame.command_lo;
+    u64 fence = (u64)frame.fence_hi << 32 | frame.fence_lo;
+    if (at % 4096 != 0 || fence % sizeof(u32) != 0)
+        return sim_fail(sim, "psp-frame-address", "command at %#llx, fence at %#llx",
+                        (unsigned long long)at, (unsigned long long)fence);
+    if (!mem_read(sim, psp, at, &command, sizeof command))
+        return false;
+    memset(&command.response, 0, sizeof command.response);
+    command.response.status = command_run(sim, &command);
+    return mem_write(sim, psp, at + offsetof(struct psp_command, response), &command.response,
+                     sizeof command.response) &&
+           mem_write(sim, psp, fence, &frame.fence, sizeof frame.fence);
+}
+
+static void ring_run(struct sim *sim, u64 ignored)
+{
+    (void)ignored;
+    u32 words = sim->psp.ring_bytes / 4, wptr = sim->reg[R_MP0_SMN_C2PMSG_67];
+
+    sim->psp.busy = false;
+    if (sim->psp.ring == 0 || sim->psp.rptr == wptr || !frame_run(sim))
+        return;
+    sim->psp.rptr = (sim->psp.rptr + FRAME_WORDS) % words;
+    if (sim->psp.rptr != wptr) {
+        sim->psp.busy = true;
+        sim_at(sim, sim_after(sim, COMMAND_NS), ring_run, 0);
+    }
+}
+
+static void ring_written(struct sim *sim, u32 wptr)
+{
+    if (sim->psp.ring == 0) {
+        sim_fail(sim, "psp-no-ring", "C2PMSG_67 is %#x", wptr);
+    } else if (wptr % FRAME_WORDS != 0 || wptr * 4 >= sim->psp.ring_bytes) {
+        sim_fail(sim, "psp-wptr", "%#x words: a frame has 16, the ring %#x bytes", wptr,
+                 sim->psp.ring_bytes);
+    } else if (!sim->psp.busy) {
+        sim->psp.busy = true;
+        sim_at(sim, sim_after(sim, COMMAND_NS), ring_run, 0);
+    }
+}
+
+static void ring_answer(struct sim *sim, u64 status)
+{
+    sim->reg[R_MP0_SMN_C2PMSG_64] = READY | (u32)status;
+}
+
+static void ring_create(struct sim *sim)
+{
+    u64 mc = (u64)sim->reg[R_MP0_SMN_C2PMSG_70] << 32 | sim->reg[R_MP0_SMN_C2PMSG_69];
+    u32 bytes = sim->reg[R_MP0_SMN_C2PMSG_71];
+
+    if (sim->psp.ring != 0)
+        sim_fail(sim, "psp-ring-exists", "a second ring at %#llx", (unsigned long long)mc);
+    if (mc == 0 || mc % 4096 != 0 || bytes == 0 || bytes % 4096 != 0)
+        sim_fail(sim, "psp-ring-shape", "%#x bytes at %#llx", bytes, (unsigned long long)mc);
+    sim->psp.ring = mc;
+    sim->psp.ring_bytes = bytes;
+    sim->psp.rptr = 0;
+    sim->reg[R_MP0_SMN_C2PMSG_67] = 0;
+}
+
+static void ring_command(struct sim *sim, u32 command)
+{
+    if (sim->psp.state != PSP_IS_UP || !(sim->reg[R_MP0_SMN_C2PMSG_64] & READY)) {
+        sim_fail(sim, "psp-os-not-ready", "C2PMSG_64 is %#x, command %#x",
+                 sim->reg[R_MP0_SMN_C2PMSG_64], command);
+        return;
+    }
+    if (command == PSP_RING_CREATE) {
+        ring_create(sim);
+    } else if (command == PSP_RING_DESTROY) {
+        sim->psp.ring = 0;
+    } else if (command == MODE1_RESET) {
+        smu_mode1_reset(sim);
+    } else {
+        sim_fail(sim, "psp-ring-command", "%#x", command);
+        return;
+    }
+    sim->reg[R_MP0_SMN_C2PMSG_64] = command;
+    sim_at(sim, sim_after(sim, RING_NS), ring_answer, 0);
+}
+
+bool psp_write(struct sim *sim, enum reg reg, u32 value)
+{
+    switch (reg) {
+    case R_MP0_SMN_C2PMSG_33:
+    case R_MP0_SMN_C2PMSG_81:
+        return true; /* read only */
+    case R_MP0_SMN_C2PMSG_35:
+        component_load(sim, value);
+        return true;
+    case R_MP0_SMN_C2PMSG_64:
+        ring_command(sim, value);
+        return true;
+    case R_MP0_SMN_C2PMSG_67:
+        sim->reg[reg] = value;
+        ring_written(sim, value);
+        return true;
+    default:
+        return false;
+    }
+}
