@@ -9,44 +9,34 @@
 #include "net/priv.h"
 
 /* What the parts of an answer are called: completions, chat, a chunk of chat. */
-#define LISTS_MAX 4u
+enum list { LIST_TEXT, LIST_CHAT, LIST_TOKENS, LIST_LOGPROBS, LIST_TOPS, LIST_OFFSETS, LISTS };
+// clang-format off
+static const char *const list_names[LISTS] = {
+    NULL, "{\"content\":[", "{\"tokens\":[", "],\"token_logprobs\":[", "],\"top_logprobs\":[",
+    "],\"text_offset\":["};
 static const struct form {
     const char *id, *object;
     const char *open, *close; /* around the text */
     const char *first, *last; /* instead of it, before and after all text of a stream */
-    const char *list[LISTS_MAX], *lists_close; /* of logprobs */
+    enum list lists_begin, lists_end;
+    const char *lists_close;
 } forms[] = {
-    {"cmpl-",
-     "text_completion",
-     "\"text\":\"",
-     "\"",
-     NULL,
-     "\"text\":\"\"",
-     {"tokens", "token_logprobs", "top_logprobs", "text_offset"},
-     "]}"},
-    {"chatcmpl-",
-     "chat.completion",
-     "\"message\":{\"role\":\"assistant\",\"content\":\"",
-     "\",\"refusal\":null}",
-     NULL,
-     NULL,
-     {"content"},
-     "],\"refusal\":null}"},
-    {"chatcmpl-",
-     "chat.completion.chunk",
-     "\"delta\":{\"content\":\"",
-     "\"}",
-     "\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null}",
-     "\"delta\":{}",
-     {"content"},
-     "],\"refusal\":null}"},
+    {"cmpl-", "text_completion", "\"text\":\"", "\"", NULL, "\"text\":\"\"",
+     LIST_TOKENS, LISTS, "]}"},
+    {"chatcmpl-", "chat.completion",
+     "\"message\":{\"role\":\"assistant\",\"content\":\"", "\",\"refusal\":null}", NULL, NULL,
+     LIST_CHAT, LIST_CHAT + 1, "],\"refusal\":null}"},
+    {"chatcmpl-", "chat.completion.chunk", "\"delta\":{\"content\":\"", "\"}",
+     "\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null}", "\"delta\":{}",
+     LIST_CHAT, LIST_CHAT + 1, "],\"refusal\":null}"},
 };
+// clang-format on
 
 /* ---- what is kept of an event ---- */
 
 struct kept {
-    u32 list; /* 0: the text, else one of the form's lists */
-    u32 len;  /* bytes that follow, escaped */
+    enum list list;
+    u32 len; /* bytes that follow, escaped */
 };
 
 static void put_logprob(struct text *out, f32 logprob)
@@ -66,100 +56,109 @@ static void put_token(struct text *out, struct str token, f32 logprob)
     text_fmt(out, ",\"bytes\":[");
     for (usize i = 0; i < token.len; i++)
         text_fmt(out, i ? ",%u" : "%u", (u8)token.ptr[i]);
-    text_char(out, ']');
+    text_fmt(out, "]");
 }
 
-/* A token with its alternatives, in chat. */
-static void put_chat_item(struct text *out, const struct ml_event *event)
+/* The alternatives: members of an object in completions, an array in chat. */
+static void put_tops(struct text *out, const struct ml_event *event, bool chat)
 {
-    put_token(out, event->token_text, event->logprob);
-    text_fmt(out, ",\"top_logprobs\":[");
     for (u32 i = 0; i < event->top_count; i++) {
+        const struct ml_top *top = &event->top[i];
         text_fmt(out, "%s", i ? "," : "");
-        put_token(out, event->top[i].text, event->top[i].logprob);
-        text_char(out, '}');
+        if (chat) {
+            put_token(out, top->text, top->logprob);
+            text_fmt(out, "}");
+        } else {
+            json_put_str(out, top->text);
+            text_fmt(out, ":");
+            put_logprob(out, top->logprob);
+        }
     }
-    text_fmt(out, "]}");
 }
 
-/* The token's item in one of the four lists of /v1/completions. */
-static void put_text_item(struct text *out, const struct ml_event *event, u32 list, u64 offset)
+static void put_item(struct text *out, enum list list, const struct ml_event *event, u64 offset)
 {
-    if (list == 1) {
+    switch (list) {
+    case LIST_TEXT:
+        json_put_chars(out, event->text);
+        break;
+    case LIST_CHAT:
+        put_token(out, event->token_text, event->logprob);
+        text_fmt(out, ",\"top_logprobs\":[");
+        put_tops(out, event, true);
+        text_fmt(out, "]}");
+        break;
+    case LIST_TOKENS:
         json_put_str(out, event->token_text);
-    } else if (list == 2) {
+        break;
+    case LIST_LOGPROBS:
         put_logprob(out, event->logprob);
-    } else if (list == 3) {
-        text_char(out, '{');
-        for (u32 i = 0; i < event->top_count; i++) {
-            text_fmt(out, "%s", i ? "," : "");
-            json_put_str(out, event->top[i].text);
-            text_char(out, ':');
-            put_logprob(out, event->top[i].logprob);
-        }
-        text_char(out, '}');
-    } else {
+        break;
+    case LIST_TOPS:
+        text_fmt(out, "{");
+        put_tops(out, event, false);
+        text_fmt(out, "}");
+        break;
+    default:
         text_fmt(out, "%lu", offset);
     }
 }
 
-/* server->line, behind what leaves. */
-static bool keep_line(struct conn *conn, u32 list)
+/* An item goes behind what leaves; false: there is no room. */
+static bool keep_item(struct conn *conn, enum list list, const struct ml_event *event)
 {
-    struct text *line = &conn->server->line;
-    struct kept head = {list, (u32)line->len};
+    struct text *out = reply_line(conn->server);
 
-    return !line->len || (!line->truncated &&
-                          buffer_put(&conn->out, (struct str){(const char *)&head, sizeof(head)}) &&
-                          buffer_put(&conn->out, text_str(line)));
+    put_item(out, list, event, conn->answer.text_offset);
+    struct kept head = {list, (u32)out->len};
+    struct str head_bytes = {(const char *)&head, sizeof(head)};
+    return !out->len || (!out->truncated && buffer_put(&conn->out, head_bytes) &&
+                         buffer_put(&conn->out, text_str(out)));
 }
 
 static bool keep(struct conn *conn, const struct ml_event *event)
 {
     struct answer *answer = &conn->answer;
+    const struct form *form = answer->form;
     bool lists = answer->logprobs && event->kind == ML_EVENT_TOKEN;
+    bool kept = keep_item(conn, LIST_TEXT, event);
 
-    json_put_chars(reply_line(conn->server), event->text);
-    bool kept = keep_line(conn, 0);
-    for (u32 i = 1; lists && i <= LISTS_MAX && answer->form->list[i - 1]; i++) {
-        struct text *out = reply_line(conn->server);
-        if (answer->form == forms)
-            put_text_item(out, event, i, answer->text_offset);
-        else
-            put_chat_item(out, event);
-        kept = kept && keep_line(conn, i);
-    }
+    for (enum list list = form->lists_begin; lists && kept && list < form->lists_end; list++)
+        kept = keep_item(conn, list, event);
     for (usize i = 0; i < event->token_text.len; i++)
         answer->text_offset += ((u8)event->token_text.ptr[i] & 0xc0) != 0x80;
     return kept;
 }
 
 /* All that is kept of a list; its items have commas between them. */
-static void put_kept(struct conn *conn, u32 list)
+static void put_kept(struct conn *conn, enum list list)
 {
-    struct text *out = &conn->server->line;
     const struct buffer *from = &conn->out;
-    usize count = 0;
+    struct text *out = &conn->server->line;
+    const char *between = "";
     struct kept head;
 
-    for (usize at = conn->ready; at < from->len; at += sizeof(head) + head.len) {
+    for (usize at = conn->ready; at < from->len; at += head.len) {
         memcpy(&head, from->ptr + at, sizeof(head));
+        at += sizeof(head);
         if (head.list != list)
             continue;
-        text_fmt(out, "%s", list && count++ ? "," : "");
-        text_put(out, (struct str){from->ptr + at + sizeof(head), head.len});
+        text_fmt(out, "%s", between);
+        text_put(out, (struct str){from->ptr + at, head.len});
+        between = list == LIST_TEXT ? "" : ",";
     }
 }
 
-/* ---- pieces of the answer ---- */
+/* ---- pieces of the answer, into server->line ---- */
 
 static void put_head(struct conn *conn)
 {
     struct server *server = conn->server;
-    struct text *out = &server->line;
+    struct text *out = reply_line(server);
 
-    text_fmt(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%ld,\"model\":", conn->answer.id,
-             conn->answer.form->object, conn->answer.created_unix_s);
+    text_fmt(out, "%s{\"id\":\"%s\",\"object\":\"%s\",\"created\":%ld,\"model\":",
+             conn->answer.stream ? "data: " : "", conn->answer.id, conn->answer.form->object,
+             conn->answer.created_unix_s);
     json_put_str(out, server->on->model_info(server->ml)->id);
     text_fmt(out, ",\"system_fingerprint\":\"nohost-");
     json_put_chars(out, server->config->version);
@@ -172,18 +171,18 @@ static void put_choice(struct conn *conn, const char *fixed, enum ml_finish fini
     static const char *const finishes[] = {"null", "\"stop\"", "\"length\"", "\"error\""};
     const struct form *form = conn->answer.form;
     struct text *out = &conn->server->line;
+    bool lists = !fixed && conn->answer.logprobs;
 
     put_head(conn);
     text_fmt(out, "{\"index\":0,%s", fixed ? fixed : form->open);
     if (!fixed) {
-        put_kept(conn, 0);
+        put_kept(conn, LIST_TEXT);
         text_fmt(out, "%s", form->close);
     }
     text_fmt(out, ",\"logprobs\":");
-    bool lists = !fixed && conn->answer.logprobs;
-    for (u32 i = 0; lists && i < LISTS_MAX && form->list[i]; i++) {
-        text_fmt(out, "%s\"%s\":[", i ? "]," : "{", form->list[i]);
-        put_kept(conn, i + 1);
+    for (enum list list = form->lists_begin; lists && list < form->lists_end; list++) {
+        text_fmt(out, "%s", list_names[list]);
+        put_kept(conn, list);
     }
     text_fmt(out, "%s,\"finish_reason\":%s}]", lists ? form->lists_close : "null",
              finishes[finish]);
@@ -205,48 +204,42 @@ static void put_usage(struct text *out, const struct ml_event *event)
 static bool send_line(struct conn *conn)
 {
     struct text *line = &conn->server->line;
+    bool chunked = conn->request.minor;
     char size[16];
     struct text text = TEXT_ON(size);
 
     text_fmt(line, "\n\n");
     text_fmt(&text, "%zx\r\n", line->len);
-    if (!conn->request.minor)
-        return conn_put(conn, text_str(line));
-    return conn_put(conn, text_str(&text)) && conn_put(conn, text_str(line)) &&
-           conn_put(conn, STR("\r\n"));
+    return (!chunked || conn_put(conn, text_str(&text))) && conn_put(conn, text_str(line)) &&
+           (!chunked || conn_put(conn, STR("\r\n")));
 }
 
 static bool send_choice(struct conn *conn, const char *fixed, enum ml_finish finish)
 {
-    struct text *out = reply_line(conn->server);
-
-    text_fmt(out, "data: ");
     put_choice(conn, fixed, finish);
-    text_fmt(out, conn->answer.include_usage ? ",\"usage\":null}" : "}");
+    text_fmt(&conn->server->line, conn->answer.include_usage ? ",\"usage\":null}" : "}");
+    return send_line(conn);
+}
+
+static bool send_usage(struct conn *conn, const struct ml_event *event)
+{
+    put_head(conn);
+    text_fmt(&conn->server->line, "]");
+    put_usage(&conn->server->line, event);
     return send_line(conn);
 }
 
 /* After a failure there is no [DONE]: nobody takes it for a complete answer. */
 static bool send_end(struct conn *conn, const struct ml_event *event)
 {
-    struct text *out = &conn->server->line;
-    bool failed = event->finish == ML_FINISH_ERROR, usage = conn->answer.include_usage;
+    bool failed = event->finish == ML_FINISH_ERROR;
 
-    if (!failed && !send_choice(conn, conn->answer.form->last, event->finish))
+    if (!failed && (!send_choice(conn, conn->answer.form->last, event->finish) ||
+                    (conn->answer.include_usage && !send_usage(conn, event))))
         return false;
-    text_fmt(reply_line(conn->server), "data: ");
-    if (!failed && usage) {
-        put_head(conn);
-        text_char(out, ']');
-        put_usage(out, event);
-        if (!send_line(conn))
-            return false;
-        text_fmt(reply_line(conn->server), "data: ");
-    }
+    text_fmt(reply_line(conn->server), failed ? "data: " : "data: [DONE]");
     if (failed)
-        fault_json(conn->server, out);
-    else
-        text_fmt(out, "[DONE]");
+        fault_json(conn->server, &conn->server->line);
     conn->close_after |= failed;
     return send_line(conn) && (!conn->request.minor || conn_put(conn, STR("0\r\n\r\n")));
 }
@@ -269,31 +262,12 @@ void answer_ping(struct conn *conn)
     (void)send_line(conn);
 }
 
-/* ---- one whole body ---- */
+/* ---- the whole of it ---- */
 
 #define KEPT_BYTES_MAX (OUT_BYTES_MAX - 16 * KIB) /* room for one more token, and the rest */
 
-static void whole_event(struct conn *conn, const struct ml_event *event)
-{
-    struct server *server = conn->server;
-    bool end = event->kind == ML_EVENT_END;
-
-    if (!end && conn->out.len <= KEPT_BYTES_MAX)
-        return;
-    if (!end) /* more would not fit: the answer ends here */
-        server->on->cancel(server->ml, conn->answer.ticket);
-    reply_line(server);
-    put_choice(conn, NULL, end ? event->finish : ML_FINISH_LENGTH);
-    put_usage(&server->line, event);
-    reply_ok(conn, "application/json");
-}
-
-/* ---- both ---- */
-
 void answer_start(struct conn *conn, u64 ticket)
 {
-    const struct reply stream = {"200 OK", "text/event-stream; charset=utf-8",
-                                 "X-Accel-Buffering: no\r\n"};
     const struct api_request *request = &conn->server->request;
     struct answer *answer = &conn->answer;
     struct text id = TEXT_ON(answer->id);
@@ -311,12 +285,30 @@ void answer_start(struct conn *conn, u64 ticket)
     text_fmt(&id, "%s%016lx%08x", answer->form->id, number[0], (u32)number[1]);
     conn_phase(conn, CONN_RUN);
     if (answer->stream)
-        (void)reply_head(conn, stream, REPLY_STREAM);
+        (void)reply_head(conn, "200 OK\r\nX-Accel-Buffering: no",
+                         "text/event-stream; charset=utf-8", REPLY_STREAM);
+}
+
+/* A whole answer that would outgrow its room ends there. */
+static void whole_event(struct conn *conn, const struct ml_event *event, bool good)
+{
+    struct server *server = conn->server;
+    bool end = event->kind == ML_EVENT_END;
+
+    if (good && !end && conn->out.len <= KEPT_BYTES_MAX)
+        return;
+    if (!end)
+        server->on->cancel(server->ml, conn->answer.ticket);
+    put_choice(conn, NULL, end ? event->finish : ML_FINISH_LENGTH);
+    put_usage(&server->line, event);
+    if (good)
+        reply_ok(conn, "application/json");
+    else
+        reply_fault(conn);
 }
 
 void answer_event(struct conn *conn, const struct ml_event *event)
 {
-    struct server *server = conn->server;
     bool failed = event->finish == ML_FINISH_ERROR, kept = keep(conn, event);
 
     if (event->kind == ML_EVENT_END)
@@ -324,19 +316,13 @@ void answer_event(struct conn *conn, const struct ml_event *event)
                  conn->request_id, event->prompt_tokens, event->completion_tokens,
                  event->prompt_ns / NS_PER_MS, event->decode_ns / NS_PER_MS);
     if (failed)
-        fault_from_ml(server, event->why, "", &(struct ml_refusal){});
+        fault_from_ml(conn->server, event->why, "", &(struct ml_refusal){});
     else if (!kept)
-        fault_set(server, FAULT_OVERLOADED, "", "Too many large answers at once.");
-    if (conn->answer.stream && kept) {
+        fault_set(conn->server, FAULT_OVERLOADED, "", "Too many large answers at once.");
+    if (!conn->answer.stream)
+        whole_event(conn, event, kept && !failed);
+    else if (kept)
         stream_event(conn, event);
-    } else if (conn->answer.stream) {
+    else
         conn_drop(conn);
-    } else if (failed || !kept) {
-        if (event->kind != ML_EVENT_END)
-            server->on->cancel(server->ml, conn->answer.ticket);
-        conn->out.len = conn->ready;
-        reply_fault(conn);
-    } else {
-        whole_event(conn, event);
-    }
 }

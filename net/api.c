@@ -110,7 +110,6 @@ static bool answer_model(struct conn *conn)
 
 static bool answer_health(struct conn *conn)
 {
-    const struct reply wait = {"503 Not Ready", "application/json", "Retry-After: 1\r\n"};
     struct text *out = reply_line(conn->server);
     struct ml_status status;
 
@@ -124,7 +123,7 @@ static bool answer_health(struct conn *conn)
     text_fmt(out, ",\"percent\":%u,\"reason\":", status.percent);
     json_put_str(out, str_of(status.reason ? status.reason : "The model is loading."));
     text_char(out, '}');
-    return reply_send(conn, wait, text_str(out));
+    return reply_send(conn, "503 Not Ready\r\nRetry-After: 1", "application/json", text_str(out));
 }
 
 static bool answer_metrics(struct conn *conn)
@@ -135,14 +134,13 @@ static bool answer_metrics(struct conn *conn)
 
 static bool answer_page(struct conn *conn)
 {
-    static const struct reply reply = {
-        "200 OK", "text/html; charset=utf-8",
-        "Content-Encoding: gzip\r\nReferrer-Policy: no-referrer\r\n"
-        "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src "
-        "'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'\r\n"};
-
-    return reply_send(conn, reply, (struct str){(const char *)page_gz, sizeof(page_gz)});
+    return reply_send(conn,
+                      "200 OK\r\nContent-Encoding: gzip\r\nReferrer-Policy: no-referrer\r\n"
+                      "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; "
+                      "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; "
+                      "form-action 'none'; frame-ancestors 'none'",
+                      "text/html; charset=utf-8",
+                      (struct str){(const char *)page_gz, sizeof(page_gz)});
 }
 
 static bool answer_log(struct conn *conn)
@@ -204,13 +202,13 @@ void api_put_allow(struct text *out, const struct route *route)
 {
     bool get = !route || route->method == HTTP_GET, post = !route || route->method == HTTP_POST;
 
-    text_fmt(out, "Allow: %s%sOPTIONS\r\n", get ? "GET, HEAD, " : "", post ? "POST, " : "");
+    text_fmt(out, "\r\nAllow: %s%sOPTIONS", get ? "GET, HEAD, " : "", post ? "POST, " : "");
 }
 
 void api_answer(struct conn *conn)
 {
-    char allow[64] = {};
-    struct text extra = TEXT_ON(allow);
+    char buffer[64] = {};
+    struct text fields = TEXT_ON(buffer);
 
     if (conn->request.method != HTTP_OPTIONS && conn->route && conn->route->answer) {
         if (!conn->route->answer(conn))
@@ -218,8 +216,9 @@ void api_answer(struct conn *conn)
         return;
     }
     /* No Access-Control-Allow-Origin: pages of other origins are not meant to use this server. */
-    api_put_allow(&extra, conn->route);
-    reply_send(conn, (struct reply){"204 No Content", NULL, allow}, (struct str){});
+    text_fmt(&fields, "204 No Content");
+    api_put_allow(&fields, conn->route);
+    reply_send(conn, buffer, NULL, (struct str){});
 }
 
 /* ---- the gate ---- */

@@ -216,29 +216,27 @@ static u64 rotate(u64 value, u32 by)
 static void rounds(u64 v[4], u32 count)
 {
     while (count--) {
-        v[0] += v[1], v[2] += v[3];
+        v[0] += v[1];
+        v[2] += v[3];
         v[1] = rotate(v[1], 13) ^ v[0];
         v[3] = rotate(v[3], 16) ^ v[2];
-        v[0] = rotate(v[0], 32);
-        v[2] += v[1], v[0] += v[3];
+        v[2] += v[1];
+        v[0] = rotate(v[0], 32) + v[3];
         v[1] = rotate(v[1], 17) ^ v[2];
         v[3] = rotate(v[3], 21) ^ v[0];
         v[2] = rotate(v[2], 32);
     }
 }
 
-u64 siphash(const u64 key[2], const u8 *data, usize bytes)
+u64 siphash(const u64 key[2], const u64 *word, u32 count)
 {
     u64 v[4] = {key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d,
                 key[0] ^ 0x6c7967656e657261, key[1] ^ 0x7465646279746573};
 
-    for (usize at = 0; at <= bytes; at += 8) { /* the last word is partly the length */
-        usize rest = min_u64(bytes - at, 8);
-        u64 word = rest < 8 ? (u64)bytes << 56 : 0;
-        memcpy(&word, data + at, rest);
-        v[3] ^= word;
+    for (u32 i = 0; i < count; i++) {
+        v[3] ^= word[i];
         rounds(v, 2);
-        v[0] ^= word;
+        v[0] ^= word[i];
     }
     v[2] ^= 0xff;
     rounds(v, 4);
@@ -251,13 +249,10 @@ u32_t port_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *re
                    u16_t remote_port)
 {
     const struct net *net = netif_default->state;
-    struct {
-        u8 local[16], remote[16];
-        u16 local_port, remote_port;
-    } ends = {.local_port = local_port, .remote_port = remote_port};
+    u64 ends[5] = {[4] = (u64)local_port << 16 | remote_port};
     usize bytes = IP_IS_V6(local) ? 16 : 4;
 
-    memcpy(ends.local, &local->u_addr, bytes);
-    memcpy(ends.remote, &remote->u_addr, bytes);
-    return (u32)(time_ns() / ISN_CLOCK_NS + siphash(net->isn_key, (const u8 *)&ends, sizeof ends));
+    memcpy(&ends[0], &local->u_addr, bytes);
+    memcpy(&ends[2], &remote->u_addr, bytes);
+    return (u32)(time_ns() / ISN_CLOCK_NS + siphash(net->isn_key, ends, ARRAY_LEN(ends)));
 }

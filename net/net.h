@@ -1,5 +1,5 @@
 /*
- * net.h: public face of the network room: open, poll, flush, stats; struct nic for the drivers.
+ * net.h: public face of the network room: open, poll, idle, metrics; struct nic for the drivers.
  */
 #ifndef NOHOST_NET_H
 #define NOHOST_NET_H
@@ -19,13 +19,10 @@ struct net_config {
     struct str api_key[NET_KEYS_MAX]; /* none: the API is open, privileged routes are off */
     u32 api_key_count;
     u16 port; /* 80 */
-    struct str version;       /* build identity, for /health and Server: */
-    /* Privileged actions (POST /v1/nohost/reset, /v1/nohost/power-off, GET /debug/log): only with a
-     * key. NULL: absent. */
-    void (*reset)(void);
+    struct str version;       /* build identity, for the Server: field */
+    void (*reset)(void);      /* what a privileged client may ask for; NULL: absent */
     void (*power_off)(void);
-    /* Extra lines for /metrics from other rooms; may be NULL. */
-    void (*metrics)(struct text *out);
+    void (*metrics)(struct text *out); /* lines for /metrics from other rooms; may be NULL */
 };
 
 /* ---- a network interface card, as netif.c sees it ---- */
@@ -49,18 +46,15 @@ struct nic {
 };
 
 struct nic_ops {
-    /* No transfer and no interrupt from here on. */
-    err (*reset)(struct nic *nic);
-    /* Resets the card and brings it up; drops what was under way. */
-    err (*start)(struct nic *nic);
+    err (*reset)(struct nic *nic); /* no transfer and no interrupt from here on */
+    err (*start)(struct nic *nic); /* reset, and brought up; what was under way is dropped */
     bool (*link_up)(struct nic *nic);
     /* Copies the next received frame out of the ring; false when there is none. */
     bool (*rx)(struct nic *nic, struct nic_frame *frame);
     /* Sends a copy of a frame of at most NIC_FRAME_MAX bytes; E_BUSY when the ring is full. From
      * tcp_start on, if not 0, the card shall sum, into the checksum field of that TCP header. */
     err (*tx)(struct nic *nic, struct str frame, u16 tcp_start);
-    /* Interrupts on (before idling) or off (while polling). */
-    void (*irq)(struct nic *nic, bool on);
+    void (*irq)(struct nic *nic, bool on); /* on before idling, off while polling */
 };
 
 /* Logs what was wanted and what was seen, and sets nic->failed. E_DEVICE. */
@@ -68,7 +62,12 @@ err nic_fault(struct nic *nic, const char *want, u64 seen);
 /* The handler that drivers give to pci_vector_on. That it wakes the loop is all it does. */
 void nic_interrupted(void *nothing);
 
-/* ---- netif.c: lwIP and the interface ---- */
+/* Each driver returns its card of the bus, or NULL. nic_*.c alone see pci.h. */
+struct pci_bus;
+struct nic *nic_virtio_start(struct pci_bus *bus);
+struct nic *nic_e1000e_start(struct pci_bus *bus);
+
+/* ---- netif.c ---- */
 
 struct net;
 /* Starts stack, interface (nic NULL: there is none) and server, before the model is there. */
@@ -78,16 +77,7 @@ bool net_poll(struct net *net);
 /* How long the loop may idle when nothing else happens. Called with the CPU's interrupts off; turns
  * those of the card on, until net_poll. 0: there is something to do, so don't. */
 u64 net_idle_ns(struct net *net);
-/* Lines for /metrics: frames, bytes, the stack's pools. For config.metrics of kernel/main.c. */
-void net_metrics(struct text *out);
-
-/* The interface has an IPv4 address. */
-bool net_bound(const struct net *net);
-
-/* ---- drivers: each returns its card of the bus, or NULL. nic_*.c alone see pci.h. ---- */
-
-struct pci_bus;
-struct nic *nic_virtio_start(struct pci_bus *bus);
-struct nic *nic_e1000e_start(struct pci_bus *bus);
+bool net_bound(const struct net *net); /* the interface has an IPv4 address */
+void net_metrics(struct text *out);    /* lines for config.metrics */
 
 #endif

@@ -55,17 +55,9 @@ void net_metrics(struct text *out)
 {
     static const char *const names[NET_COUNTS] = {"rx_frames", "rx_bytes", "rx_dropped",
                                                   "tx_frames", "tx_bytes", "tx_dropped"};
-    const struct {
-        const char *name;
-        const struct stats_mem *of;
-    } pools[] = {{"tcp_connection", lwip_stats.memp[MEMP_TCP_PCB]},
-                 {"tcp_segment", lwip_stats.memp[MEMP_TCP_SEG]},
-                 {"frame", lwip_stats.memp[MEMP_PBUF_POOL]},
-                 {"heap_bytes", &lwip_stats.mem}};
 
-    for (usize i = 0; i < ARRAY_LEN(pools); i++)
-        text_fmt(out, "nohost_net_pool_used{pool=\"%s\"} %lu\n", pools[i].name,
-                 (u64)pools[i].of->used);
+    text_fmt(out, "nohost_net_pool_used{pool=\"frame\"} %lu\n",
+             (u64)lwip_stats.memp[MEMP_PBUF_POOL]->used);
     for (u32 i = 0; netif_default && i < NET_COUNTS; i++)
         text_fmt(out, "nohost_net_%s_total %lu\n", names[i],
                  ((const struct net *)netif_default->state)->count[i]);

@@ -42,24 +42,22 @@ enum stream_state {
     STREAM_GONE,      /* reset or timed out: nothing can be sent any more */
 };
 
-struct stream;
+struct stream {
+    const struct stream_ops *ops;
+    char peer[48]; /* its address, for the log */
+};
+
 struct stream_ops {
     /* Up to cap bytes that have arrived; 0: none now. Reading opens the receive window. */
     usize (*recv)(struct stream *stream, void *out, usize cap);
     /* Sends up to len bytes, returns how many; the caller offers the rest again. */
     usize (*send)(struct stream *stream, const void *data, usize len);
-    /* Bytes taken but not yet acknowledged by the peer: 0 means all has arrived. */
-    usize (*unsent)(struct stream *stream);
+    usize (*unsent)(struct stream *stream); /* bytes that the peer has not acknowledged yet */
     enum stream_state (*state)(struct stream *stream);
-    /* Closes after what was taken is sent, throwing away what still arrives so that no reset
-     * overtakes it (close), or at once with a reset (abort). The stream is never used again. */
+    /* The stream is never used again. Close lets what was sent arrive, and throws away what still
+     * comes so that no reset overtakes it; abort is a reset at once. */
     void (*close)(struct stream *stream);
     void (*abort)(struct stream *stream);
-};
-
-struct stream {
-    const struct stream_ops *ops;
-    char peer[48]; /* its address, for the log */
 };
 
 /* ---- http.c: RFC 9112 as pure functions over bytes ---- */
@@ -91,8 +89,7 @@ struct http_request {
     const char *why;
 };
 
-/* `bytes` is all that has arrived since the request's first byte; only what is new is looked at.
- * HTTP_DONE: line_start is the head's length. */
+/* `bytes` is all since the request's first byte; HTTP_DONE: line_start is the head's length. */
 enum http_step http_head_read(struct http_request *request, struct str bytes);
 /* Takes *used bytes from the front; *data is the part of them that belongs to the body. HTTP_MORE
  * with *used == 0: nothing can be done before more arrives. */
@@ -141,7 +138,6 @@ struct conn {
     usize in_len, head_len;
     struct buffer body, out;
     usize ready; /* bytes at the front of `out` that may leave; behind them is kept for later */
-    usize sent;  /* of those, gone */
     struct answer answer;
     u64 since_ns; /* when the phase began */
     u64 moved_ns; /* when bytes last moved */
@@ -150,8 +146,8 @@ struct conn {
     char in[HTTP_HEAD_BYTES_MAX + HTTP_READ_AHEAD_BYTES];
 };
 
-struct server;
 /* Memory from pages_alloc. `ml` may still be loading for a long time: /health says so. */
+struct server;
 err server_open(struct server **server, const struct net_config *config, struct ml *ml);
 void server_close(struct server *server);
 /* A new connection; false when every place is taken: the transport then aborts it. */
@@ -222,20 +218,15 @@ bool fault_from_ml(struct server *server, err why, const char *param,
 /* {"error":{...}} of server->fault. */
 void fault_json(struct server *server, struct text *out);
 
-struct reply {
-    const char *status;       /* "200 OK" */
-    const char *content_type; /* NULL: no body */
-    const char *extra;        /* whole lines with CRLF, or NULL */
-};
-
 /* server->line, empty: for the one answer, chunk or page being written. */
 struct text *reply_line(struct server *server);
 #define REPLY_STREAM UINT64_MAX /* chunks, or in HTTP/1.0 until the connection ends */
-/* The head alone; the caller appends the `length` bytes that it announces. */
-bool reply_head(struct conn *conn, struct reply reply, u64 length);
-bool reply_send(struct conn *conn, struct reply reply, struct str body);
-/* 200 with server->line. */
-bool reply_ok(struct conn *conn, const char *content_type);
+/* The head alone; the caller appends the `length` bytes that it announces. `fields` are its status,
+ * and whole lines with CRLF; type NULL: no body. */
+bool reply_head(struct conn *conn, const char *fields, const char *type, u64 length);
+bool reply_send(struct conn *conn, const char *fields, const char *type, struct str body);
+/* 200 with server->line; true. */
+bool reply_ok(struct conn *conn, const char *type);
 /* server->fault. When the request was not read to its end, what follows cannot be trusted to be
  * one: the connection ends. */
 void reply_fault(struct conn *conn);
@@ -258,7 +249,6 @@ struct api_request {
 
 /* server->json -> server->request; its text points into the body. */
 bool request_read(struct server *server, bool chat);
-/* Is it the model that is loaded? */
 bool request_model_known(struct server *server, struct str name);
 
 /* ---- answer.c: ml events -> chunks of a stream, or one whole answer ---- */
@@ -269,14 +259,9 @@ void answer_event(struct conn *conn, const struct ml_event *event);
 /* A comment that keeps proxies from giving up during a long prefill. */
 void answer_ping(struct conn *conn);
 
-/* ---- metrics.c ---- */
+void metrics_write(struct server *server, struct text *out); /* metrics.c */
 
-void metrics_write(struct server *server, struct text *out);
-
-/* ---- the server's state ---- */
-
-/* The runtime as the server uses it: ml.h's functions, or a test's. */
-struct server_ml {
+struct server_ml { /* ml.h's functions, or a test's */
     void (*status)(const struct ml *ml, struct ml_status *status);
     const struct ml_model_info *(*model_info)(const struct ml *ml);
     err (*submit)(struct ml *ml, const struct ml_request *request, u64 *ticket,
@@ -290,8 +275,7 @@ struct server {
     const struct net_config *config;
     struct ml *ml;
     const struct server_ml *on;
-    struct arena arena;
-    struct conn *conn; /* NET_CONNECTIONS_MAX */
+    struct conn conn[NET_CONNECTIONS_MAX];
     struct pool in_pool, out_pool;
     struct server_stats {
         u64 accepted, refused, timeouts, stalls, disconnects, bad_http;
@@ -300,15 +284,18 @@ struct server {
     /* Scratch of the one request that is being looked at. */
     struct text line;
     struct json_doc json;
-    struct ml_message *message;
     struct ml_part part;
-    u32 *token;
     struct api_request request;
     struct fault fault;
     /* Reset or power-off, once its answer has left. */
     void (*act)(void);
     struct conn *act_after;
     u64 act_deadline_ns;
+    struct ml_message message[MESSAGES_MAX];
+    struct json node[JSON_NODES_MAX];
+    u32 token[JSON_NODES_MAX];
+    char line_bytes[OUT_BYTES_MAX];
+    _Alignas(16) u8 large[LARGE_BODIES * HTTP_BODY_BYTES_MAX + LARGE_OUTS * OUT_BYTES_MAX];
 };
 
 #endif

@@ -12,7 +12,7 @@ struct text *reply_line(struct server *server)
     return &server->line;
 }
 
-bool reply_head(struct conn *conn, struct reply reply, u64 length)
+bool reply_head(struct conn *conn, const char *fields, const char *type, u64 length)
 {
     struct str version = conn->server->config->version;
     bool stream = length == REPLY_STREAM, chunked = stream && conn->request.minor;
@@ -21,33 +21,31 @@ bool reply_head(struct conn *conn, struct reply reply, u64 length)
 
     conn->close_after |= !conn->request.keep_alive || (stream && !chunked);
     text_fmt(&out, "HTTP/1.1 %s\r\nServer: nohost/%.*s\r\nX-Request-Id: %s\r\nConnection: %s\r\n",
-             reply.status, (int)version.len, version.ptr, conn->request_id,
+             fields, (int)version.len, version.ptr, conn->request_id,
              conn->close_after ? "close" : "keep-alive");
-    if (reply.content_type)
-        text_fmt(&out, "Content-Type: %s\r\nX-Content-Type-Options: nosniff\r\n",
-                 reply.content_type);
+    if (type)
+        text_fmt(&out, "Content-Type: %s\r\nX-Content-Type-Options: nosniff\r\n", type);
     if (chunked)
         text_fmt(&out, "Transfer-Encoding: chunked\r\n");
-    else if (reply.content_type && !stream)
+    else if (type && !stream)
         text_fmt(&out, "Content-Length: %lu\r\n", length);
-    text_fmt(&out, "Cache-Control: no-store\r\n%s\r\n", reply.extra ? reply.extra : "");
+    text_fmt(&out, "Cache-Control: no-store\r\n\r\n");
     CHECK(!out.truncated); /* every part of it has a bound of ours */
-    conn->server->stats.replies[reply.status[0] - '0']++;
+    conn->server->stats.replies[fields[0] - '0']++;
     return conn_put(conn, text_str(&out));
 }
 
-bool reply_send(struct conn *conn, struct reply reply, struct str body)
+bool reply_send(struct conn *conn, const char *fields, const char *type, struct str body)
 {
-    if (reply_head(conn, reply, body.len) &&
+    if (reply_head(conn, fields, type, body.len) &&
         (conn->request.method == HTTP_HEAD || conn_put(conn, body)))
         conn_phase(conn, CONN_SEND);
     return true;
 }
 
-bool reply_ok(struct conn *conn, const char *content_type)
+bool reply_ok(struct conn *conn, const char *type)
 {
-    return reply_send(conn, (struct reply){"200 OK", content_type, NULL},
-                      text_str(&conn->server->line));
+    return reply_send(conn, "200 OK", type, text_str(&conn->server->line));
 }
 
 /* ---- faults ---- */
@@ -58,26 +56,6 @@ static const struct {
     const char *type, *code;
 } faults[FAULT_COUNT] = {FAULT_TABLE(FAULT_ROW)};
 #undef FAULT_ROW
-
-/* The code is the reason phrase; with the fields that a status brings along: RFC 9110, 15.5.2,
- * 15.5.6, 10.2.3. */
-void reply_fault(struct conn *conn)
-{
-    enum fault_kind kind = conn->server->fault.kind;
-    char line[64] = {}, extra[160] = {};
-    struct text status = TEXT_ON(line), fields = TEXT_ON(extra), *out = reply_line(conn->server);
-
-    text_fmt(&status, "%u %s", faults[kind].status, faults[kind].code);
-    if (faults[kind].status == 401)
-        text_fmt(&fields, "WWW-Authenticate: Bearer realm=\"nohost\"\r\n");
-    if (kind == FAULT_METHOD)
-        api_put_allow(&fields, conn->route);
-    if (faults[kind].retry_s)
-        text_fmt(&fields, "Retry-After: %u\r\n", faults[kind].retry_s);
-    fault_json(conn->server, out);
-    conn->close_after |= conn->request.body != BODY_DONE;
-    reply_send(conn, (struct reply){line, "application/json", extra}, text_str(out));
-}
 
 void fault_json(struct server *server, struct text *out)
 {
@@ -94,6 +72,26 @@ void fault_json(struct server *server, struct text *out)
     if (fault->kind == FAULT_CONTEXT)
         text_fmt(out, ",\"n_prompt_tokens\":%u,\"n_ctx\":%u", fault->prompt_tokens, fault->ctx_max);
     text_fmt(out, "}}");
+}
+
+/* The code is the reason phrase; with the fields that a status brings along: RFC 9110, 15.5.2,
+ * 15.5.6, 10.2.3. */
+void reply_fault(struct conn *conn)
+{
+    enum fault_kind kind = conn->server->fault.kind;
+    char buffer[256] = {};
+    struct text fields = TEXT_ON(buffer), *out = reply_line(conn->server);
+
+    text_fmt(&fields, "%u %s", faults[kind].status, faults[kind].code);
+    if (faults[kind].status == 401)
+        text_fmt(&fields, "\r\nWWW-Authenticate: Bearer realm=\"nohost\"");
+    if (kind == FAULT_METHOD)
+        api_put_allow(&fields, conn->route);
+    if (faults[kind].retry_s)
+        text_fmt(&fields, "\r\nRetry-After: %u", faults[kind].retry_s);
+    fault_json(conn->server, out);
+    conn->close_after |= conn->request.body != BODY_DONE;
+    reply_send(conn, buffer, "application/json", text_str(out));
 }
 
 bool fault_set(struct server *server, enum fault_kind kind, const char *param, const char *format,

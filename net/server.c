@@ -5,40 +5,29 @@
  */
 #include "net/priv.h"
 
-static const struct server_ml runtime = {
-    ml_status, ml_model_info, ml_submit, ml_cancel, ml_event_next, ml_stats,
-};
-
-#define ARENA_BYTES                                                                                \
-    (NET_CONNECTIONS_MAX * sizeof(struct conn) + LARGE_BODIES * HTTP_BODY_BYTES_MAX +              \
-     (LARGE_OUTS + 1) * OUT_BYTES_MAX + JSON_NODES_MAX * (sizeof(struct json) + sizeof(u32)) +     \
-     MESSAGES_MAX * sizeof(struct ml_message) + 16 * KIB)
-
 err server_open(struct server **out, const struct net_config *config, struct ml *ml)
 {
-    void *pages = pages_alloc(ARENA_BYTES);
-    if (!pages)
-        return E_NOMEM;
-    struct arena arena = arena_on("server", pages, ARENA_BYTES);
-    struct server *server = *out = arena_new(&arena, struct server, 1);
+    static const struct server_ml runtime = {
+        ml_status, ml_model_info, ml_submit, ml_cancel, ml_event_next, ml_stats,
+    };
+    struct server *server = *out = pages_alloc(sizeof(struct server));
 
-    *server = (struct server){.config = config, .ml = ml, .on = &runtime};
-    server->conn = arena_new(&arena, struct conn, NET_CONNECTIONS_MAX);
-    server->json.node = arena_new(&arena, struct json, JSON_NODES_MAX);
-    server->json.node_max = JSON_NODES_MAX;
-    server->message = arena_new(&arena, struct ml_message, MESSAGES_MAX);
-    server->token = arena_new(&arena, u32, JSON_NODES_MAX);
-    server->line.ptr = arena_new(&arena, char, OUT_BYTES_MAX);
-    server->line.cap = OUT_BYTES_MAX - 2 * KIB; /* with a head before it, it can be sent */
+    if (!server)
+        return E_NOMEM;
+    server->config = config;
+    server->ml = ml;
+    server->on = &runtime;
+    server->json = (struct json_doc){.node = server->node, .node_max = JSON_NODES_MAX};
+    /* With a head before it, a full line can be sent. */
+    server->line = (struct text){.ptr = server->line_bytes, .cap = OUT_BYTES_MAX - 2 * KIB};
+    struct arena arena = arena_on("server", server->large, sizeof(server->large));
     TRY(pool_init(&server->in_pool, "upload", &arena, HTTP_BODY_BYTES_MAX, LARGE_BODIES));
     TRY(pool_init(&server->out_pool, "out", &arena, OUT_BYTES_MAX, LARGE_OUTS));
-    CHECK(server->line.ptr);
-    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++) {
-        server->conn[i].server = server;
-        server->conn[i].body.pool = &server->in_pool;
-        server->conn[i].out.pool = &server->out_pool;
+    for (struct conn *conn = server->conn; conn < server->conn + NET_CONNECTIONS_MAX; conn++) {
+        conn->server = server;
+        conn->body.pool = &server->in_pool;
+        conn->out.pool = &server->out_pool;
     }
-    server->arena = arena;
     return OK;
 }
 
@@ -46,7 +35,7 @@ void server_close(struct server *server)
 {
     for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
         conn_drop(&server->conn[i]);
-    pages_free(server->arena.base, server->arena.cap);
+    pages_free(server, sizeof(*server));
 }
 
 u32 server_connections(const struct server *server)
@@ -71,105 +60,19 @@ void buffer_empty(struct buffer *buffer)
 
 bool buffer_put(struct buffer *buffer, struct str bytes)
 {
-    usize len = buffer->len + bytes.len;
+    usize len = buffer->len + bytes.len, large = buffer->pool->place_bytes;
 
-    if (len > buffer->cap && buffer->cap == SMALL_BYTES && len <= buffer->pool->place_bytes) {
-        char *large = pool_take(buffer->pool);
-        if (!large)
+    if (len > buffer->cap && len <= large) {
+        char *place = pool_take(buffer->pool);
+        if (!place)
             return false;
-        memcpy(large, buffer->ptr, buffer->len);
-        buffer->ptr = large;
-        buffer->cap = buffer->pool->place_bytes;
+        buffer->ptr = memcpy(place, buffer->small, buffer->len);
+        buffer->cap = large;
     }
     if (len > buffer->cap)
         return false;
     memcpy(buffer->ptr + buffer->len, bytes.ptr, bytes.len);
     buffer->len = len;
-    return true;
-}
-
-/* ---- places ---- */
-
-void conn_phase(struct conn *conn, enum conn_phase phase)
-{
-    conn->phase = phase;
-    conn->since_ns = time_ns();
-}
-
-/* The place is free again; its stream is still to be ended. */
-static struct stream *release(struct conn *conn)
-{
-    struct server *server = conn->server;
-
-    if (conn->phase == CONN_RUN)
-        server->on->cancel(server->ml, conn->answer.ticket);
-    buffer_empty(&conn->body);
-    buffer_empty(&conn->out);
-    conn->phase = CONN_FREE;
-    return conn->stream;
-}
-
-void conn_drop(struct conn *conn)
-{
-    if (conn->phase == CONN_FREE)
-        return;
-    struct stream *stream = release(conn);
-    stream->ops->abort(stream);
-}
-
-/* A farewell: what was taken for sending still arrives. */
-static void conn_close(struct conn *conn)
-{
-    struct stream *stream = release(conn);
-
-    stream->ops->close(stream);
-}
-
-static void start_request(struct conn *conn)
-{
-    struct text id = TEXT_ON(conn->request_id);
-    u64 number;
-
-    random_bytes(&number, sizeof(number));
-    text_fmt(&id, "req_%016lx%c", number, 0); /* unless the client names it */
-    conn->request = (struct http_request){};
-    conn->answer = (struct answer){};
-    conn->route = NULL;
-    conn->head_len = conn->ready = conn->sent = 0;
-    conn->close_after = false;
-    buffer_empty(&conn->body);
-    buffer_empty(&conn->out);
-    conn_phase(conn, CONN_HEAD);
-}
-
-/* When every place is taken, who has waited longest between or inside request heads makes room. */
-static struct conn *place_for_new(struct server *server)
-{
-    struct conn *oldest = NULL;
-
-    for (struct conn *conn = server->conn; conn < server->conn + NET_CONNECTIONS_MAX; conn++) {
-        if (conn->phase == CONN_FREE)
-            return conn;
-        if (conn->phase == CONN_HEAD && (!oldest || conn->moved_ns < oldest->moved_ns))
-            oldest = conn;
-    }
-    if (oldest)
-        conn_close(oldest);
-    server->stats.refused += !oldest;
-    return oldest;
-}
-
-bool server_accept(struct server *server, struct stream *stream)
-{
-    struct conn *conn = place_for_new(server);
-
-    if (!conn)
-        return false;
-    conn->stream = stream;
-    conn->in_len = 0;
-    conn->moved_ns = time_ns();
-    start_request(conn);
-    server->stats.accepted++;
     return true;
 }
 
@@ -182,17 +85,84 @@ bool conn_put(struct conn *conn, struct str bytes)
     if (room)
         return true;
     log_warn("http", "%s: want it to read, saw %zu bytes wait: dropped", conn->stream->peer,
-             conn->ready - conn->sent);
+             conn->ready);
     conn->server->stats.stalls++;
     conn_drop(conn);
     return false;
+}
+
+/* ---- places: a connection comes, starts a request, ends ---- */
+
+void conn_phase(struct conn *conn, enum conn_phase phase)
+{
+    conn->phase = phase;
+    conn->since_ns = time_ns();
+}
+
+static void end(struct conn *conn, void (*how)(struct stream *stream))
+{
+    struct server *server = conn->server;
+
+    if (conn->phase == CONN_RUN)
+        server->on->cancel(server->ml, conn->answer.ticket);
+    buffer_empty(&conn->body);
+    buffer_empty(&conn->out);
+    conn->phase = CONN_FREE;
+    how(conn->stream);
+}
+
+void conn_drop(struct conn *conn)
+{
+    if (conn->phase != CONN_FREE)
+        end(conn, conn->stream->ops->abort);
+}
+
+static void start_request(struct conn *conn)
+{
+    struct text id = TEXT_ON(conn->request_id);
+    u64 number;
+
+    random_bytes(&number, sizeof(number));
+    text_fmt(&id, "req_%016lx%c", number, 0); /* unless the client names it */
+    conn->request = (struct http_request){};
+    conn->answer = (struct answer){};
+    conn->route = NULL;
+    conn->head_len = conn->ready = 0;
+    conn->close_after = false;
+    buffer_empty(&conn->body);
+    buffer_empty(&conn->out);
+    conn_phase(conn, CONN_HEAD);
+}
+
+/* When every place is taken, who has waited longest between or inside request heads makes room. */
+bool server_accept(struct server *server, struct stream *stream)
+{
+    struct conn *place = NULL;
+
+    for (struct conn *conn = server->conn; conn < server->conn + NET_CONNECTIONS_MAX; conn++) {
+        if (conn->phase > CONN_HEAD || (place && place->phase == CONN_FREE))
+            continue;
+        if (!place || conn->phase == CONN_FREE || conn->moved_ns < place->moved_ns)
+            place = conn;
+    }
+    server->stats.refused += !place;
+    if (!place)
+        return false;
+    if (place->phase != CONN_FREE)
+        end(place, place->stream->ops->close);
+    place->stream = stream;
+    place->in_len = 0;
+    place->moved_ns = time_ns();
+    start_request(place);
+    server->stats.accepted++;
+    return true;
 }
 
 /* ---- in: the head, the body ---- */
 
 static bool receive(struct conn *conn)
 {
-    if (conn->phase == CONN_RUN || conn->phase == CONN_SEND)
+    if (conn->phase > CONN_BODY)
         return false; /* a pipelined request waits in the transport's window */
     usize got = conn->stream->ops->recv(conn->stream, conn->in + conn->in_len,
                                         sizeof(conn->in) - conn->in_len);
@@ -233,7 +203,6 @@ static bool read_head(struct conn *conn)
 static bool read_body(struct conn *conn)
 {
     struct str bytes = {conn->in + conn->head_len, conn->in_len - conn->head_len}, data;
-    struct server *server = conn->server;
     enum http_step step = HTTP_MORE;
     usize used = 1, before = bytes.len;
     bool room = true;
@@ -246,9 +215,9 @@ static bool read_body(struct conn *conn)
     memmove(conn->in + conn->head_len, bytes.ptr, bytes.len);
     conn->in_len = conn->head_len + bytes.len;
     if (!room)
-        fault_set(server, FAULT_OVERLOADED, "", "Too many large requests arrive at once.");
+        fault_set(conn->server, FAULT_OVERLOADED, "", "Too many large requests at once.");
     else if (step == HTTP_BAD)
-        fault_from_http(server, &conn->request);
+        fault_from_http(conn->server, &conn->request);
     else if (step == HTTP_DONE)
         api_answer(conn);
     if (!room || step == HTTP_BAD)
@@ -260,22 +229,17 @@ static bool read_body(struct conn *conn)
 
 static bool send_out(struct conn *conn)
 {
-    usize taken =
-        conn->stream->ops->send(conn->stream, conn->out.ptr + conn->sent, conn->ready - conn->sent);
+    struct buffer *out = &conn->out;
+    usize taken = conn->stream->ops->send(conn->stream, out->ptr, conn->ready);
 
     if (!taken)
         return false;
-    conn->sent += taken;
-    if (conn->sent == conn->ready || conn->sent > OUT_BYTES_MAX / 2) {
-        struct buffer *out = &conn->out;
-        memmove(out->ptr, out->ptr + conn->sent, out->len - conn->sent);
-        out->len -= conn->sent;
-        conn->ready -= conn->sent;
-        conn->sent = 0;
-        if (!out->len)
-            buffer_empty(out);
-    }
+    memmove(out->ptr, out->ptr + taken, out->len - taken);
+    out->len -= taken;
+    conn->ready -= taken;
     conn->moved_ns = time_ns();
+    if (!out->len)
+        buffer_empty(out);
     return true;
 }
 
@@ -285,11 +249,11 @@ static bool after_send(struct conn *conn)
     if (conn->server->act && conn->server->act_after == conn)
         return false; /* open until the answer has arrived */
     if (conn->close_after) {
-        conn_close(conn);
+        end(conn, conn->stream->ops->close);
         return true;
     }
-    memmove(conn->in, conn->in + conn->head_len, conn->in_len - conn->head_len);
     conn->in_len -= conn->head_len;
+    memmove(conn->in, conn->in + conn->head_len, conn->in_len);
     start_request(conn);
     return true;
 }
@@ -300,17 +264,15 @@ static bool after_send(struct conn *conn)
  * closed one that we send to still reads. */
 static bool peer_left(struct conn *conn, bool waiting)
 {
-    enum stream_state state = conn->stream->ops->state(conn->stream);
+    const struct stream_ops *ops = conn->stream->ops;
+    enum stream_state state = ops->state(conn->stream);
     bool running = conn->phase == CONN_RUN;
 
     if (state == STREAM_OPEN ||
-        (state == STREAM_PEER_DONE && !running && (!waiting || conn->phase == CONN_SEND)))
+        (state == STREAM_PEER_DONE && (!waiting || conn->phase == CONN_SEND)))
         return false;
     conn->server->stats.disconnects += running;
-    if (state == STREAM_PEER_DONE && !running)
-        conn_close(conn);
-    else
-        conn_drop(conn);
+    end(conn, running || state == STREAM_GONE ? ops->abort : ops->close);
     return true;
 }
 
@@ -324,6 +286,7 @@ static bool enforce_deadlines(struct conn *conn)
 {
     bool body = conn->phase == CONN_BODY, head = conn->phase == CONN_HEAD && conn->in_len;
     u64 phase_max_s = body ? BODY_TOTAL_TIMEOUT_S : head ? HEAD_TIMEOUT_S : IDLE_TIMEOUT_S;
+    bool over = conn->phase <= CONN_BODY && passed(conn->since_ns, phase_max_s);
 
     if (conn->ready && passed(conn->moved_ns, SEND_STALL_TIMEOUT_S)) {
         conn->server->stats.stalls++;
@@ -331,10 +294,9 @@ static bool enforce_deadlines(struct conn *conn)
     } else if (conn->phase == CONN_RUN && conn->answer.stream && !conn->ready &&
                passed(conn->moved_ns, PING_INTERVAL_S)) {
         answer_ping(conn);
-    } else if (conn->phase == CONN_HEAD && !head && passed(conn->since_ns, phase_max_s)) {
-        conn_close(conn);
-    } else if ((body && passed(conn->moved_ns, BODY_IDLE_TIMEOUT_S)) ||
-               ((head || body) && passed(conn->since_ns, phase_max_s))) {
+    } else if (over && !body && !head) {
+        end(conn, conn->stream->ops->close);
+    } else if (over || (body && passed(conn->moved_ns, BODY_IDLE_TIMEOUT_S))) {
         conn->server->stats.timeouts++;
         fault_set(conn->server, FAULT_SLOW, "", "The request did not arrive in time.");
         reply_fault(conn);
@@ -348,9 +310,8 @@ static bool enforce_deadlines(struct conn *conn)
 
 static bool turn(struct conn *conn)
 {
-    if (peer_left(conn, false))
-        return true;
-    bool work = receive(conn);
+    bool ran = conn->phase == CONN_RUN, work = receive(conn);
+
     if (conn->phase == CONN_HEAD && conn->in_len)
         work |= read_head(conn);
     if (conn->phase == CONN_BODY)
@@ -359,7 +320,7 @@ static bool turn(struct conn *conn)
         work |= send_out(conn);
     if (conn->phase == CONN_SEND && !conn->ready)
         work |= after_send(conn);
-    if (conn->phase != CONN_FREE && (work || !peer_left(conn, true)))
+    if (conn->phase != CONN_FREE && !peer_left(conn, ran || !work))
         work |= enforce_deadlines(conn);
     return work;
 }
@@ -382,15 +343,15 @@ static void act_when_sent(struct server *server)
 
 bool server_poll(struct server *server)
 {
-    struct conn *end = server->conn + NET_CONNECTIONS_MAX;
+    struct conn *conns_end = server->conn + NET_CONNECTIONS_MAX;
     struct ml_event event;
     bool work = false;
 
     for (; server->on->event_next(server->ml, &event); work = true)
-        for (struct conn *conn = server->conn; conn < end; conn++)
+        for (struct conn *conn = server->conn; conn < conns_end; conn++)
             if (conn->phase == CONN_RUN && conn->answer.ticket == event.ticket)
                 answer_event(conn, &event);
-    for (struct conn *conn = server->conn; conn < end; conn++)
+    for (struct conn *conn = server->conn; conn < conns_end; conn++)
         if (conn->phase != CONN_FREE)
             work |= turn(conn);
     act_when_sent(server);

@@ -59,7 +59,7 @@ struct stream *conns_next(struct net *net);
  * TIME_WAIT ends that one (RFC 1122, 4.2.2.13): lwIP would answer for the old one, and a client
  * that got the same port again would wait for seconds. Seen with QEMU's user network. */
 void conns_reopen(const u8 *ip, const u8 *tcp);
-/* SipHash-2-4 of `bytes` under a 128-bit key. */
-u64 siphash(const u64 key[2], const u8 *data, usize bytes);
+/* SipHash-2-4 under a 128-bit key; the last word holds the length, or all inputs have the same. */
+u64 siphash(const u64 key[2], const u64 *word, u32 count);
 
 #endif

@@ -6,13 +6,12 @@
 #ifndef NOHOST_LWIPOPTS_H
 #define NOHOST_LWIPOPTS_H
 
-/* ---- one thread of control ---- */
 #define NO_SYS              1
 #define SYS_LIGHTWEIGHT_PROT 0
 #define LWIP_SOCKET         0
 #define LWIP_NETCONN        0
 
-/* ---- memory: a heap for what is sent, pools for everything else, no malloc ---- */
+/* A heap for what is sent, pools for everything else, no malloc. */
 #define MEM_ALIGNMENT       8
 #define MEM_SIZE            (3 * 1024 * 1024) /* 64 connections with a full send queue: 2.2 MB */
 #define PBUF_POOL_SIZE      512 /* frames on their way in; conn.c empties them at once */
@@ -24,14 +23,12 @@
 #define MEMP_NUM_SYS_TIMEOUT (LWIP_NUM_SYS_TIMEOUT_INTERNAL + 16) /* mDNS and SNTP have their own */
 #define LWIP_STATS          1 /* pools are counted for /metrics and for the leak tests */
 
-/* ---- interface ---- */
+/* The interface, IPv4, IPv6. */
 #define LWIP_SINGLE_NETIF   1
 #define LWIP_NETIF_HOSTNAME 1
 #define LWIP_NETIF_EXT_STATUS_CALLBACK 1
 #define LWIP_NUM_NETIF_CLIENT_DATA 1 /* mDNS */
 #define LWIP_CHECKSUM_CTRL_PER_NETIF 1 /* netif.c sets the flags frame by frame */
-
-/* ---- IPv4 ---- */
 #define ARP_TABLE_SIZE      64
 #define IP_REASS_MAX_PBUFS  16
 #define LWIP_IGMP           1
@@ -39,8 +36,6 @@
 #define LWIP_DHCP_DOES_ACD_CHECK 0 /* takes seconds; the server knows what it gives */
 #define LWIP_DHCP_GET_NTP_SRV 1
 #define LWIP_AUTOIP         1
-
-/* ---- IPv6 ---- */
 #define LWIP_IPV6           1
 #define IPV6_FRAG_COPYHEADER 1 /* pointers are 64 bits wide */
 #define LWIP_IPV6_NUM_ADDRESSES 4
@@ -48,9 +43,9 @@
 #define LWIP_ND6_NUM_DESTINATIONS 64
 #define LWIP_ND6_RDNSS_MAX_DNS_SERVERS 1
 
-/* ---- TCP ---- */
+/* TCP, and the services over UDP. */
 #define TCP_MSS             1440 /* fits a 1500-byte frame over IPv4 and IPv6 */
-#define TCP_WND             (32 * 1024) /* conn.c keeps a ring of this size per connection */
+#define TCP_WND             (32 * 1024) /* conn.c keeps as much room per connection */
 #define TCP_SND_BUF         (16 * TCP_MSS)
 #define TCP_SND_QUEUELEN    48
 #define TCP_OVERSIZE        256 /* streams send small pieces: whole segments would waste the heap */
@@ -62,8 +57,6 @@
 #define TCP_KEEPIDLE_DEFAULT 60000UL /* a peer that vanished silently is found in two minutes */
 #define TCP_KEEPINTVL_DEFAULT 10000UL
 #define TCP_KEEPCNT_DEFAULT 6U
-
-/* ---- UDP services ---- */
 #define LWIP_DNS            1
 #define DNS_TABLE_SIZE      2
 #define LWIP_MDNS_RESPONDER 1

@@ -1,7 +1,6 @@
 /*
- * cc.h: what lwIP asks of compiler and platform. netif.c, address.c and conn.c implement
- * the port_* functions; of libc it uses what string.h beside this folder declares.
- * Follows: lwIP 2.2.1, lwip/arch.h.
+ * cc.h: what lwIP asks of compiler and platform; netif.c, address.c and conn.c implement the port_*
+ * functions. Follows: lwIP 2.2.1, lwip/arch.h.
  */
 #ifndef NOHOST_LWIP_CC_H
 #define NOHOST_LWIP_CC_H
@@ -16,17 +15,12 @@ __attribute__((noreturn)) void panic(const char *file, int line, const char *wha
 #define LWIP_PLATFORM_ASSERT(what) panic(__FILE__, __LINE__, what)
 #define LWIP_PLATFORM_DIAG(message)
 
-/* Ports, transaction ids, delays: all from the machine's random source. */
-uint32_t port_rand(void);
+uint32_t port_rand(void); /* ports, transaction ids, delays */
 #define LWIP_RAND() port_rand()
-
-/* Initial sequence numbers must not be guessable (RFC 6528): conn.c. */
 struct ip_addr;
 uint32_t port_tcp_isn(const struct ip_addr *local, uint16_t local_port,
                       const struct ip_addr *remote, uint16_t remote_port);
 #define LWIP_HOOK_TCP_ISN port_tcp_isn
-
-/* SNTP has answered. */
-void port_time_set(uint32_t unix_s);
+void port_time_set(uint32_t unix_s); /* SNTP has answered */
 
 #endif
