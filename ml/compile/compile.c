@@ -53,7 +53,6 @@ static err new_code(struct build *b, const struct kernel *k, const struct signat
     if (!low)
         return E_NOMEM;
     TRY(lower_kernel(b->emit, k, b->arena, low));
-    TRY(lir_hoist(&low->lir, b->arena));
     look(b, 'L', &low->lir);
     look(b, 'A', &out);
     code->hash[0] = sig->hash[0];

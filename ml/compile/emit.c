@@ -1,5 +1,6 @@
 /*
- * emit.c: writing LIR: value numbers, loops and their scopes.
+ * emit.c: writing LIR: value numbers, loops and their scopes. An instruction is written where it is
+ * needed first and moves in front of the loops in which it does not change.
  */
 #include "ml/compile/emit.h"
 
@@ -22,12 +23,28 @@ u16 *number_find(struct emit *e, u64 key)
 
 void number_add(struct emit *e, u64 key, u16 vreg)
 {
+    u32 depth = min_u32(e->defined_at[vreg], e->scope_depth);
+
     if (e->number_count == VALUE_NUMBERS_MAX) {
         e->status = E_LIMIT;
         return;
     }
-    e->number[e->number_count] = (struct value_number){key, vreg, e->head[key % VALUE_HEADS]};
+    e->number[e->number_count] =
+        (struct value_number){key, vreg, e->head[key % VALUE_HEADS], (u8)depth};
     e->head[key % VALUE_HEADS] = (u16)e->number_count++;
+}
+
+/* Forgets the values of the scope that ends; those that moved out of it stay. */
+static void numbers_close(struct emit *e, u32 first)
+{
+    u32 count = e->number_count;
+
+    for (u32 i = count; i-- > first;)
+        e->head[e->number[i].key % VALUE_HEADS] = e->number[i].next;
+    e->number_count = first;
+    for (u32 i = first; i < count; i++)
+        if (e->number[i].depth <= e->scope_depth)
+            number_add(e, e->number[i].key, e->number[i].vreg);
 }
 
 static u64 instr_key(const struct lir_instr *i)
@@ -39,15 +56,35 @@ static u64 instr_key(const struct lir_instr *i)
     return number_mix(h, (u64)(u32)i->mem.disp);
 }
 
+/* The outermost scope in which the instruction's operands, and for a load the memory, are what they
+ * are here. A division stays: in front of a loop without trips its divisor may be 0. */
+static u32 depth_of(const struct emit *e, const struct lir_instr *i)
+{
+    const u16 use[] = {i->a, i->b, i->c, i->mem.base, i->mem.index};
+    u32 depth = i->mem.base == LIR_NONE ? 0 : e->scope[e->scope_depth].load_depth;
+
+    if (i->op == LIR_S_DIV || i->op == LIR_S_MOD)
+        return e->scope_depth;
+    for (u32 k = 0; k < ARRAY_LEN(use); k++)
+        if (use[k] != LIR_NONE)
+            depth = max_u32(depth, e->defined_at[use[k]]);
+    return min_u32(depth, e->scope_depth);
+}
+
 u16 emit_pure(struct emit *e, struct lir_instr instr)
 {
+    bool scalar = instr.op < LIR_V_CONST;
+
+    instr.lanes = scalar ? 1 : instr.lanes;
     u64 key = instr_key(&instr);
     u16 *known = number_find(e, key);
-
     if (known)
         return *known;
-    enum lir_class class = instr.op < LIR_V_CONST ? LIR_SCALAR : LIR_VECTOR;
-    instr.dst = lir_vreg(e->lir, class);
+    u32 depth = depth_of(e, &instr);
+    if (depth < e->scope_depth)
+        e->place[e->lir->count] = e->scope[depth + 1].head + 1;
+    instr.dst = lir_vreg(e->lir, scalar ? LIR_SCALAR : LIR_VECTOR);
+    e->defined_at[instr.dst] = (u8)depth;
     *lir_emit(e->lir, (enum lir_op)instr.op) = instr;
     number_add(e, key, instr.dst);
     return instr.dst;
@@ -165,7 +202,10 @@ u16 emit_const_f32(struct emit *e, f32 value)
 
 u16 emit_var(struct emit *e, enum lir_class class)
 {
-    return lir_vreg(e->lir, class);
+    u16 v = lir_vreg(e->lir, class);
+
+    e->defined_at[v] = MUTABLE;
+    return v;
 }
 
 static struct lir_instr *emit_into(struct emit *e, u16 dst, enum lir_op op)
@@ -209,28 +249,52 @@ void emit_set_const(struct emit *e, u16 dst, u32 bits)
 u16 emit_loop(struct emit *e, u16 start, u16 end, i64 step)
 {
     struct lir_instr i = emit_blank(e, LIR_LOOP);
+    u32 depth = e->scope_depth + 1;
+
     i.dst = lir_vreg(e->lir, LIR_SCALAR);
     i.a = start;
     i.b = end;
     i.imm = step;
-    *lir_emit(e->lir, LIR_LOOP) = i;
-    if (e->scope_depth == LIR_LOOP_DEPTH_MAX)
+    if (depth > LIR_LOOP_DEPTH_MAX) {
         e->status = E_LIMIT;
-    else
-        e->scope[e->scope_depth++] = e->number_count;
+        return i.dst;
+    }
+    e->scope[depth] = (struct scope){e->lir->count, e->number_count,
+                                     e->quiet ? e->scope[depth - 1].load_depth : (u8)depth};
+    e->scope_depth = depth;
+    e->defined_at[i.dst] = (u8)depth;
+    *lir_emit(e->lir, LIR_LOOP) = i;
     return i.dst;
 }
 
 void emit_end(struct emit *e)
 {
     *lir_emit(e->lir, LIR_ENDLOOP) = emit_blank(e, LIR_ENDLOOP);
-    if (e->status != OK || e->scope_depth == 0)
-        return;
-    u32 keep = e->scope[--e->scope_depth];
-    while (e->number_count > keep) {
-        struct value_number *n = &e->number[--e->number_count];
-        e->head[n->key % VALUE_HEADS] = n->next;
-    }
+    if (e->status == OK && e->scope_depth > 0)
+        numbers_close(e, e->scope[e->scope_depth--].number_first);
+}
+
+/* A stable counting sort by place; what moved comes before the instruction that stands there. */
+err emit_settle(struct emit *e, struct arena *arena)
+{
+    struct lir *lir = e->lir;
+    usize mark = arena_mark(arena);
+    u32 *next = arena_new(arena, u32, lir->count + 2);
+    struct lir_instr *sorted = arena_new(arena, struct lir_instr, lir->count + 1);
+
+    if (!next || !sorted)
+        return E_NOMEM;
+    for (u32 n = 0; n < lir->count; n++)
+        next[1 + (e->place[n] ? e->place[n] - 1 : n)]++;
+    for (u32 n = 0; n < lir->count; n++)
+        next[n + 1] += next[n];
+    for (u32 pass = 0; pass < 2; pass++)
+        for (u32 n = 0; n < lir->count; n++)
+            if ((e->place[n] == 0) == pass)
+                sorted[next[pass ? n : e->place[n] - 1]++] = lir->instr[n];
+    memcpy(lir->instr, sorted, lir->count * sizeof *sorted);
+    arena_reset(arena, mark);
+    return OK;
 }
 
 void axis_open(struct emit *e, u32 axis, u16 counter)

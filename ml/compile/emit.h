@@ -12,6 +12,7 @@
 #include "ml/compile/priv.h"
 
 #define NO_AXIS           0xffu
+#define MUTABLE           0xffu
 #define VALUE_NUMBERS_MAX 16384u
 #define VALUE_HEADS       1024u /* power of two */
 #define UNROLL_MAX        8u
@@ -22,6 +23,14 @@ struct value_number {
     u64 key;
     u16 vreg;
     u16 next;
+    u8 depth; /* of the scope it belongs to: it is forgotten when that ends */
+};
+
+/* A loop that is being written. What does not change in it goes in front of its head. */
+struct scope {
+    u32 head;         /* instruction; what moves in front of it has this place */
+    u32 number_first; /* value numbers made since it was opened */
+    u8 load_depth;    /* loads may move out to here: no store on the way */
 };
 
 struct axis {
@@ -49,8 +58,11 @@ struct emit {
     struct value_number *number;
     u32 number_count;
     u16 head[VALUE_HEADS];
-    u32 scope[LIR_LOOP_DEPTH_MAX];
+    struct scope scope[LIR_LOOP_DEPTH_MAX + 1]; /* [0]: the kernel itself */
     u32 scope_depth;
+    bool quiet;                    /* the loops opened now hold no store */
+    u8 defined_at[LIR_VREGS_MAX];  /* scope whose end is the end of this value; MUTABLE */
+    u32 place[LIR_INSTRS_MAX + 1]; /* by instruction: 1 + head of the loop it moves in front of */
     err status;
 };
 
@@ -73,8 +85,8 @@ u64 number_mix(u64 hash, u64 value);
 u16 *number_find(struct emit *e, u64 key);
 void number_add(struct emit *e, u64 key, u16 vreg);
 
-/* Emits a pure instruction, or finds the register that already holds its value in the open scopes.
- */
+/* Emits a pure instruction in front of all loops in which it does not change, or finds the register
+ * that already holds its value. */
 u16 emit_pure(struct emit *e, struct lir_instr instr);
 u16 emit_s(struct emit *e, enum lir_op op, u16 a, u16 b, i64 imm);
 u16 emit_s_const(struct emit *e, i64 value);
@@ -99,6 +111,7 @@ void emit_move(struct emit *e, u16 dst, u16 a);
 void emit_set_const(struct emit *e, u16 dst, u32 bits);
 u16 emit_loop(struct emit *e, u16 start, u16 end, i64 step); /* returns the counter */
 void emit_end(struct emit *e);
+err emit_settle(struct emit *e, struct arena *arena); /* puts what was to move where it belongs */
 void axis_open(struct emit *e, u32 axis, u16 counter);
 void axis_close(struct emit *e, u32 axis);
 

@@ -174,8 +174,10 @@ static void nest_body(struct nest *n)
     }
     if (e->stage->heavy != NO_NODE) {
         bool linear = emit_node(e, e->stage->heavy)->op == OP_LINEAR;
+        e->quiet = true;
         if (!(linear ? hold_linear(n, idx) : hold_reduction(n, idx)))
             e->status = E_UNSUPPORTED;
+        e->quiet = false;
     }
     for (u32 u = 0; u < n->unroll && e->status == OK; u++)
         for (u32 v = 0; v < n->vectors; v++) {
@@ -348,10 +350,13 @@ static void reset(struct emit *e, const struct kernel *kernel, struct lowered *o
     e->lane_axis = NO_AXIS;
     e->number_count = e->open_count = e->scope_depth = e->depth = 0;
     e->status = OK;
+    e->quiet = false;
     out->arg_count = 0;
     arena_reset(e->arena, 0);
     memset(e->head, 0xff, sizeof e->head);
     memset(e->axis, 0, sizeof e->axis);
+    memset(e->place, 0, sizeof e->place);
+    memset(e->defined_at, 0, sizeof e->defined_at);
     for (u32 a = 0; a < AXES_MAX; a++)
         e->axis[a].counter = LIR_NONE;
 }
@@ -381,7 +386,7 @@ err lower_kernel(struct emit *e, const struct kernel *kernel, struct arena *aren
                 axis_close(e, a);
     }
     emit_end(e);
-    if (e->status != OK)
-        return e->status;
-    return e->lir->status;
+    TRY(e->status);
+    TRY(e->lir->status);
+    return emit_settle(e, arena);
 }

@@ -297,6 +297,8 @@ static void plan_lengths(const struct plan *p)
         length[g->output[i]] = full;
     for (u32 n = g->node_count; n-- > 0;) {
         const struct node *node = &g->node[n];
+        if (node->op == OP_SCATTER) /* what it writes outlives the run */
+            length[n] = full;
         for (u32 i = 0; p->live[n] && i < node->src_count; i++) {
             const struct node *src = &g->node[node->src[i]];
             struct length want = full;

@@ -193,7 +193,4 @@ void kernel_signature(const struct graph *graph, const struct schedule *schedule
                       const struct kernel *kernel, struct signature_notes *notes,
                       struct signature *out);
 
-/* ---- licm.c: moves loop-invariant arithmetic out of loops ---- */
-err lir_hoist(struct lir *lir, struct arena *scratch);
-
 #endif
