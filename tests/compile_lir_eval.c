@@ -125,10 +125,6 @@ static bool memory_op(struct eval *eval, const struct lir_instr *in)
         else if (in->op == LIR_V_GATHER)
             memcpy(&eval->vector[in->dst][i], address(eval, &in->mem, i, true), 4);
     }
-    if (in->op == LIR_S_LOAD)
-        eval->scalar[in->dst] = (i32)lir_eval_load(in->mem_type, at);
-    if (in->op == LIR_S_STORE)
-        memcpy(at, &eval->scalar[in->a], 4);
     return at || in->op == LIR_V_GATHER;
 }
 
@@ -136,7 +132,10 @@ static bool memory_op(struct eval *eval, const struct lir_instr *in)
 
 static i64 scalar_op(struct eval *eval, const struct lir_instr *in)
 {
-    u64 a = in->a == LIR_NONE ? 0 : (u64)eval->scalar[in->a];
+    bool lane = in->op == LIR_S_FROM_V;
+    u64 a = in->a == LIR_NONE ? 0
+            : lane            ? (u64)(i64)eval->vector[in->a][0].i
+                              : (u64)eval->scalar[in->a];
     u64 b = in->b == LIR_NONE ? 0 : (u64)eval->scalar[in->b];
     u64 imm = (u64)in->imm;
 
@@ -144,6 +143,7 @@ static i64 scalar_op(struct eval *eval, const struct lir_instr *in)
     case LIR_S_CONST:
         return in->imm;
     case LIR_S_MOV:
+    case LIR_S_FROM_V:
         return (i64)a;
     case LIR_S_ARG:
         return (i64)((const u64 *)eval->scalar[LIR_ARGS])[imm];

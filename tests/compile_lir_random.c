@@ -184,10 +184,16 @@ static void store(struct program_maker *m, u16 value, enum pool_kind kind)
 {
     static const u8 float_types[] = {DT_F32, DT_F16, DT_BF16}, int_types[] = {DT_I32, DT_I8, DT_U8};
     bool is_scalar = class_of(kind) == LIR_SCALAR, is_float = kind == FLOATS || kind == FLOAT_1;
-    struct lir_instr *in = emit(m, is_scalar ? LIR_S_STORE : LIR_V_STORE, kind);
+    struct lir_instr *in = NULL;
 
+    if (is_scalar) {
+        in = emit(m, LIR_V_FROM_S, INT_1);
+        in->a = value;
+        value = in->dst = lir_vreg(&m->lir, LIR_VECTOR);
+    }
+    in = emit(m, LIR_V_STORE, is_scalar ? INT_1 : kind);
     in->a = value;
-    in->mem_type = is_scalar ? DT_I32 : is_float ? float_types[below(3)] : int_types[below(3)];
+    in->mem_type = is_float ? float_types[below(3)] : int_types[is_scalar ? 0 : below(3)];
     in->mem = (struct lir_mem){m->base[ARG_OUT], LIR_NONE, 1, (i32)m->out_bytes};
     m->out_bytes += 64;
     if (is_float && m->stored_count < ARRAY_LEN(m->stored))
@@ -197,11 +203,11 @@ static void store(struct program_maker *m, u16 value, enum pool_kind kind)
 /* To a computed address; integers, whose bits are all compared. */
 static void store_indexed(struct program_maker *m)
 {
-    enum pool_kind kind = (enum pool_kind[]){SCALAR, INTS, INT_1, MASKS}[below(4)];
-    struct lir_instr *in = emit(m, kind == SCALAR ? LIR_S_STORE : LIR_V_STORE, kind);
+    enum pool_kind kind = (enum pool_kind[]){INTS, INT_1, MASKS}[below(3)];
+    struct lir_instr *in = emit(m, LIR_V_STORE, kind);
 
     in->a = pick(m, kind);
-    in->mem_type = kind == SCALAR ? DT_I32 : (u8[]){DT_I32, DT_I8, DT_U8}[below(3)];
+    in->mem_type = (u8[]){DT_I32, DT_I8, DT_U8}[below(3)];
     scratch_memory(m, in);
 }
 
@@ -227,13 +233,16 @@ static void scalar(struct program_maker *m)
 
 static void bounded(struct program_maker *m)
 {
-    bool load = below(2);
-    struct lir_instr *in = lir_emit(&m->lir, load ? LIR_S_LOAD : LIR_S_ANDI);
+    bool lane = below(2);
+    struct lir_instr *in = emit(m, lane ? LIR_V_LOAD : LIR_S_ANDI, INT_1);
     u16 wide = lir_vreg(&m->lir, LIR_SCALAR);
 
-    if (load) {
+    if (lane) {
         in->mem_type = (u8[]){DT_I32, DT_I8, DT_U8}[below(3)];
         memory(m, in, ARG_I32);
+        u16 loaded = in->dst = lir_vreg(&m->lir, LIR_VECTOR);
+        in = lir_emit(&m->lir, LIR_S_FROM_V);
+        in->a = loaded;
         in->dst = wide;
         m->pool[SCALAR][m->count[SCALAR]++] = wide;
         in = lir_emit(&m->lir, LIR_S_ANDI);

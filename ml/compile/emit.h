@@ -142,7 +142,7 @@ void emit_store(struct emit *e, u16 value, u32 node, const struct affine *idx);
 
 /* The value of element idx of a node, in e->lanes lanes along e->lane_axis. */
 u16 emit_value(struct emit *e, u32 node, const struct affine *idx);
-/* The same as SCALAR, for I32 nodes that are chains of loads. */
+/* The same as SCALAR: an index or a length. */
 u16 emit_scalar(struct emit *e, u32 node, const struct affine *idx);
 /* Gives the heavy node's result, so that emit_value finds it. */
 void emit_remember(struct emit *e, u32 node, const struct affine *idx, u16 vreg);

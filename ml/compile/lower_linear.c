@@ -526,29 +526,6 @@ static void store_column(struct emit *e, u16 value, const struct affine *to, u32
     emit_store(e, value, e->stage->node, to);
 }
 
-/* One code by byte loads, as float. */
-static u16 single_code(struct emit *e, const struct tile *t, u32 column)
-{
-    u32 g = column / 4, low = t->size.low_bits, high = t->size.high_bits,
-        row_bytes = 4u * t->packing->tile;
-    struct lir_instr i = emit_blank(e, LIR_S_LOAD);
-    i.mem_type = t->packing->signed_codes ? DT_I8 : DT_U8;
-    i.mem = at(t->planes, g / (8 / low) * row_bytes + column % 4);
-    u16 code = emit_pure(e, i);
-
-    if (low == 4)
-        code =
-            emit_s(e, LIR_S_ANDI, emit_s(e, LIR_S_SHRI, code, LIR_NONE, 4 * (g % 2)), LIR_NONE, 15);
-    if (high) {
-        u32 per = 8 / high;
-        i.mem.disp = (i32)(t->size.low_bytes + g / per * row_bytes + column % 4);
-        u16 top = emit_s(e, LIR_S_SHRI, emit_pure(e, i), LIR_NONE, high * (g % per));
-        top = emit_s(e, LIR_S_ANDI, top, LIR_NONE, (1 << high) - 1);
-        code = emit_s_add(e, code, emit_s(e, LIR_S_SHLI, top, LIR_NONE, 4));
-    }
-    return emit_v(e, LIR_CVT_I2F, emit_vi(e, LIR_V_FROM_S, code, 0, 0), LIR_NONE, LIR_NONE);
-}
-
 void emit_unpack_stage(struct emit *e)
 {
     const struct node *n = emit_node(e, e->stage->node), *index = emit_node(e, n->src[1]);
@@ -581,8 +558,10 @@ void emit_unpack_stage(struct emit *e)
         struct super super = begin_blocks(e, &t);
         u16 scale = block_factor(e, &t, 0, super.scale), offset = code_offset(e, &t, scale, super);
         axis_open(e, RANK_MAX, column);
-        for (u32 k = 0; k < t.packing->block; k++)
-            store_column(e, emit_v(e, LIR_FMA, single_code(e, &t, k), scale, offset), to, k);
+        for (u32 k = 0; k < t.packing->block; k++) {
+            u16 code = code_value(e, t.packing, group_codes(e, &t, k / 4), k % 4);
+            store_column(e, emit_v(e, LIR_FMA, code, scale, offset), to, k);
+        }
         axis_close(e, RANK_MAX);
         advance(e, column, t.packing->block);
         end_blocks(e, &t);

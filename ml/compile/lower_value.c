@@ -37,37 +37,17 @@ static void gather_index(struct emit *e, const struct node *n, const struct affi
 
 u16 emit_scalar(struct emit *e, u32 node, const struct affine *idx)
 {
-    const struct node *n = emit_node(e, node);
-    struct affine *below = arena_new(e->arena, struct affine, RANK_MAX);
+    struct lir_instr i = emit_blank(e, LIR_S_FROM_V);
+    u8 lanes = e->lanes, lane_axis = e->lane_axis;
 
-    if (!below || e->depth > EXPR_DEPTH_MAX) {
-        e->status = E_LIMIT;
-        return LIR_BEGIN;
-    }
-    if (n->op == OP_SCALAR)
-        return emit_s_const(e, (i32)n->scalar.bits);
-    if (op_is_source(n->op) || (node != e->stage->node && e->schedule->stage_of[node] != NO_NODE)) {
-        struct lir_instr i = emit_blank(e, LIR_S_LOAD);
-        u8 lanes = e->lanes;
-        i64 lane_stride;
-        u16 lane_index;
-        e->lanes = 1;
-        i.mem = emit_address(e, node, idx, &lane_stride, &lane_index);
-        i.mem_type = (u8)node_storage(e, node);
-        e->lanes = lanes;
-        return emit_pure(e, i);
-    }
-    e->depth++;
-    u16 s;
-    if (n->op == OP_GATHER) {
-        gather_index(e, n, idx, below);
-    } else {
-        CHECK(op_is_move(n->op));
-        index_through(e->graph, n, idx, below);
-    }
-    s = emit_scalar(e, n->src[0], below);
-    e->depth--;
-    return s;
+    if (emit_node(e, node)->op == OP_SCALAR)
+        return emit_s_const(e, (i32)emit_node(e, node)->scalar.bits);
+    e->lanes = 1;
+    e->lane_axis = NO_AXIS;
+    i.a = emit_value(e, node, idx);
+    e->lanes = lanes;
+    e->lane_axis = lane_axis;
+    return emit_pure(e, i);
 }
 
 /* ---- elementwise ---- */

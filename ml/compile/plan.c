@@ -90,15 +90,12 @@ static struct edge edge_of(const struct plan *p, const struct node *user, u32 op
             e.memory |= (user->flip.axes >> i & 1) && dim_is_sym(user->shape[i]);
         e.inside = user->op == OP_PAD;
         break;
-    case CLASS_REDUCE:
-        e.inside = true;
-        e.memory = operand == 1; /* the length is read as a scalar */
-        break;
     case CLASS_GATHER:
-        e.memory = true;
+        e.memory = operand == 0;
+        e.inside = operand == 1;
         break;
     case CLASS_SCATTER:
-        e.memory = operand != 2;
+        e.memory = operand == 0;
         e.inside = true;
         break;
     case CLASS_LINEAR:
@@ -110,29 +107,6 @@ static struct edge edge_of(const struct plan *p, const struct node *user, u32 op
         break;
     }
     return e;
-}
-
-/* Indexes and lengths are read as scalars: through moves and gathers of memory. Returns the node
- * that must become memory for that, or NO_NODE when all is well. */
-static u32 chain_fault(const struct plan *p, u32 n)
-{
-    for (u32 steps = 0; steps < EXPR_DEPTH_MAX; steps++) {
-        const struct node *node = &p->graph->node[n];
-        if (is_memory(p, n) || node->op == OP_SCALAR)
-            return NO_NODE;
-        if (node->op == OP_GATHER) {
-            u32 fault = chain_fault(p, node->src[1]);
-            if (fault != NO_NODE)
-                return fault;
-        } else if (!op_is_move(node->op)) {
-            return n;
-        } else if (node->op == OP_RESHAPE && reshape_needs_memory(p->graph, node) &&
-                   !is_memory(p, node->src[0])) {
-            return node->src[0];
-        }
-        n = node->src[0];
-    }
-    return n;
 }
 
 static bool must_realise(const struct plan *p, u32 n)
@@ -147,7 +121,7 @@ static bool must_realise(const struct plan *p, u32 n)
         return p->evaluations[n] > 1 || p->in_heavy[n] || p->heavy[p->root[n]] != NO_NODE;
     case CLASS_GATHER:
         return p->graph->node[node->src[0]].op == OP_WEIGHT ||
-               (p->evaluations[n] > 1 && chain_fault(p, n) != NO_NODE);
+               (p->evaluations[n] > 1 && p->cost[node->src[1]] > INLINE_COST_MAX);
     case CLASS_ELEMENT:
         return p->evaluations[n] > 1 && p->cost[n] > INLINE_COST_MAX;
     default:
@@ -160,15 +134,12 @@ static void visit_users_edge(struct plan *p, u32 user, u32 operand)
     const struct graph *g = p->graph;
     u32 src = g->node[user].src[operand];
     struct edge e = edge_of(p, &g->node[user], operand);
-    bool scalar_ok = (op_row[g->node[user].op].class == CLASS_GATHER && operand == 1) ||
-                     (op_row[g->node[user].op].class == CLASS_REDUCE && operand == 1) ||
-                     (op_row[g->node[user].op].class == CLASS_SCATTER && operand == 1);
     bool user_real = p->real[user];
     u32 evaluations = user_real ? 1 : p->evaluations[user];
 
     if (e.many)
         evaluations = 2;
-    if (e.memory && !scalar_ok && !op_is_source(g->node[src].op))
+    if (e.memory && !op_is_source(g->node[src].op))
         p->real[src] = true;
     p->evaluations[src] = (u8)min_u32(2, p->evaluations[src] + evaluations);
     p->in_heavy[src] |= e.inside || (!user_real && p->in_heavy[user]);
@@ -195,8 +166,7 @@ static void decide(struct plan *p)
     }
 }
 
-/* Realises what is too deep or reads too much, and indexes that are not chains of loads. Returns
- * whether anything changed. */
+/* Realises what is too deep or reads too much. Returns whether anything changed. */
 static bool settle(struct plan *p)
 {
     const struct graph *g = p->graph;
@@ -209,13 +179,6 @@ static bool settle(struct plan *p)
             continue;
         for (u32 i = 0; i < node->src_count; i++) {
             u32 src = node->src[i];
-            bool index = i == 1 && (node->op == OP_GATHER || node->op == OP_SCATTER ||
-                                    op_is_reduce(node->op));
-            u32 fault = index ? chain_fault(p, src) : NO_NODE;
-            if (fault != NO_NODE) {
-                p->real[fault] = true;
-                changed = true;
-            }
             depth = max_u32(depth, is_memory(p, src) ? 0 : p->depth[src]);
             leaves += is_memory(p, src) ? 1 : p->leaves[src];
         }
