@@ -118,27 +118,35 @@ static struct line *line_get(struct sim *sim, u32 wgp, u64 at, u32 flags)
     return line;
 }
 
-static bool line_holds(struct sim *sim, u32 wgp, u64 at, u32 bytes, u32 flags)
+static bool line_holds(struct sim *sim, const struct compute_access *access, u64 at)
 {
-    const struct line *line = line_get(sim, wgp, at, flags);
+    const struct line *line = line_get(sim, access->wgp, at, access->flags);
+    u32 flags = access->flags;
 
-    if (memcmp(line->data + at % LINE, vram_pointer(sim, at), bytes) == 0)
+    if (memcmp(line->data + at % LINE, vram_pointer(sim, at), access->bytes) == 0)
         return true;
     const char *name = flags & COMPUTE_FETCH    ? "code-stale-read"
                        : flags & COMPUTE_SCALAR ? "scalar-stale-read"
                                                 : "gl0-stale-read";
-    return sim_fail(sim, name, "WGP %u reads %u bytes at VRAM %#llx, which have changed", wgp,
-                    bytes, (unsigned long long)at);
+    return sim_fail(sim, name, "WGP %u reads %u bytes at VRAM %#llx, which have changed",
+                    access->wgp, access->bytes, (unsigned long long)at);
 }
 
-static bool wave_load(void *ctx, u32 wgp, u64 va, void *out, u32 bytes, u32 flags, u32 *known)
+static struct client wave_client(const struct wave_view *view, const struct compute_access *access)
+{
+    return (struct client){UNIT_WAVE, (u8)view->vmid, (u8)access->wgp, false};
+}
+
+static bool wave_load(void *ctx, const struct compute_access *access, void *out, u32 *known)
 {
     const struct wave_view *view = ctx;
     struct sim *sim = view->sim;
-    struct client who = {UNIT_WAVE, (u8)view->vmid, (u8)wgp, false};
+    struct client who = wave_client(view, access);
+    enum page_use use = access->flags & COMPUTE_FETCH ? USE_EXECUTE : USE_READ;
+    u32 bytes = access->bytes;
     struct page page;
 
-    if (!hub_translate(sim, who, va, flags & COMPUTE_FETCH ? USE_EXECUTE : USE_READ, &page))
+    if (!hub_translate(sim, who, access->va, use, &page))
         return false;
     if (page.system) {
         if (known)
@@ -149,45 +157,45 @@ static bool wave_load(void *ctx, u32 wgp, u64 va, void *out, u32 bytes, u32 flag
         vram_known(sim, page.address, bytes, known);
     if (!vram_read_allowed(sim, who, page.address, bytes, page.cached))
         return false;
-    bool passes_by = !page.cached || flags & (COMPUTE_GLC | COMPUTE_DLC) || sim->options.fast;
-    bool right = passes_by || line_holds(sim, wgp, page.address, bytes, flags);
-    if (right || sim->options.lenient)
-        memcpy(out, vram_pointer(sim, page.address), bytes);
-    return right || sim->options.lenient;
+    bool by = !page.cached || access->flags & (COMPUTE_GLC | COMPUTE_DLC) || sim->options.fast;
+    if (!by && !line_holds(sim, access, page.address) && !sim->options.lenient)
+        return false;
+    memcpy(out, vram_pointer(sim, page.address), bytes);
+    return true;
 }
 
 /* ---- stores and atomics ---- */
 
 /* The own GL0 takes a store along, the GL1 above drops the line; all others keep what they have. */
-static void store_seen(struct sim *sim, u32 wgp, u64 at, const void *in, u32 bytes)
+static void store_seen(struct sim *sim, const struct compute_access *access, u64 at, const void *in)
 {
-    struct line *line = line_of(sim->caches->wgp[wgp].gl0, GL0_LINES, at);
-    struct line *second = line_of(sim->caches->gl1[wgp / WGPS_PER_GL1], GL1_LINES, at);
+    struct line *gl1 = sim->caches->gl1[access->wgp / WGPS_PER_GL1];
+    struct line *line = line_of(sim->caches->wgp[access->wgp].gl0, GL0_LINES, at);
+    struct line *second = line_of(gl1, GL1_LINES, at);
     u64 tag = (at & ~(u64)(LINE - 1)) | 1;
 
     if (line->tag == tag)
-        memcpy(line->data + at % LINE, in, bytes);
+        memcpy(line->data + at % LINE, in, access->bytes);
     if (second->tag == tag)
         second->tag = 0;
 }
 
-static bool wave_store(void *ctx, u32 wgp, u64 va, const void *in, u32 bytes, u32 flags)
+static bool wave_store(void *ctx, const struct compute_access *access, const void *in)
 {
     const struct wave_view *view = ctx;
     struct sim *sim = view->sim;
-    struct client who = {UNIT_WAVE, (u8)view->vmid, (u8)wgp, false};
+    struct client who = wave_client(view, access);
     struct page page;
 
-    (void)flags; /* GL0 and GL1 write through in any case */
-    if (!hub_translate(sim, who, va, USE_WRITE, &page))
+    if (!hub_translate(sim, who, access->va, USE_WRITE, &page))
         return false;
     if (page.system)
-        return dma_write(sim, page.address, in, bytes);
-    if (!vram_written(sim, who, page.address, bytes, page.cached))
+        return dma_write(sim, page.address, in, access->bytes);
+    if (!vram_written(sim, who, page.address, access->bytes, page.cached))
         return false;
-    memcpy(vram_pointer(sim, page.address), in, bytes);
+    memcpy(vram_pointer(sim, page.address), in, access->bytes);
     if (!sim->options.fast)
-        store_seen(sim, wgp, page.address, in, bytes);
+        store_seen(sim, access, page.address, in);
     return true;
 }
 
@@ -205,17 +213,18 @@ static void atomic_seen(struct sim *sim, u64 at)
     }
 }
 
-static bool wave_atomic(void *ctx, u64 va, u32 bytes, u64 (*fn)(void *arg, u64 old), void *arg,
-                        u64 *old)
+static bool wave_atomic(void *ctx, const struct compute_access *access,
+                        u64 (*fn)(void *arg, u64 old), void *arg, u64 *old)
 {
     const struct wave_view *view = ctx;
     struct sim *sim = view->sim;
-    struct client who = {.unit = UNIT_WAVE, .vmid = (u8)view->vmid};
+    struct client who = wave_client(view, access);
+    u32 bytes = access->bytes;
     struct page page;
     u64 value;
 
     *old = 0;
-    if (!hub_translate(sim, who, va, USE_WRITE, &page))
+    if (!hub_translate(sim, who, access->va, USE_WRITE, &page))
         return false;
     if (page.system) {
         if (!dma_read(sim, page.address, old, bytes))

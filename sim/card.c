@@ -137,11 +137,9 @@ void card_reset(struct sim *sim, enum reset_kind kind, u64 ns)
 static void finding(struct sim *sim, const char *name, const char *format, va_list args)
 {
     char line[sizeof sim->failure];
-    struct text text = TEXT_ON(line);
+    int used = snprintf(line, sizeof line, "%s: ", name);
 
-    text_fmt(&text, "%s: ", name);
-    text_vfmt(&text, format, args);
-    line[min_u64(text.len, sizeof line - 1)] = 0;
+    vsnprintf(line + used, sizeof line - (usize)used, format, args);
     sim->findings++;
     if (!sim->failure[0])
         memcpy(sim->failure, line, sizeof line);

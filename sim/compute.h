@@ -11,6 +11,15 @@
 
 #define COMPUTE_WGPS_MAX 64u
 
+#define COMPUTE_LINE 128u
+enum { COMPUTE_GLC = 1, COMPUTE_SLC = 2, COMPUTE_DLC = 4, COMPUTE_SCALAR = 8, COMPUTE_FETCH = 16 };
+struct compute_access {
+    u64 va;
+    u32 wgp;
+    u32 bytes; /* at most COMPUTE_LINE, never over the end of such a line */
+    u32 flags; /* COMPUTE_GLC | COMPUTE_SLC | COMPUTE_DLC; of a load SCALAR or FETCH too */
+};
+
 /* What waves see of memory. Addresses are GPU virtual, of one VMID. Each call may fault: then it
  * returns false (NULL), and the engine raises a memory violation of the wave (`compute_fault`). */
 struct compute_memory {
@@ -18,20 +27,16 @@ struct compute_memory {
     /* Fast path: host memory behind the page at `va`, good for *bytes from va on until
      * compute_forget(); NULL when it faults or must not be bypassed (caches are modelled). */
     u8 *(*page)(void *ctx, u64 va, bool write, u64 *bytes);
-    /* Through the caches of one WGP. `flags`: COMPUTE_GLC | COMPUTE_SLC | COMPUTE_DLC (and SCALAR,
-     * FETCH for a load); at most COMPUTE_LINE bytes a call and never over the end of such a line.
-     * `known` (may be NULL): one bit for each byte, bit 0 of known[0] the first, clear when it was
-     * never written. */
-    bool (*load)(void *ctx, u32 wgp, u64 va, void *out, u32 bytes, u32 flags, u32 *known);
-    bool (*store)(void *ctx, u32 wgp, u64 va, const void *in, u32 bytes, u32 flags);
+    /* Through the caches of one WGP. `known` (may be NULL): one bit for each byte, bit 0 of
+     * known[0] the first, clear when it was never written. */
+    bool (*load)(void *ctx, const struct compute_access *access, void *out, u32 *known);
+    bool (*store)(void *ctx, const struct compute_access *access, const void *in);
     /* 4 or 8 bytes, at the GL2: gives the old value, stores fn(old). */
-    bool (*atomic)(void *ctx, u64 va, u32 bytes, u64 (*fn)(void *arg, u64 old), void *arg,
-                   u64 *old);
+    bool (*atomic)(void *ctx, const struct compute_access *access, u64 (*fn)(void *arg, u64 old),
+                   void *arg, u64 *old);
     /* buffer_gl0_inv, buffer_gl1_inv, s_dcache_inv, s_icache_inv. */
     void (*invalidate)(void *ctx, u32 wgp, u32 what);
 };
-#define COMPUTE_LINE 128u
-enum { COMPUTE_GLC = 1, COMPUTE_SLC = 2, COMPUTE_DLC = 4, COMPUTE_SCALAR = 8, COMPUTE_FETCH = 16 };
 enum { COMPUTE_GL0 = 1, COMPUTE_GL1 = 2, COMPUTE_KCACHE = 4, COMPUTE_ICACHE = 8 };
 
 struct compute_options {
