@@ -27,10 +27,6 @@ struct packing packing_for(const struct quant_format *format, const struct targe
         p.super = 1;
         p.scale_type = DT_F32;
     }
-    /* Without an exact unsigned 8-bit dot the codes stay signed. */
-    p.signed_codes = format->code_bits == 8 && !target->vnni && target->isa != ISA_AVX2_WORDS;
-    if (p.signed_codes)
-        p.zero = 0;
     return p;
 }
 
@@ -240,13 +236,12 @@ static void put_row_4(const struct lane *l, const u8 *in, u8 *out)
 
 static void put_row_8(const struct lane *l, const u8 *in, u8 *out)
 {
-    u32 row_bytes = 4u * l->packing->tile, flip = l->packing->signed_codes ? 0 : 0x80808080u;
-    u32 at = l->lane * 4;
+    u32 row_bytes = 4u * l->packing->tile, at = l->lane * 4;
 
     for (u32 k = 0; k < l->columns; k += 32, in += l->format->bytes, out += l->parts.block) {
         const u8 *codes = put_factors(l, in, out);
         for (u32 w = 0; w < 8; w++)
-            put32(out + at + w * row_bytes, get32(codes + 4 * w) ^ flip);
+            put32(out + at + w * row_bytes, get32(codes + 4 * w) ^ 0x80808080u);
     }
 }
 

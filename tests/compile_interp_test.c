@@ -265,8 +265,7 @@ TEST(compile_packing_layouts)
         {.code_bits = 4, .has_min = true, .scale_type = DT_F16, .block = 32, .super = 1, .tile = 8},
         {.code_bits = 5, .zero = 16, .scale_type = DT_F32, .block = 32, .super = 1, .tile = 8},
         {.code_bits = 8, .zero = 128, .scale_type = DT_F16, .block = 32, .super = 1, .tile = 16},
-        {.code_bits = 8, .signed_codes = true, .scale_type = DT_F16, .block = 32, .super = 1,
-         .tile = 8},
+        {.code_bits = 8, .zero = 128, .scale_type = DT_F16, .block = 32, .super = 1, .tile = 8},
         {.code_bits = 5, .has_min = true, .scale_type = DT_U8, .block = 32, .super = 8, .tile = 8},
         {.code_bits = 6, .zero = 32, .scale_type = DT_I8, .block = 16, .super = 16, .tile = 16},
     };
@@ -319,7 +318,7 @@ TEST(compile_packing_layouts)
                         memcpy(to, &step_value, 4);
                     }
                     for (u32 k = 0; row < rows && k < p->block; k++) {
-                        i32 c = p->signed_codes ? (i8)code[k] : code[k] - p->zero;
+                        i32 c = code[k] - p->zero;
                         want[row][block * p->block + k] =
                             step_value * (f32)c + (p->has_min ? min_value : 0);
                     }

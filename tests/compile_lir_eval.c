@@ -234,14 +234,12 @@ static union lane float_op(const struct lir_instr *in, union lane a, union lane 
     }
 }
 
-static u32 dot4(u32 a, u32 b, bool is_signed)
+static u32 dot4(u32 a, u32 b)
 {
     i32 sum = 0;
 
-    for (u32 i = 0; i < 32; i += 8) {
-        i32 left = is_signed ? (i8)(a >> i) : (u8)(a >> i);
-        sum += left * (i8)(b >> i);
-    }
+    for (u32 i = 0; i < 32; i += 8)
+        sum += (u8)(a >> i) * (i8)(b >> i);
     return (u32)sum;
 }
 
@@ -276,10 +274,8 @@ static union lane lane_op(const struct lir_instr *in, union lane a, union lane b
         return (union lane){.u = holds(in->aux, a.i < b.i, a.i == b.i) ? UINT32_MAX : 0};
     case LIR_SELECT:
         return a.u ? b : c;
-    case LIR_DOT4_US:
-        return (union lane){.u = c.u + dot4(a.u, b.u, false)};
-    case LIR_DOT4_SS:
-        return (union lane){.u = c.u + dot4(a.u, b.u, true)};
+    case LIR_DOT4:
+        return (union lane){.u = c.u + dot4(a.u, b.u)};
     default:
         return float_op(in, a, b, c);
     }

@@ -156,9 +156,9 @@ static u16 dot(struct program_maker *m, enum pool_kind ints, i64 limit, u16 sum)
         memory(m, in, ARG_BYTES);
         b = in->dst = lir_vreg(&m->lir, LIR_VECTOR);
     }
-    in = emit(m, extreme || below(4) ? LIR_DOT4_US : LIR_DOT4_SS, ints);
+    in = emit(m, LIR_DOT4, ints);
     in->imm = limit;
-    in->a = in->op == LIR_DOT4_US ? a : pick(m, ints);
+    in->a = a;
     in->b = b;
     in->c = sum;
     return in->dst = lir_vreg(&m->lir, LIR_VECTOR);

@@ -149,7 +149,7 @@ static struct minstr variant(u16 id, bool high)
     }
     if (row->form == FORM_GATHER)
         instr.op[1] = (u16)((instr.op[0] + 5) % 16);
-    if (id == X_VBLENDMPS || id == X_VPSUBB || id == X_VGATHERDPS_K)
+    if (id == X_VBLENDMPS || id == X_VGATHERDPS_K)
         instr.flags |= high ? MI_MASKED : 0;
     return instr;
 }

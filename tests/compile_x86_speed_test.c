@@ -39,7 +39,7 @@ static u16 lanes_op(struct matvec *m, enum lir_op op, u16 a, u16 b, u16 c)
     in->a = a;
     in->b = b;
     in->c = c;
-    in->imm = op == LIR_DOT4_US ? 15 : op == LIR_ISHRI ? 4 : 0;
+    in->imm = op == LIR_DOT4 ? 15 : op == LIR_ISHRI ? 4 : 0;
     return in->dst = lir_vreg(&m->lir, LIR_VECTOR);
 }
 
@@ -93,8 +93,8 @@ static void one_block(struct matvec *m)
         u16 high = lanes_op(m, LIR_IAND, lanes_op(m, LIR_ISHRI, codes, LIR_NONE, LIR_NONE),
                             m->nibble, LIR_NONE);
         dot =
-            lanes_op(m, LIR_DOT4_US, low, from_memory(m, LIR_V_BCAST, DT_I32, m->act, 8 * i), dot);
-        dot = lanes_op(m, LIR_DOT4_US, high, from_memory(m, LIR_V_BCAST, DT_I32, m->act, 8 * i + 4),
+            lanes_op(m, LIR_DOT4, low, from_memory(m, LIR_V_BCAST, DT_I32, m->act, 8 * i), dot);
+        dot = lanes_op(m, LIR_DOT4, high, from_memory(m, LIR_V_BCAST, DT_I32, m->act, 8 * i + 4),
                        dot);
     }
     u16 scale = from_memory(m, LIR_V_LOAD, DT_F16, m->weights, PLANES * 4 * m->lanes);

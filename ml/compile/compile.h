@@ -64,9 +64,7 @@ struct packing {
     enum dtype float_type; /* code_bits == 0: F32, F16 or BF16 elements */
     u8 code_bits; /* 0, 4, 5, 6 or 8; low plane 4 bits (8 for 8), the rest a high plane of 1 or 2
                      bits */
-    u8 zero;      /* unsigned zero point: 0, 8, 16, 32, 128; with signed_codes 0 */
-    bool signed_codes; /* 8-bit codes stored as two's complement (targets without unsigned 8-bit
-                          dot) */
+    u8 zero; /* what is taken off each code: 0, 8, 16, 32, 128 */
     bool has_min;
     u8 scale_type; /* enum dtype: F16 or F32 when super == 1; U8 or I8 times the super scale when
                       super > 1 */

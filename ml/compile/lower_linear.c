@@ -223,31 +223,30 @@ struct product {
 };
 
 /* chain + four codes times four activation bytes. */
-static u16 dot4(struct emit *e, const struct packing *packing, u16 codes, u16 x, u16 chain)
+static u16 dot4(struct emit *e, u32 code_bits, u16 codes, u16 x, u16 chain)
 {
-    struct lir_instr i = emit_blank(e, packing->signed_codes ? LIR_DOT4_SS : LIR_DOT4_US);
+    struct lir_instr i = emit_blank(e, LIR_DOT4);
 
     i.a = codes;
     i.b = x;
     i.c = chain;
-    i.imm = (1 << packing->code_bits) - 1;
+    i.imm = (1 << code_bits) - 1;
     return emit_pure(e, i);
 }
 
-/* One plane of activation bytes times the codes of a group. 8-bit codes go as two halves where sums
- * of bytes are kept in words: chain[0] their low, chain[1] their high four bits. */
+/* One plane of activation bytes times the codes of a group. Without an exact 8-bit product, codes
+ * of 8 bits go as two halves: chain[0] their low, chain[1] their high four bits. */
 static void group_dot(struct emit *e, const struct packing *packing, u16 codes, u16 x, u16 chain[2])
 {
-    struct packing nibble = {.code_bits = 4};
     u16 low = emit_const_i32(e, 0x0f0f0f0fu);
 
-    if (packing->code_bits < 8 || e->target->isa != ISA_AVX2_WORDS) {
-        chain[0] = dot4(e, packing, codes, x, chain[0]);
+    if (packing->code_bits < 8 || e->target->vnni) {
+        chain[0] = dot4(e, packing->code_bits, codes, x, chain[0]);
         return;
     }
     u16 top = emit_two(e, LIR_IAND, emit_vi(e, LIR_ISHRI, codes, 4, 0), low);
-    chain[0] = dot4(e, &nibble, emit_two(e, LIR_IAND, codes, low), x, chain[0]);
-    chain[1] = dot4(e, &nibble, top, x, chain[1]);
+    chain[0] = dot4(e, 4, emit_two(e, LIR_IAND, codes, low), x, chain[0]);
+    chain[1] = dot4(e, 4, top, x, chain[1]);
 }
 
 /* sum over the block of code * activation, with the zero point taken off by the sum of the
@@ -352,14 +351,11 @@ static void product_float(struct emit *e, struct product *p)
 }
 
 /* Code byte j of a group as float. */
-static u16 code_value(struct emit *e, const struct packing *packing, u16 codes, u32 j)
+static u16 code_value(struct emit *e, u16 codes, u32 j)
 {
-    u16 code;
-    if (packing->signed_codes)
-        code = emit_vi(e, LIR_ISARI, emit_vi(e, LIR_ISHLI, codes, 24 - 8 * (i64)j, 0), 24, 0);
-    else
-        code = emit_two(e, LIR_IAND, emit_vi(e, LIR_ISHRI, codes, 8 * (i64)j, 0),
-                        emit_const_i32(e, 0xff));
+    u16 code =
+        emit_two(e, LIR_IAND, emit_vi(e, LIR_ISHRI, codes, 8 * (i64)j, 0), emit_const_i32(e, 0xff));
+
     return emit_v(e, LIR_CVT_I2F, code, LIR_NONE, LIR_NONE);
 }
 
@@ -385,8 +381,7 @@ static void product_decode(struct emit *e, struct product *p)
     for (u32 g = 0; g < packing->block / 4u; g++) {
         u16 codes = group_codes(e, &p->tile, g);
         for (u32 j = 0; j < 4; j++)
-            add_column(e, p, 4 * g + j,
-                       emit_v(e, LIR_FMA, code_value(e, packing, codes, j), scale, offset));
+            add_column(e, p, 4 * g + j, emit_v(e, LIR_FMA, code_value(e, codes, j), scale, offset));
     }
     axis_close(e, RANK_MAX);
     advance(e, column, packing->block);
@@ -559,7 +554,7 @@ void emit_unpack_stage(struct emit *e)
         u16 scale = block_factor(e, &t, 0, super.scale), offset = code_offset(e, &t, scale, super);
         axis_open(e, RANK_MAX, column);
         for (u32 k = 0; k < t.packing->block; k++) {
-            u16 code = code_value(e, t.packing, group_codes(e, &t, k / 4), k % 4);
+            u16 code = code_value(e, group_codes(e, &t, k / 4), k % 4);
             store_column(e, emit_v(e, LIR_FMA, code, scale, offset), to, k);
         }
         axis_close(e, RANK_MAX);

@@ -63,7 +63,7 @@ static u32 chain_facts(struct select *s, const struct lir_instr *in)
     const struct lir_instr *next = select_only_user(s, in, base);
     u32 facts = start->pairs_sum ? CHAIN_IN : 0;
 
-    if (next && in->imm > 0 && next->op == LIR_DOT4_US && next->c == in->dst &&
+    if (next && in->imm > 0 && next->op == LIR_DOT4 && next->c == in->dst &&
         next->lanes == in->lanes && sum + next->imm <= INT16_PAIRS_MAX) {
         s->value[in->dst].pairs_sum = (u8)sum;
         s->value[in->dst].base = base;
@@ -209,7 +209,7 @@ static void put_step(struct select *s, const struct step *step, const struct lir
 void rules_expand(struct select *s, const struct lir_instr *in)
 {
     u16 temp[TEMPORARIES];
-    const struct step *step = find_rule(s, in, in->op == LIR_DOT4_US ? chain_facts(s, in) : 0);
+    const struct step *step = find_rule(s, in, in->op == LIR_DOT4 ? chain_facts(s, in) : 0);
 
     memset(temp, 0xff, sizeof(temp));
     s->size = in->lanes <= 1 ? 0 : s->full;

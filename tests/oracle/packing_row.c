@@ -120,5 +120,5 @@ static f32 code_at(const struct packing *packing, const u8 *block, u32 column, u
     if (high)
         code |= plane_code(block + 4u * tile * plane_dwords(packing, low), high, tile, column, lane)
                 << low;
-    return (f32)(packing->signed_codes ? (i32)(i8)code : (i32)code - (i32)packing->zero);
+    return (f32)((i32)code - (i32)packing->zero);
 }
