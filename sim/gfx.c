@@ -168,10 +168,11 @@ static struct queue *queue_selected(struct sim *sim, enum reg reg)
 static void dequeued(struct sim *sim, u64 argument)
 {
     struct queue *queue = &sim->gfx->queue[argument];
+    u32 *request = &queue->hqd[hqd_index(sim, R_CP_HQD_DEQUEUE_REQUEST)];
 
-    if (queue->active)
+    if (queue->active && *request) /* no reset came between */
         queue_stop(sim, queue);
-    queue->hqd[hqd_index(sim, R_CP_HQD_DEQUEUE_REQUEST)] = 0;
+    *request = 0;
 }
 
 /* 1 waits for its waves, 2 resets them. A queue that died leaves, its pipe stays as it is. */
