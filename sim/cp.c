@@ -31,7 +31,8 @@ u8 queue_ring_id(const struct queue *queue)
 
 /* ---- start and end ---- */
 
-/* What the descriptor says besides the HQD's own registers: the shader state (preload). */
+/* What the descriptor says besides the HQD's own registers: the shader state. The MEC reads it when
+ * it connects the queue, not when the registers are written. */
 static bool mqd_load(struct sim *sim, struct queue *queue)
 {
     u64 mqd = pair(sim, queue, R_CP_MQD_BASE_ADDR, R_CP_MQD_BASE_ADDR_HI);
@@ -90,10 +91,10 @@ bool queue_start(struct sim *sim, struct queue *queue)
     if (!pipe_running(sim, queue->number / CP_PIPE_QUEUES))
         return sim_fail(sim, "hqd-without-mec", "queue %u: its pipe does not run yet",
                         queue->number);
-    if (!hqd_check(sim, queue) || !mqd_load(sim, queue))
+    if (!hqd_check(sim, queue))
         return false;
     queue->active = true;
-    queue->stuck = false;
+    queue->stuck = queue->connected = false;
     queue->depth = queue->ring_skip = queue->pending_count = 0;
     queue->rptr = queue->reported = hqd_word(sim, queue, R_CP_HQD_PQ_RPTR);
     queue->wptr = pair(sim, queue, R_CP_HQD_PQ_WPTR_LO, R_CP_HQD_PQ_WPTR_HI);
@@ -277,6 +278,11 @@ bool queue_step(struct sim *sim, struct queue *queue, u64 budget)
 {
     bool more = false;
 
+    if (!queue->connected && queue_left(queue)) {
+        if (!mqd_load(sim, queue))
+            return queue_wedge(sim, queue, NULL);
+        queue->connected = true;
+    }
     for (u32 i = 0; i < PACKETS_A_TURN && stream_ready(queue); i++) {
         u32 words = 0, level = queue->depth;
         enum progress progress = pm4_run(sim, queue, &words);

@@ -25,7 +25,7 @@ struct stream { /* the ring, or an indirect buffer */
 struct queue {
     u32 number; /* pipe * CP_PIPE_QUEUES + queue */
     u32 hqd[HQD_WORDS], sh[SH_WORDS];
-    bool active;
+    bool active, connected;   /* connected: its descriptor was read, at the first work */
     bool stuck;               /* only a reset gets it going */
     u64 rptr, wptr, reported; /* words since the start */
     struct stream ib[2];

@@ -67,7 +67,7 @@ static void rlc_up(struct sim *sim, u64 argument)
 void gfx_autoload(struct sim *sim)
 {
     sim->gfx->rlc = RLC_BOOTING;
-    sim_at(sim, RLC_BOOT_NS, rlc_up, 0);
+    sim_at(sim, sim_after(sim, RLC_BOOT_NS), rlc_up, 0);
 }
 
 static void safe_mode_done(struct sim *sim, u64 argument)
@@ -179,7 +179,7 @@ static void dequeued(struct sim *sim, u64 argument)
 static void dequeue(struct sim *sim, struct queue *queue, u32 request)
 {
     if (queue->active && (request != 1 || !queue->stuck))
-        sim_at(sim, DEQUEUE_NS, dequeued, queue->number);
+        sim_at(sim, sim_after(sim, DEQUEUE_NS), dequeued, queue->number);
 }
 
 static bool hqd_write(struct sim *sim, struct queue *queue, enum reg reg, u32 value)
@@ -346,7 +346,7 @@ bool gfx_write(struct sim *sim, enum reg reg, u32 value)
     case R_RLC_SAFE_MODE:
         sim->reg[reg] = value;
         if (value & RLC_SAFE_MODE__CMD && sim->reg[R_RLC_CNTL] & 1)
-            sim_at(sim, RLC_SAFE_NS, safe_mode_done, 0);
+            sim_at(sim, sim_after(sim, RLC_SAFE_NS), safe_mode_done, 0);
         return true;
     default:
         return false;
