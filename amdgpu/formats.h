@@ -116,12 +116,12 @@ struct firmware_imu { /* 1.0; data follows code */
 };
 struct firmware_rlc { /* 2.3 */
     struct firmware_header header;
-    u32 not_used[32]; /* of 2.0 and 2.1 */
+    u32 not_used[31]; /* of 2.0 and 2.1 */
     u32 iram_bytes, iram_offset, dram_bytes, dram_offset;
     u32 p_version, p_feature, p_bytes, p_offset, v_version, v_feature, v_bytes, v_offset;
 };
-_Static_assert(sizeof(struct firmware_rlc) == 208 && offsetof(struct firmware_rlc, iram_bytes) ==
-               160, "layout");
+_Static_assert(sizeof(struct firmware_rlc) == 204 && offsetof(struct firmware_rlc, iram_bytes) ==
+               156, "layout");
 
 /* ---- the secure processor (MP0): boot loader, ring, commands ---- */
 
