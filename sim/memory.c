@@ -91,13 +91,13 @@ static void marks_put(struct marks *marks, u64 from, u64 bytes, bool on)
         marks_list(marks, at / 8, (end - 1) / 8);
     while (at < end) {
         u64 n = at % 8 || end - at < 8 ? min_u64(8 - at % 8, end - at) : (end - at) & ~7ull;
-        u8 mask = n >= 8 ? 0xff : (u8)(((1u << n) - 1) << at % 8);
+        u8 mask = (u8)(n >= 8 ? 0xff : ((1u << n) - 1) << at % 8);
         if (n >= 8)
             memset(marks->bits + at / 8, on ? 0xff : 0, n / 8);
         else if (on)
-            marks->bits[at / 8] |= mask;
+            marks->bits[at / 8] = (u8)(marks->bits[at / 8] | mask);
         else
-            marks->bits[at / 8] &= (u8)~mask;
+            marks->bits[at / 8] = (u8)(marks->bits[at / 8] & ~mask);
         at += n;
     }
 }
