@@ -457,6 +457,11 @@ void mem_cpu_write(struct sim *sim, u64 at, const void *in, u64 bytes)
     memcpy(vram->base + at, in, bytes);
 }
 
+bool mem_in_hdp(const struct sim *sim, u64 offset, u64 bytes)
+{
+    return marks_find(&sim->vram->posted, offset, bytes, true) < offset + bytes;
+}
+
 void mem_hdp_flush(struct sim *sim)
 {
     marks_clear(&sim->vram->posted);

@@ -31,6 +31,7 @@ enum exception {
     EXCEPT_EARLY_GC,      /* GC registers before the RLC's autoload is complete */
     EXCEPT_MQD_HOLE,      /* the unnamed word between CP_HQD_PQ_DOORBELL_CONTROL and PQ_CONTROL */
     EXCEPT_IH_RPTR_WORDS, /* IH_RB_RPTR as a number of words instead of bytes */
+    EXCEPT_PSP_HDP,       /* a frame of the PSP's ring, not flushed from the HDP */
     EXCEPTIONS,
 };
 
@@ -289,6 +290,7 @@ void mem_cache(struct sim *sim, u32 what);
 void mem_cpu_read(struct sim *sim, u64 offset, void *out, u64 bytes);
 void mem_cpu_write(struct sim *sim, u64 offset, const void *in, u64 bytes);
 void mem_hdp_flush(struct sim *sim);
+bool mem_in_hdp(const struct sim *sim, u64 offset, u64 bytes); /* written, not flushed yet */
 /* For the hubs' walkers: an entry of a page table in VRAM; how often such memory was written. */
 bool mem_table_read(struct sim *sim, u64 offset, u64 *entry);
 u32 mem_tables_changed(const struct sim *sim);

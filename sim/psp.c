@@ -317,6 +317,9 @@ static void ring_written(struct sim *sim, u32 wptr)
         sim_fail(sim, "psp-wptr", "%#x words: a frame has 16, the ring %#x bytes", wptr,
                  sim->psp.ring_bytes);
     } else if (!sim->psp.busy) {
+        u64 offset = sim->psp.ring - sim->profile->fb_base;
+        if (mem_in_hdp(sim, offset, sim->psp.ring_bytes) && sim_excepted(sim, EXCEPT_PSP_HDP))
+            mem_hdp_flush(sim);
         sim->psp.busy = true;
         sim_at(sim, sim_after(sim, COMMAND_NS), ring_run, 0);
     }
