@@ -8,7 +8,6 @@
 #define NOHOST_GGUF_H
 
 #include "ml/ml.h"
-#include "ml/names.h"
 #include "ml/quant.h"
 
 /* Every number that a file can choose has its cap here; over it is E_LIMIT. */
@@ -46,6 +45,16 @@ struct gguf_tensor {
     u64 elements, bytes;
     u32 part;
     u64 offset; /* of the first byte in the part's store */
+};
+
+/* Finds an entry of a caller's table by its name, which is any bytes. Open addressing with a
+ * bounded number of probes, so that no file can make it slow. */
+#define NAMES_NONE 0xffffffffu
+struct names {
+    u32 *slot; /* entry + 1; 0: free */
+    u32 mask;
+    const void *table;
+    struct str (*name)(const void *table, u32 entry);
 };
 
 struct gguf {
@@ -89,6 +98,12 @@ struct str gguf_cut_str(struct str *rest);
 /* Bytes [from, from + bytes) of the tensor's data; the range is CHECKed. */
 err gguf_read(const struct gguf *gguf, const struct gguf_tensor *tensor, u64 from, void *out,
               usize bytes);
+
+/* `table` and `name` are set by the caller. E_NOMEM. */
+err names_init(struct names *names, struct arena *arena, u32 count);
+/* E_STATE: the name is there already; E_LIMIT: too many probes. */
+err names_put(struct names *names, u32 entry);
+u32 names_find(const struct names *names, struct str name); /* NAMES_NONE */
 
 /* For every judge of the file: the sentence goes into *reason (replacing it) and once to the log,
  * but for E_NOMEM, which the caller may mend. */

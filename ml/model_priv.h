@@ -7,7 +7,7 @@
 
 #include "ml/model.h"
 #include "ml/mathf.h"
-#include "ml/pack.h"
+#include "ml/quant.h"
 
 #define MODEL_LAYERS_MAX 256u
 #define MODEL_CTX_MAX    131072u
@@ -28,6 +28,19 @@ err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outp
  * the file asks for. */
 err rope_tables(const struct gguf *gguf, const struct hyper *hyper, f32 *cosines, f32 *sines,
                 struct text *why);
+
+/* ---- pack.c: from the block formats of a file to what compiled code reads (`struct packing`,
+ * compile.h), one row tile at a time, so that loading streams; packing_row.c of the tests reads it
+ * back ---- */
+
+#define PACK_TILE_MAX 16u
+
+/* The layout for weights of this format on that target. */
+struct packing packing_for(const struct quant_format *format, const struct target *target);
+/* row[i]: bytes of row i of the tile in the file's format; NULL: a row of zeros. Writes one row
+ * tile to out. */
+void pack_tile_rows(const struct packing *packing, const struct quant_format *format,
+                    const u8 *const row[PACK_TILE_MAX], u32 columns, u8 *out);
 
 /* ---- model_graph.c ---- */
 

@@ -2,7 +2,7 @@
  * pack.c: repacks weights. Four-bit and eight-bit formats with plain blocks, which is most of a
  * small model's bytes, move a dword at a time; the others go through quant.c's codes.
  */
-#include "ml/pack.h"
+#include "ml/model_priv.h"
 
 struct packing packing_for(const struct quant_format *format, const struct target *target)
 {
@@ -39,6 +39,10 @@ static void put32(u8 *at, u32 value)
 static void put16(u8 *at, u16 value)
 {
     memcpy(at, &value, 2);
+}
+static void put_f32(u8 *at, f32 value)
+{
+    memcpy(at, &value, 4);
 }
 static u32 get32(const u8 *at)
 {
@@ -92,11 +96,6 @@ static struct parts parts_of(const struct packing *p)
     return s;
 }
 
-u64 packing_tile_bytes(const struct packing *packing, u32 columns)
-{
-    return packing_bytes(packing, packing->tile, columns);
-}
-
 /* Small whole factors and the super scale they multiply: exact, since scale = super * factor was.
  */
 static u8 factor_of(f32 value, f32 super)
@@ -112,19 +111,6 @@ static u16 get_f16(const u8 *at)
     u16 half;
     memcpy(&half, at, 2);
     return half;
-}
-
-/* f16_to_f32 with the common case, a normal number, in front: every scale passes here. */
-static f32 half_value(u16 half)
-{
-    u32 exponent = half & 0x7c00u;
-    u32 bits = (half & 0x8000u) << 16 | (((half & 0x7fffu) << 13) + 0x38000000u);
-    f32 value;
-
-    if (exponent == 0 || exponent == 0x7c00u)
-        return f16_to_f32(half);
-    memcpy(&value, &bits, 4);
-    return value;
 }
 
 /* One row on its way into its lane of a tile. */
@@ -145,11 +131,6 @@ static void put_codes(const struct lane *l, const u8 *code, u8 *out)
     if (p->code_bits > 4)
         put_plane(code, (struct plane){p->block, p->code_bits - 4u, 4},
                   out + l->parts.low + l->lane * 4, row_bytes);
-}
-
-static void put_f32(u8 *at, f32 value)
-{
-    memcpy(at, &value, 4);
 }
 
 /* Scale (or, one row of scales further, minimum) of a block. */
@@ -219,7 +200,7 @@ static const u8 *put_factors(const struct lane *l, const u8 *in, u8 *out)
         u8 *at = out + l->parts.planes + which * l->parts.scale;
         u16 half = get_f16(in + 2 * which);
         if (l->packing->scale_type == DT_F32)
-            put_f32(at + l->lane * 4, half_value(half));
+            put_f32(at + l->lane * 4, f16_to_f32(half));
         else
             put16(at + l->lane * 2, half);
     }
@@ -265,7 +246,7 @@ void pack_tile_rows(const struct packing *packing, const struct quant_format *fo
                                                             : put_row_floats;
     for (u32 lane = 0; lane < packing->tile; lane++)
         if (!row[lane]) {
-            memset(out, 0, packing_tile_bytes(packing, columns));
+            memset(out, 0, packing_bytes(packing, packing->tile, columns));
             break;
         }
     for (l.lane = 0; l.lane < packing->tile; l.lane++)

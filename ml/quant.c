@@ -121,12 +121,11 @@ void quant_unpack(const struct quant_format *format, const void *block, struct q
 
 static f32 decode_float(enum quant_type type, const u8 *bytes)
 {
-    f32 value;
+    u16 half = get_u16(bytes);
 
-    if (type != QUANT_F32)
-        return type == QUANT_F16 ? get_f16(bytes) : bf16_to_f32(get_u16(bytes));
-    memcpy(&value, bytes, sizeof(value));
-    return value;
+    if (type == QUANT_F32)
+        return f32_of_bits(half | (u32)get_u16(bytes + 2) << 16);
+    return type == QUANT_F16 ? f16_to_f32(half) : bf16_to_f32(half);
 }
 
 void quant_decode(const struct quant_format *format, const void *bytes, f32 *out, u64 count)
@@ -152,55 +151,9 @@ void quant_decode(const struct quant_format *format, const void *bytes, f32 *out
     }
 }
 
-/* ---- half precision ---- */
-
-union bits {
-    u32 u;
-    f32 value;
-};
-
-f32 f16_to_f32(u16 half)
-{
-    u32 sign = (u32)(half & 0x8000) << 16, rest = half & 0x7fff;
-
-    if (rest >= 0x7c00) /* infinity, NaN */
-        return (union bits){sign | 0x7f800000 | (rest & 0x3ff) << 13}.value;
-    if (rest < 0x400) /* denormal: rest * 2^-24, exact */
-        return (sign ? -0x1p-24f : 0x1p-24f) * (f32)rest;
-    return (union bits){sign | ((rest << 13) + ((127 - 15) << 23))}.value;
-}
-
-/* Drops the low `shift` bits, to nearest, ties to even. */
-static u32 round_bits(u32 bits, u32 shift)
-{
-    u32 odd = bits >> shift & 1;
-
-    return (bits + (1u << (shift - 1)) - 1 + odd) >> shift;
-}
-
 u16 f32_to_f16(f32 value)
 {
-    u32 bits = (union bits){.value = value}.u, sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+    typedef f32 lanes __attribute__((vector_size(16)));
 
-    if (rest > 0x7f800000)
-        return (u16)(sign | 0x7e00 | (rest >> 13 & 0x3ff));
-    if (rest >= 0x477ff000) /* rounds to 65520 or more */
-        return (u16)(sign | 0x7c00);
-    if (rest < 0x38800000) /* denormal: 2^24 steps, the adder rounds to even */
-        return (u16)(sign | ((union bits){.value = (union bits){rest}.value + 0.5f}.u & 0x7fff));
-    return (u16)(sign | round_bits(rest - ((127 - 15) << 23), 13));
-}
-
-f32 bf16_to_f32(u16 value)
-{
-    return (union bits){(u32)value << 16}.value;
-}
-
-u16 f32_to_bf16(f32 value)
-{
-    u32 bits = (union bits){.value = value}.u;
-
-    if ((bits & 0x7fffffff) > 0x7f800000)
-        return (u16)(bits >> 16 | 0x40);
-    return (u16)round_bits(bits, 16);
+    return (u16)__builtin_ia32_vcvtps2ph((lanes){value}, 0)[0];
 }

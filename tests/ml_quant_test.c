@@ -11,6 +11,7 @@
 #include "ml/mathf.h"
 #include "ml/quant.h"
 #include "tests/ml_pack.h"
+#include "tests/oracle/element.h"
 #include "tests/test.h"
 
 static u32 bits_of(f32 value)

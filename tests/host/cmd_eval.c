@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 
 #include "ml/device.h"
-#include "ml/pack.h"
+#include "ml/model_priv.h"
 #include "tests/host/tool.h"
 #include "tests/oracle/listing.h"
 #include "tests/oracle/oracle.h"
@@ -209,7 +209,7 @@ static void pack_weight(struct eval *eval, u32 idx, const struct quant_format *f
     struct external *external = &eval->graph.external[idx];
     struct packing packing = packing_for(format, &eval->target);
     u32 rows = (u32)external->shape[0].v, columns = (u32)external->shape[1].v;
-    u64 tile_bytes = packing_tile_bytes(&packing, columns);
+    u64 tile_bytes = packing_bytes(&packing, packing.tile, columns);
     u64 row_bytes = quant_bytes(format, columns), tiles = div_up(rows, packing.tile);
     u8 *packed = arena_alloc(&eval->arena, tiles * tile_bytes + SLACK_BYTES, 64);
 

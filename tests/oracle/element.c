@@ -103,3 +103,13 @@ void element_row(enum op op, const struct operands *src, union cell *out, u64 co
         return;
     }
 }
+
+u16 f32_to_bf16(f32 value)
+{
+    u32 bits;
+
+    memcpy(&bits, &value, sizeof(bits));
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return (u16)(bits >> 16 | 0x40);
+    return (u16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}

@@ -21,5 +21,6 @@ struct operands {
 /* out[i] = op of the i-th elements; an op that is not elementwise copies the first source. */
 void element_row(enum op op, const struct operands *src, union cell *out, u64 count);
 f32 f32_round_even(f32 x);
+u16 f32_to_bf16(f32 value); /* to nearest, ties to even; NaN stays NaN */
 
 #endif
