@@ -22,8 +22,8 @@ err chat_open(struct jinja_env *chat, const struct gguf *gguf, const struct toke
         source = str_of(chatml);
     *chat = (struct jinja_env){
         .source = arena_str(arena, source),
-        .bos = tokenizer_text(tok, tokenizer_bos(tok)),
-        .eos = tokenizer_text(tok, tokenizer_eos(tok)),
+        .bos = tokenizer_text(tok, tokenizer_facts(tok)->bos),
+        .eos = tokenizer_text(tok, tokenizer_facts(tok)->eos),
     };
     return chat->source.ptr ? OK : E_NOMEM;
 }

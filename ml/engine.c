@@ -93,7 +93,7 @@ static err read_text(struct ml *ml, const struct ml_request *request, struct seq
 {
     struct token_list list = {sequence->token, ml->info.ctx_max, 0};
     const struct ml_part *part = request->part;
-    u32 count = request->part_count, bos = tokenizer_bos(ml->tok);
+    u32 count = request->part_count, bos = tokenizer_facts(ml->tok)->bos;
     usize bytes = 0;
 
     for (u32 i = 0; i < request->message_count; i++)
@@ -107,7 +107,7 @@ static err read_text(struct ml *ml, const struct ml_request *request, struct seq
         struct ml_part *rendered;
         TRY(render(ml, request, &rendered, &count, refusal));
         part = rendered;
-    } else if (tokenizer_adds_bos(ml->tok) && bos != TOKEN_NONE)
+    } else if (tokenizer_facts(ml->tok)->adds_bos && bos != TOKEN_NONE)
         list.token[list.count++] = bos;
     err why = tokenizer_encode(ml->tok, &ml->scratch, part, count, &list);
     sequence->prompt = list.count;
@@ -123,8 +123,8 @@ static err read_prompt(struct ml *ml, const struct ml_request *request, struct s
     arena_reset(&ml->scratch, mark);
     if (why != OK)
         return why;
-    if (!sequence->prompt && tokenizer_bos(ml->tok) != TOKEN_NONE)
-        sequence->token[sequence->prompt++] = tokenizer_bos(ml->tok);
+    if (!sequence->prompt && tokenizer_facts(ml->tok)->bos != TOKEN_NONE)
+        sequence->token[sequence->prompt++] = tokenizer_facts(ml->tok)->bos;
     if (!sequence->prompt)
         return refuse(refusal, E_RANGE, "the prompt is empty");
     if (sequence->prompt < ml->info.ctx_max)

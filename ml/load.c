@@ -43,43 +43,15 @@ void ml_close(struct ml *ml)
 
 /* ---- the steps; E_BUSY: again ---- */
 
-/* How much a file's tables need shows only when they are read: tries again with more memory. */
-static err with_enough(struct ml *ml, struct arena *arena, err (*run)(struct ml *ml))
-{
-    err why = E_NOMEM;
-
-    for (usize bytes = TABLES_BYTES_MIN; why == E_NOMEM && bytes <= TABLES_BYTES_MAX; bytes *= 2) {
-        close_arena(arena);
-        void *memory = pages_alloc(bytes);
-        if (!memory)
-            return E_NOMEM;
-        *arena = arena_on("model tables", memory, bytes);
-        memset(ml->reason_text, 0, sizeof(ml->reason_text));
-        ml->reason.len = 0;
-        why = run(ml);
-    }
-    return why;
-}
-
-static err open_gguf(struct ml *ml)
+static err read_model(struct ml *ml)
 {
     return gguf_open(&ml->gguf, ml->config.part, ml->config.part_count, &ml->tables, &ml->reason);
 }
 
-static err read_model(struct ml *ml)
-{
-    return with_enough(ml, &ml->tables, open_gguf);
-}
-
-static err open_vocabulary(struct ml *ml)
+static err read_vocabulary(struct ml *ml)
 {
     TRY(tokenizer_open(&ml->tok, &ml->gguf, &ml->vocabulary, &ml->reason));
     return chat_open(&ml->chat, &ml->gguf, ml->tok, &ml->vocabulary);
-}
-
-static err read_vocabulary(struct ml *ml)
-{
-    return with_enough(ml, &ml->vocabulary, open_vocabulary);
 }
 
 /* The file's name without folders and ending. */
@@ -95,15 +67,14 @@ static struct str file_name(struct str path)
 /* The format in which most bytes are. */
 static const char *main_format(const struct gguf *gguf)
 {
+    u64 bytes[QUANT_BF16 + 1] = {}, most = 0;
     const char *best = "";
-    u64 most = 0;
 
     for (u32 i = 0; i < gguf->tensor_count; i++) {
-        u64 bytes = 0;
-        for (u32 n = 0; n < gguf->tensor_count; n++)
-            bytes += gguf->tensor[n].format == gguf->tensor[i].format ? gguf->tensor[n].bytes : 0;
-        best = bytes > most ? gguf->tensor[i].format->name : best;
-        most = max_u64(bytes, most);
+        const struct gguf_tensor *t = &gguf->tensor[i];
+        bytes[t->format->type] += t->bytes;
+        best = bytes[t->format->type] > most ? t->format->name : best;
+        most = max_u64(most, bytes[t->format->type]);
     }
     return best;
 }
@@ -137,7 +108,7 @@ static err describe(struct ml *ml)
 static err build(struct ml *ml)
 {
     TRY(model_open(&ml->model, &ml->gguf, &ml->config, 0, &ml->reason));
-    u32 tokens = tokenizer_vocab(ml->tok), logits = model_shape(ml->model)->vocab;
+    u32 tokens = tokenizer_facts(ml->tok)->vocab, logits = model_shape(ml->model)->vocab;
     if (tokens > logits)
         return gguf_refuse(&ml->reason, E_FORMAT, "%u tokens, but the model has logits for %u",
                            tokens, logits);
@@ -159,19 +130,40 @@ static err pack(struct ml *ml)
 static const struct load_step {
     const char *name;
     err (*run)(struct ml *ml);
+    usize arena; /* where in struct ml the one is whose size shows only while it is filled; or 0 */
 } load_table[] = {
-    {"reading model", read_model},
-    {"reading vocabulary", read_vocabulary},
-    {"compiling", build},
-    {"repacking weights", pack},
+    {"reading model", read_model, offsetof(struct ml, tables)},
+    {"reading vocabulary", read_vocabulary, offsetof(struct ml, vocabulary)},
+    {"compiling", build, 0},
+    {"repacking weights", pack, 0},
 };
+
+/* With an arena: tries again with more memory. */
+static err run_step(struct ml *ml, const struct load_step *step)
+{
+    struct arena *arena = (void *)((u8 *)ml + step->arena);
+    err why = step->arena ? E_NOMEM : step->run(ml);
+
+    for (usize bytes = TABLES_BYTES_MIN; step->arena && why == E_NOMEM && bytes <= TABLES_BYTES_MAX;
+         bytes *= 2) {
+        close_arena(arena);
+        void *memory = pages_alloc(bytes);
+        if (!memory)
+            return E_NOMEM;
+        *arena = arena_on("model tables", memory, bytes);
+        memset(ml->reason_text, 0, sizeof(ml->reason_text));
+        ml->reason.len = 0;
+        why = step->run(ml);
+    }
+    return why;
+}
 
 bool load_advance(struct ml *ml, u64 deadline_ns)
 {
     const struct load_step *step = &load_table[ml->load_step];
 
     ml->load_deadline_ns = deadline_ns;
-    err why = step->run(ml);
+    err why = run_step(ml, step);
     if (why != OK && why != E_BUSY) {
         if (!ml->reason.len)
             text_fmt(&ml->reason, "%s: %s", step->name, err_text(why));

@@ -16,8 +16,7 @@ struct twig {
 
 struct tokenizer {
     const struct pretok *pretok;
-    u32 vocab, bos, eos;
-    bool adds_bos;
+    struct tokenizer_facts facts;
     u8 *kind;   /* token_kind, maybe with KIND_END */
     u32 *start; /* token t is text[start[t] .. start[t + 1]] */
     char *text;
@@ -89,18 +88,19 @@ static err load_vocabulary(struct tokenizer *t, const struct load *load)
     if (gguf_array(load->gguf, "tokenizer.ggml.tokens", GGUF_STRING, &tokens) != OK ||
         gguf_array(load->gguf, "tokenizer.ggml.token_type", GGUF_I32, &kinds) != OK)
         return gguf_refuse(load->reason, E_FORMAT, "no tokenizer.ggml.tokens or token_type");
-    t->vocab = tokens->count;
-    if (t->vocab != kinds->count || t->vocab == 0 || t->vocab > TOKEN_VOCAB_MAX)
+    t->facts.vocab = tokens->count;
+    if (t->facts.vocab != kinds->count || t->facts.vocab == 0 || t->facts.vocab > TOKEN_VOCAB_MAX)
         return gguf_refuse(load->reason, E_FORMAT, "%u tokens and %u types, want equal, 1 to %u",
-                           t->vocab, kinds->count, TOKEN_VOCAB_MAX);
-    t->kind = arena_new(load->arena, u8, t->vocab);
-    t->start = arena_new(load->arena, u32, t->vocab + 1);
-    t->text = arena_new(load->arena, char, tokens->data.len - 8 * t->vocab + 1);
+                           t->facts.vocab, kinds->count, TOKEN_VOCAB_MAX);
+    t->kind = arena_new(load->arena, u8, t->facts.vocab);
+    t->start = arena_new(load->arena, u32, t->facts.vocab + 1);
+    t->text = arena_new(load->arena, char, tokens->data.len - 8 * t->facts.vocab + 1);
     t->words = (struct names){.table = t, .name = token_text};
-    if (!t->kind || !t->start || !t->text || names_init(&t->words, load->arena, t->vocab) != OK)
-        return gguf_refuse(load->reason, E_NOMEM, "no memory for %u tokens", t->vocab);
+    if (!t->kind || !t->start || !t->text ||
+        names_init(&t->words, load->arena, t->facts.vocab) != OK)
+        return gguf_refuse(load->reason, E_NOMEM, "no memory for %u tokens", t->facts.vocab);
     rest = tokens->data;
-    for (u32 i = 0; i < t->vocab; i++) {
+    for (u32 i = 0; i < t->facts.vocab; i++) {
         word = gguf_cut_str(&rest);
         if (word.len > TOKEN_BYTES_MAX)
             return gguf_refuse(load->reason, E_LIMIT, "token %u has %lu bytes", i, word.len);
@@ -211,8 +211,8 @@ static err load_id(const struct tokenizer *t, const struct load *load, const cha
 {
     err e = gguf_u32(load->gguf, key, token);
 
-    if (e != E_NOTFOUND && (e != OK || *token >= t->vocab))
-        return gguf_refuse(load->reason, E_FORMAT, "%s is no token of %u", key, t->vocab);
+    if (e != E_NOTFOUND && (e != OK || *token >= t->facts.vocab))
+        return gguf_refuse(load->reason, E_FORMAT, "%s is no token of %u", key, t->facts.vocab);
     return OK;
 }
 
@@ -231,10 +231,10 @@ static err load_ends(struct tokenizer *t, const struct load *load)
             t->kind[token] |= KIND_END;
     }
     for (u32 i = 0; i < ARRAY_LEN(keys); i++) {
-        t->eos = NONE; /* the last of the keys */
-        TRY(load_id(t, load, keys[i], &t->eos));
-        if (t->eos != NONE)
-            t->kind[t->eos] |= KIND_END;
+        t->facts.eos = NONE; /* the last of the keys */
+        TRY(load_id(t, load, keys[i], &t->facts.eos));
+        if (t->facts.eos != NONE)
+            t->kind[t->facts.eos] |= KIND_END;
     }
     return OK;
 }
@@ -244,22 +244,22 @@ static err load_specials(struct tokenizer *t, const struct load *load)
     usize bytes = 1;
     u32 adds_bos;
 
-    for (u32 i = 0; i < t->vocab; i++)
+    for (u32 i = 0; i < t->facts.vocab; i++)
         bytes += is_special(t->kind[i]) ? token_text(t, i).len : 0;
     t->twig = arena_new(load->arena, struct twig, bytes);
     if (t->twig == NULL)
         return gguf_refuse(load->reason, E_NOMEM, "no memory for special tokens");
-    for (u32 i = 0; i < t->vocab; i++) {
+    for (u32 i = 0; i < t->facts.vocab; i++) {
         if (is_special(t->kind[i]) && token_text(t, i).len > 0)
             twig_add(t, i);
     }
     TRY(load_ends(t, load));
-    t->bos = NONE;
-    TRY(load_id(t, load, "tokenizer.ggml.bos_token_id", &t->bos));
-    adds_bos = t->pretok->adds_bos && t->bos != NONE;
+    t->facts.bos = NONE;
+    TRY(load_id(t, load, "tokenizer.ggml.bos_token_id", &t->facts.bos));
+    adds_bos = t->pretok->adds_bos && t->facts.bos != NONE;
     (void)!gguf_u32(load->gguf, "tokenizer.ggml.add_bos_token", &adds_bos);
-    t->adds_bos = adds_bos != 0;
-    if (t->adds_bos && t->bos == NONE)
+    t->facts.adds_bos = adds_bos != 0;
+    if (t->facts.adds_bos && t->facts.bos == NONE)
         return gguf_refuse(load->reason, E_FORMAT, "add_bos_token without a bos_token_id");
     return OK;
 }
@@ -287,39 +287,24 @@ err tokenizer_open(struct tokenizer **tok, const struct gguf *gguf, struct arena
 
 /* ---- questions ---- */
 
-u32 tokenizer_vocab(const struct tokenizer *t)
+const struct tokenizer_facts *tokenizer_facts(const struct tokenizer *t)
 {
-    return t->vocab;
-}
-
-u32 tokenizer_bos(const struct tokenizer *t)
-{
-    return t->bos;
-}
-
-u32 tokenizer_eos(const struct tokenizer *t)
-{
-    return t->eos;
-}
-
-bool tokenizer_adds_bos(const struct tokenizer *t)
-{
-    return t->adds_bos;
+    return &t->facts;
 }
 
 bool tokenizer_is_end(const struct tokenizer *t, u32 token)
 {
-    return token < t->vocab && (t->kind[token] & KIND_END);
+    return token < t->facts.vocab && (t->kind[token] & KIND_END);
 }
 
 enum token_kind tokenizer_kind(const struct tokenizer *t, u32 token)
 {
-    return token < t->vocab ? (enum token_kind)(t->kind[token] & ~KIND_END) : TOKEN_UNUSED;
+    return token < t->facts.vocab ? (enum token_kind)(t->kind[token] & ~KIND_END) : TOKEN_UNUSED;
 }
 
 struct str tokenizer_text(const struct tokenizer *t, u32 token)
 {
-    return token < t->vocab ? token_text(t, token) : STR("");
+    return token < t->facts.vocab ? token_text(t, token) : STR("");
 }
 
 u32 tokenizer_find(const struct tokenizer *t, struct str text)

@@ -22,16 +22,17 @@ enum token_kind { /* numbers of tokenizer.ggml.token_type */
 // clang-format on
 
 struct tokenizer;
+struct tokenizer_facts {
+    u32 vocab, bos, eos; /* TOKEN_NONE when the file names none */
+    bool adds_bos;       /* the file's wish for a plain prompt */
+};
 
 /* Tables live in the arena; the GGUF's memory is not used afterwards. Refusals are gguf_refuse's:
  * E_UNSUPPORTED (model or pre-tokenizer that is not known), E_FORMAT, E_LIMIT, E_NOMEM. */
 err tokenizer_open(struct tokenizer **tok, const struct gguf *gguf, struct arena *arena,
                    struct text *reason);
 
-u32 tokenizer_vocab(const struct tokenizer *tok);
-u32 tokenizer_bos(const struct tokenizer *tok); /* TOKEN_NONE when the file names none */
-u32 tokenizer_eos(const struct tokenizer *tok);
-bool tokenizer_adds_bos(const struct tokenizer *tok); /* the file's wish for a plain prompt */
+const struct tokenizer_facts *tokenizer_facts(const struct tokenizer *tok);
 /* Ends a generation: eos, eot, eom, <|im_end|>, ... */
 bool tokenizer_is_end(const struct tokenizer *tok, u32 token);
 enum token_kind tokenizer_kind(const struct tokenizer *tok, u32 token);

@@ -33,10 +33,7 @@
 #define gguf_open fake_gguf_open
 #define gguf_key fake_gguf_key
 #define tokenizer_open fake_tokenizer_open
-#define tokenizer_vocab fake_tokenizer_vocab
-#define tokenizer_bos fake_tokenizer_bos
-#define tokenizer_eos fake_tokenizer_eos
-#define tokenizer_adds_bos fake_tokenizer_adds_bos
+#define tokenizer_facts fake_tokenizer_facts
 #define tokenizer_is_end fake_tokenizer_is_end
 #define tokenizer_kind fake_tokenizer_kind
 #define tokenizer_text fake_tokenizer_text
@@ -188,9 +185,13 @@ err chat_open(struct jinja_env *chat, const struct gguf *gguf, const struct toke
     return OK;
 }
 
-u32 tokenizer_vocab(const struct tokenizer *tok) { return (void)tok, VOCAB; }
-u32 tokenizer_bos(const struct tokenizer *tok) { return (void)tok, BOS; }
-bool tokenizer_adds_bos(const struct tokenizer *tok) { return (void)tok, false; }
+const struct tokenizer_facts *tokenizer_facts(const struct tokenizer *tok)
+{
+    static const struct tokenizer_facts facts = {VOCAB, BOS, EOS, false};
+
+    return (void)tok, &facts;
+}
+
 bool tokenizer_is_end(const struct tokenizer *tok, u32 token) { return (void)tok, token == EOS; }
 
 enum token_kind tokenizer_kind(const struct tokenizer *tok, u32 token)

@@ -270,10 +270,10 @@ TEST(ml_tokenizer_questions)
     /* Guards: ids, kinds and ends, also of tokens that do not exist. */
     struct fixture *f = start();
 
-    EXPECT_EQ(tokenizer_vocab(f->tok), START + ARRAY_LEN(more_tokens));
-    EXPECT_EQ(tokenizer_bos(f->tok), TOKEN_NONE);
-    EXPECT_EQ(tokenizer_eos(f->tok), START + 1);
-    EXPECT(!tokenizer_adds_bos(f->tok) && tokenizer_is_end(f->tok, START + 1));
+    EXPECT_EQ(tokenizer_facts(f->tok)->vocab, START + ARRAY_LEN(more_tokens));
+    EXPECT_EQ(tokenizer_facts(f->tok)->bos, TOKEN_NONE);
+    EXPECT_EQ(tokenizer_facts(f->tok)->eos, START + 1);
+    EXPECT(!tokenizer_facts(f->tok)->adds_bos && tokenizer_is_end(f->tok, START + 1));
     EXPECT(!tokenizer_is_end(f->tok, START) && !tokenizer_is_end(f->tok, TOKEN_NONE));
     EXPECT_EQ(tokenizer_text(f->tok, TOKEN_NONE).len, 0);
     EXPECT_EQ(tokenizer_kind(f->tok, START + 1), TOKEN_CONTROL);

@@ -48,8 +48,8 @@ static void print_tokens(struct tokenizer *tok, struct str text, bool special, b
     struct token_list list = {.max = (u32)text.len + 1};
 
     list.token = calloc(list.max, sizeof(u32));
-    if (bos && tokenizer_bos(tok) != TOKEN_NONE)
-        list.token[list.count++] = tokenizer_bos(tok);
+    if (bos && tokenizer_facts(tok)->bos != TOKEN_NONE)
+        list.token[list.count++] = tokenizer_facts(tok)->bos;
     if (tokenizer_encode(tok, &scratch, &part, 1, &list) != OK)
         tool_fail("a text of %zu bytes is too long", text.len);
     printf("{\"tokens\":[");
