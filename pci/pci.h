@@ -15,7 +15,7 @@ typedef struct {
 } busaddr;
 
 /* How registers are reached. `ctx` is the implementation's. Offsets are in bytes, naturally
- * aligned, width 1, 2 or 4. */
+ * aligned, width 1, 2, 4 or 8. */
 struct mmio_ops {
     u64 (*read)(void *ctx, u64 offset, u32 width);
     void (*write)(void *ctx, u64 offset, u32 width, u64 value);
@@ -51,6 +51,7 @@ struct mmio {
 MMIO_ACCESS(8)
 MMIO_ACCESS(16)
 MMIO_ACCESS(32)
+MMIO_ACCESS(64)
 #undef MMIO_ACCESS
 
 /* A part of a window. CHECKs that it lies inside. */
@@ -161,6 +162,14 @@ struct watchdog {
 /* Finds one (i6300ESB) and starts it; E_NOTFOUND. */
 err watchdog_start(struct pci_bus *bus, u32 timeout_s, struct watchdog *watchdog);
 void watchdog_feed(struct watchdog *watchdog); /* nothing when none was started */
+
+/* ---- resize.c ---- */
+
+/* Makes a BAR as large as the function offers, if there is room and it answers there. OK also when
+ * it was. E_UNSUPPORTED, E_NOMEM, E_IO: it stays as it was. */
+err pci_resize_bar(struct pci_bus *bus, struct pci_dev *dev, u32 idx);
+/* Sizes and places of BARs again after the function has lost them. */
+void pci_restore(const struct pci_dev *dev);
 
 /* ---- what the files of this room share ---- */
 
