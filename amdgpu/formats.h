@@ -229,6 +229,7 @@ enum pm4 {
     PM4_EVENT_WRITE = 0x46, PM4_RELEASE_MEM = 0x49, PM4_ACQUIRE_MEM = 0x58, PM4_SET_SH_REG = 0x76,
     PM4_SET_UCONFIG_REG = 0x79,
 };
+#define PM4_NOP_WORD      0xffff1000u /* a packet of this word alone */
 #define PM4_SH_START      0x2c00u
 #define PM4_UCONFIG_START 0xc000u
 
@@ -267,6 +268,7 @@ enum sdma {
 };
 #define SDMA_COPY_BYTES_MAX 0x400000u /* as Linux: sdma_v6_0_buffer_funcs */
 #define SDMA_FENCE_UNCACHED (3u << 16)
+#define SDMA_FILL_WORDS     (2u << 30) /* the pattern has 32 bits (Mesa: dword fill) */
 
 /* ---- interrupts: entries of eight words ---- */
 

@@ -25,10 +25,19 @@ void *pages_alloc_aligned(usize bytes, usize align)
     return align <= PAGE_BYTES ? pages_alloc(bytes) : NULL;
 }
 
+/* As few bits as a real machine's memory has. */
 paddr vm_physical(const void *ptr)
 {
-    return (paddr){(usize)ptr};
+    return (paddr){(usize)ptr & FAKE_PHYSICAL_MASK};
 }
+
+
+struct cpuid cpu_id(u32 leaf, u32 subleaf)
+{
+    (void)subleaf;
+    return (struct cpuid){.eax = leaf == 0x80000008 ? 48 : 0}; /* physical address bits */
+}
+
 u64 irq_message_address(void)
 {
     return 0xfee01000;

@@ -9,6 +9,7 @@
 #include "pci/pci.h"
 
 #define FAKE_FUNCTIONS_MAX 16u
+#define FAKE_PHYSICAL_MASK ((1ull << 44) - 1)
 
 struct fake_function {
     u8 bus, device, function;

@@ -1,0 +1,146 @@
+/*
+ * ih.c: the interrupt handler block: a ring in VRAM that every block of the card reports to, read
+ * when an MSI has come or when work takes long, and its entries in words. Must not know what is
+ * done about a fault. Follows: Linux 6.12 ih_v6_0.c, soc15_ih_clientid.h, irqsrcs_gfx_11_0_0.h,
+ * gfx_v11_0.c, gmc_v11_0.c.
+ */
+#include "amdgpu/priv.h"
+
+#define ENTRIES_A_TURN 32u
+#define VMID_UTCL2     0x1bu /* client number of older families, seen in tables of newer ones */
+
+static const struct ih_regs {
+    u16 base, base_hi, cntl, wptr, rptr, doorbell;
+} ih_regs[] = {
+    {R_IH_RB_BASE, R_IH_RB_BASE_HI, R_IH_RB_CNTL, R_IH_RB_WPTR, R_IH_RB_RPTR, R_IH_DOORBELL_RPTR},
+    {R_IH_RB_BASE_RING1, R_IH_RB_BASE_HI_RING1, R_IH_RB_CNTL_RING1, R_IH_RB_WPTR_RING1,
+     R_IH_RB_RPTR_RING1, R_IH_DOORBELL_RPTR_RING1},
+};
+
+err ih_start(struct gpu *gpu)
+{
+    const u32 words_log2 = 16; /* of IH_RING_BYTES */
+    const u32 common = FIELD(IH_RB_CNTL__MC_SPACE, 4) | IH_RB_CNTL__WPTR_OVERFLOW_CLEAR |
+                       IH_RB_CNTL__MC_SNOOP | FIELD(IH_RB_CNTL__RB_SIZE, words_log2);
+    const u32 own[] = {IH_RB_CNTL__WPTR_OVERFLOW_ENABLE | IH_RB_CNTL__RPTR_REARM,
+                       IH_RB_CNTL__RB_FULL_DRAIN_ENABLE};
+
+    _Static_assert(IH_RING_BYTES == 4u << 16, "words_log2");
+    for (u32 i = 0; i < ARRAY_LEN(ih_regs); i++) {
+        u64 at = gpu->fb_base + BOOT_IH_RING + i * (u64)IH_RING_BYTES;
+        ip_write_pair(gpu, (enum reg)ih_regs[i].base, (enum reg)ih_regs[i].base_hi, at >> 8);
+        ip_write(gpu, (enum reg)ih_regs[i].cntl, common | own[i]);
+        if (i == 0)
+            ip_write_pair(gpu, R_IH_RB_WPTR_ADDR_LO, R_IH_RB_WPTR_ADDR_HI,
+                          gpu->fb_base + BOOT_IH_WPTR);
+        ip_write(gpu, (enum reg)ih_regs[i].wptr, 0);
+        ip_write(gpu, (enum reg)ih_regs[i].rptr, 0);
+        ip_write(gpu, (enum reg)ih_regs[i].doorbell, 0);
+    }
+    ip_update(gpu, R_IH_STORM_CLIENT_LIST_CNTL, IH_STORM_CLIENT_LIST_CNTL__CLIENT18_IS_STORM_CLIENT,
+              IH_STORM_CLIENT_LIST_CNTL__CLIENT18_IS_STORM_CLIENT);
+    ip_update(gpu, R_IH_INT_FLOOD_CNTL, IH_INT_FLOOD_CNTL__FLOOD_CNTL_ENABLE,
+              IH_INT_FLOOD_CNTL__FLOOD_CNTL_ENABLE);
+    ip_update(gpu, R_IH_MSI_STORM_CTRL, IH_MSI_STORM_CTRL__DELAY,
+              FIELD(IH_MSI_STORM_CTRL__DELAY, 3));
+    const u32 on = IH_RB_CNTL__RB_ENABLE | IH_RB_CNTL__ENABLE_INTR;
+    ip_update(gpu, R_IH_RB_CNTL, on | IH_RB_CNTL__WPTR_OVERFLOW_CLEAR, on);
+    ip_update(gpu, R_IH_RB_CNTL_RING1, IH_RB_CNTL__RB_ENABLE | IH_RB_CNTL__WPTR_OVERFLOW_CLEAR,
+              IH_RB_CNTL__RB_ENABLE);
+    gpu->ih_rptr = 0;
+    return OK;
+}
+
+/* ---- entries in words ---- */
+
+static void shader_event(struct gpu *gpu, const u32 *entry)
+{
+    static const char *const error[] = {"uncorrectable error in a register file",
+                                        "illegal instruction", "memory violation", "poisoned data"};
+    u32 kind = entry[IH_CONTEXT + 1] >> 6 & 3, which = entry[IH_CONTEXT] >> 21 & 15;
+
+    if (kind == IH_SQ_ERROR)
+        gpu_fault(gpu, "shader: %s (context %08x %08x)",
+                  which < ARRAY_LEN(error) ? error[which] : "unknown error", entry[IH_CONTEXT],
+                  entry[IH_CONTEXT + 1]);
+}
+
+static void memory_event(struct gpu *gpu, const u32 *entry)
+{
+    char bytes[LOG_LINE_MAX];
+    struct text what = TEXT_ON(bytes);
+
+    if (gmc_take_fault(gpu, IH_CLIENT(entry[0]) == IH_CLIENT_VMC, &what))
+        gpu_fault(gpu, "%.*s", (int)what.len, what.ptr);
+    else
+        gpu_fault(gpu, "VM fault of page %lx, nothing latched",
+                  entry[IH_CONTEXT] | (u64)(entry[IH_CONTEXT + 1] & 15) << 32);
+}
+
+static void event(struct gpu *gpu, const u32 *entry)
+{
+    static const struct {
+        u8 source;
+        const char *what; /* NULL: all is well */
+    } known[] = {
+        {IH_CP_EOP, NULL},
+        {IH_SDMA_TRAP, NULL},
+        {IH_CP_BAD_OPCODE, "packet processor: bad opcode"},
+        {IH_CP_PRIV_REG, "packet processor: register not allowed"},
+        {IH_CP_PRIV_INSTR, "packet processor: instruction not allowed"},
+    };
+    u32 client = IH_CLIENT(entry[0]), source = IH_SOURCE(entry[0]);
+
+    if (source == IH_UTCL2_FAULT) {
+        memory_event(gpu, entry);
+        return;
+    }
+    if (source == IH_SQ) {
+        shader_event(gpu, entry);
+        return;
+    }
+    for (u32 i = 0; i < ARRAY_LEN(known); i++) {
+        if (known[i].source != source)
+            continue;
+        if (known[i].what)
+            gpu_fault(gpu, "%s (context %08x)", known[i].what, entry[IH_CONTEXT]);
+        return;
+    }
+    log_warn(gpu->name, "interrupt: client %02x source %u ring %x, context %08x %08x", client,
+             source, IH_RING(entry[0]), entry[IH_CONTEXT], entry[IH_CONTEXT + 1]);
+}
+
+/* ---- the ring ---- */
+
+static u32 overflowed(struct gpu *gpu, u32 wptr)
+{
+    log_warn(gpu->name, "interrupt ring: overflow at %x, read up to %x: the oldest are lost",
+             wptr & IH_RB_WPTR__OFFSET, gpu->ih_rptr);
+    wptr &= IH_RB_WPTR__OFFSET;
+    gpu->ih_rptr = (wptr + IH_ENTRY_BYTES) % IH_RING_BYTES;
+    ip_update(gpu, R_IH_RB_CNTL, IH_RB_CNTL__WPTR_OVERFLOW_CLEAR, IH_RB_CNTL__WPTR_OVERFLOW_CLEAR);
+    ip_update(gpu, R_IH_RB_CNTL, IH_RB_CNTL__WPTR_OVERFLOW_CLEAR, 0);
+    return wptr;
+}
+
+/* Pointers are bytes. */
+void ih_drain(struct gpu *gpu)
+{
+    u32 wptr = ip_read(gpu, R_IH_RB_WPTR), entry[IH_ENTRY_BYTES / 4];
+
+    if (wptr == UINT32_MAX)
+        return;
+    if (wptr & IH_RB_WPTR__RB_OVERFLOW)
+        wptr = overflowed(gpu, wptr);
+    wptr = (wptr & IH_RB_WPTR__OFFSET) % IH_RING_BYTES;
+    u32 before = gpu->ih_rptr;
+    for (u32 i = 0; i < ENTRIES_A_TURN && gpu->ih_rptr != wptr; i++) {
+        vram_read(gpu, BOOT_IH_RING + gpu->ih_rptr, entry, sizeof(entry));
+        gpu->ih_rptr = (gpu->ih_rptr + IH_ENTRY_BYTES) % IH_RING_BYTES;
+        event(gpu, entry);
+    }
+    if (gpu->ih_rptr != before)
+        ip_write(gpu, R_IH_RB_RPTR, gpu->ih_rptr);
+    gpu->irq |= gpu->ih_rptr != wptr;
+    gpu->ih_look_ns = time_ns();
+}
