@@ -118,6 +118,8 @@ static void invalidate(struct sim *sim, enum hub_kind k, u32 request)
 
 bool hub_write(struct sim *sim, enum reg reg, u32 value)
 {
+    u32 clear = MMVM_L2_PROTECTION_FAULT_CNTL__CLEAR_PROTECTION_FAULT_STATUS_ADDR;
+
     for (u32 k = 0; k < HUBS; k++) {
         if (reg == HUB_REG(k, VM_INVALIDATE_ENG17_SEM)) {
             sim->hub[k].semaphore = value & 1;
@@ -125,11 +127,11 @@ bool hub_write(struct sim *sim, enum reg reg, u32 value)
         }
         if (reg == HUB_REG(k, VM_INVALIDATE_ENG17_REQ))
             invalidate(sim, k, value);
-        if (reg == HUB_REG(k, VM_L2_PROTECTION_FAULT_CNTL) && value & 1) { /* clear the latch */
+        if (reg == HUB_REG(k, VM_L2_PROTECTION_FAULT_CNTL) && value & clear) {
             sim->reg[HUB_REG(k, VM_L2_PROTECTION_FAULT_STATUS)] = 0;
             sim->reg[HUB_REG(k, VM_L2_PROTECTION_FAULT_ADDR_LO32)] = 0;
             sim->reg[HUB_REG(k, VM_L2_PROTECTION_FAULT_ADDR_HI32)] = 0;
-            sim->reg[reg] = value & ~1u;
+            sim->reg[reg] = value & ~clear;
             return true;
         }
         if (reg == HUB_REG(k, VM_L2_PROTECTION_FAULT_STATUS))
@@ -235,6 +237,8 @@ static bool hub_is_set_up(struct sim *sim, const struct access *access)
     u32 control = sim->reg[HUB_REG(access->hub, VM_CONTEXT0_CNTL)];
     u32 l1 = sim->reg[HUB_REG(access->hub, MC_VM_MX_L1_TLB_CNTL)];
     u32 l2 = sim->reg[HUB_REG(access->hub, VM_L2_CNTL)];
+    u32 l1_needs =
+        MMMC_VM_MX_L1_TLB_CNTL__ENABLE_L1_TLB | MMMC_VM_MX_L1_TLB_CNTL__SYSTEM_ACCESS_MODE;
     const char *name = access->hub == HUB_GC ? "GCHUB" : "MMHUB";
 
     if (access->who.vmid != 0)
@@ -242,9 +246,9 @@ static bool hub_is_set_up(struct sim *sim, const struct access *access)
     if (!(control & MMVM_CONTEXT0_CNTL__ENABLE_CONTEXT))
         return sim_fail(sim, "context-off", "%s translates %#llx, CONTEXT0_CNTL is %#x", name,
                         (unsigned long long)access->va, control);
-    if ((l1 & 0x19) != 0x19) /* ENABLE_L1_TLB, SYSTEM_ACCESS_MODE 3 */
+    if ((l1 & l1_needs) != l1_needs)
         return sim_fail(sim, "hub-l1-tlb", "%s: MX_L1_TLB_CNTL is %#x", name, l1);
-    if (!(l2 & 1))
+    if (!(l2 & MMVM_L2_CNTL__ENABLE_L2_CACHE))
         return sim_fail(sim, "hub-l2-cache", "%s: VM_L2_CNTL is %#x", name, l2);
     if (control & MMVM_CONTEXT0_CNTL__PAGE_TABLE_BLOCK_SIZE)
         return sim_fail(sim, "page-table-block", "%s: CONTEXT0_CNTL is %#x", name, control);
