@@ -23,13 +23,13 @@ static const char *const exceptions[EXCEPTIONS] = {
 };
 
 enum owner { OWNER_GFX, OWNER_SDMA, OWNER_HUB, OWNER_PSP, OWNER_SMU, OWNER_IH, OWNER_NBIO };
-static const struct {
+static const struct { /* read NULL: plain contents */
     bool (*read)(struct sim *sim, enum reg reg, u32 *value);
     bool (*write)(struct sim *sim, enum reg reg, u32 value);
 } owners[] = {
     [OWNER_GFX] = {gfx_read, gfx_write},    [OWNER_SDMA] = {sdma_read, sdma_write},
-    [OWNER_HUB] = {hub_read, hub_write},    [OWNER_PSP] = {psp_read, psp_write},
-    [OWNER_SMU] = {smu_read, smu_write},    [OWNER_IH] = {ih_read, ih_write},
+    [OWNER_HUB] = {hub_read, hub_write},    [OWNER_PSP] = {NULL, psp_write},
+    [OWNER_SMU] = {NULL, smu_write},        [OWNER_IH] = {ih_read, ih_write},
     [OWNER_NBIO] = {nbio_read, nbio_write},
 };
 /* First match decides. */
@@ -325,7 +325,8 @@ u32 reg_read(struct sim *sim, u32 dword_address)
         sim_fail(sim, "unknown-register", "read of word %#x", dword_address);
         return ~0u;
     }
-    return owners[sim->owner[reg]].read(sim, reg, &value) ? value : sim->reg[reg];
+    bool taken = owners[sim->owner[reg]].read && owners[sim->owner[reg]].read(sim, reg, &value);
+    return taken ? value : sim->reg[reg];
 }
 
 void reg_write(struct sim *sim, u32 dword_address, u32 value)

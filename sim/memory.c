@@ -302,14 +302,15 @@ u8 *vram_pointer(struct sim *sim, u64 at)
 
 void vram_known(const struct sim *sim, u64 at, u32 bytes, u32 *known)
 {
-    const struct vram *vram = sim->vram;
+    const struct marks *marks = &sim->vram->known;
 
-    memset(known, 0xff, div_up(bytes, 32) * sizeof *known);
-    if (!vram->marked || !vram->in_sight)
-        return;
-    for (u64 i = marks_find(&vram->known, at, bytes, false); i < at + bytes;
-         i = marks_find(&vram->known, i + 1, at + bytes - i - 1, false))
-        known[(i - at) / 32] &= ~(1u << (i - at) % 32);
+    for (u32 i = 0; i < bytes; i += 32) {
+        u64 word;
+        memcpy(&word, marks->bits + (at + i) / 8, sizeof word);
+        known[i / 32] = (u32)(word >> (at + i) % 8);
+        if (!sim->vram->marked || !sim->vram->in_sight)
+            known[i / 32] = ~0u;
+    }
 }
 
 /* ---- engines ---- */
@@ -432,9 +433,13 @@ void mem_cpu_read(struct sim *sim, u64 at, void *out, u64 bytes)
         !none(sim, &vram->dirty, at, bytes, "gl2-not-written-back"))
         return;
     u8 *to = out; /* what was never written holds anything */
-    for (u64 i = marks_find(&vram->known, at, bytes, false); vram->in_sight && i < at + bytes;
-         i = marks_find(&vram->known, i + 1, at + bytes - i - 1, false))
-        to[i - at] = (u8)((i ^ sim->options.seed) * 0x9e3779b97f4a7c15 >> 56);
+    u64 end = vram->in_sight ? at + bytes : at;
+    for (u64 from = at, known; from < end; from = known) {
+        from = marks_find(&vram->known, from, end - from, false);
+        known = marks_find(&vram->known, from, end - from, true);
+        for (u64 i = from; i < known; i++)
+            to[i - at] = (u8)((i ^ sim->options.seed) * 0x9e3779b97f4a7c15 >> 56);
+    }
 }
 
 void mem_cpu_write(struct sim *sim, u64 at, const void *in, u64 bytes)

@@ -328,13 +328,11 @@ void ih_raise(struct sim *sim, const struct ih_event *event);
 void sha256(const u8 *data, usize bytes, u8 digest[32]);
 
 void psp_reset(struct sim *sim);
-bool psp_read(struct sim *sim, enum reg reg, u32 *value);
 bool psp_write(struct sim *sim, enum reg reg, u32 value);
 /* The PSP's own memory, which nobody else may touch: whether the range meets it. */
 bool psp_owns(const struct sim *sim, u64 offset, u64 bytes);
 bool psp_has(const struct sim *sim, u32 firmware_type); /* loaded by LOAD_IP_FW */
 void smu_reset(struct sim *sim);
-bool smu_read(struct sim *sim, enum reg reg, u32 *value);
 bool smu_write(struct sim *sim, enum reg reg, u32 value);
 void smu_mode1_reset(struct sim *sim); /* asks for it: the card dies a little later */
 void smu_start(struct sim *sim);       /* the PSP has loaded its firmware */

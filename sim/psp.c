@@ -62,12 +62,6 @@ void psp_reset(struct sim *sim)
     sim_at(sim, sim_after(sim, BOOT_NS + sim->dead_until_ns - sim->now_ns), loader_ready, 0);
 }
 
-bool psp_read(struct sim *sim, enum reg reg, u32 *value)
-{
-    (void)sim, (void)reg, (void)value;
-    return false;
-}
-
 bool psp_has(const struct sim *sim, u32 firmware_type)
 {
     for (u32 i = 0; i < sim->profile->firmware_count; i++)

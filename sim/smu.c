@@ -31,12 +31,6 @@ void smu_start(struct sim *sim)
     sim_at(sim, sim_after(sim, START_NS), started, 0);
 }
 
-bool smu_read(struct sim *sim, enum reg reg, u32 *value)
-{
-    (void)sim, (void)reg, (void)value;
-    return false;
-}
-
 /* ---- mode 1 reset ---- */
 
 static void reset_begins(struct sim *sim, u64 ignored)
