@@ -395,6 +395,8 @@ void client_log(const struct serve_client *client, const char *format, ...)
 {
     va_list args;
 
+    if (client->serve->quiet)
+        return;
     va_start(args, format);
     fprintf(stderr, "client %u: ", client->owner);
     vfprintf(stderr, format, args);

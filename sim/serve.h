@@ -13,6 +13,7 @@
 #define SERVE_FDS_MAX     16u
 #define SERVE_PAGE        4096ull
 #define MESSAGE_BAD       ((usize)-1)
+#define RESET_WAIT_NS     (200 * NS_PER_MS) /* what a reset may take; operating systems wait so */
 /* Where the machine has put BAR 0 of its cards, for those whose clients leave that to us. */
 #define SERVE_BAR0_BASE 0x80000000000ull
 #define SERVE_BAR0_STEP 0x1000000000ull
@@ -96,7 +97,7 @@ struct serve {
         const struct serve_protocol *protocol;
         struct serve_card *card;
     } listeners[SERVE_CARDS_MAX];
-    bool verbose;
+    bool quiet; /* what clients do wrong is not said */
 };
 
 /* Waits for room at most 10 s; false: the client is gone. fd -1: none goes with it. */

@@ -168,6 +168,7 @@ static void card_reset(struct serve_card *card)
     u32 command = sim_config_read(card->sim, 0, CONFIG_COMMAND, 2);
 
     sim_reset(card->sim);
+    sim_wait(card->sim, RESET_WAIT_NS);
     tcp_bars_assign(card);
     sim_config_write(card->sim, 0, CONFIG_COMMAND, 2, command);
 }
@@ -308,13 +309,14 @@ static bool do_sysmem(struct serve_client *client, const struct request *request
 static bool tcp_handle(struct serve_client *client, const u8 *message, usize bytes)
 {
     struct request request = request_read(message);
-    struct serve_card *card = &client->serve->cards[request.card];
+    struct serve_card *card;
 
     (void)bytes;
     if (request.command == PROBE)
         return do_probe(client, &request);
     if (request.card >= client->serve->card_count)
         return refuse(client, "no such card");
+    card = &client->serve->cards[request.card];
     switch (request.command) {
     case MAP_BAR:
         if (request.bar > 5 || !sim_bar_bytes(card->sim, request.bar))

@@ -316,6 +316,7 @@ static bool do_dma_unmap(const struct call *call)
 static bool do_reset(const struct call *call)
 {
     sim_reset(call->client->card->sim);
+    sim_wait(call->client->card->sim, RESET_WAIT_NS);
     return reply(call, NULL, 0);
 }
 
