@@ -82,8 +82,10 @@ struct isa_inst {
     bool bound_ctrl, fetch_inactive;
     u32 dpp8;                     /* 8 x 3 bits */
     u16 addr, data[2];            /* DS, FLAT, GLOBAL, SCRATCH, MUBUF: VGPRs (ISA_NULL: none) */
-    u16 saddr;                    /* GLOBAL, SCRATCH: SGPR pair or ISA_NULL; MUBUF: the resource */
+    u16 saddr;                    /* GLOBAL, SCRATCH: SGPR pair or ISA_NULL; MUBUF: the resource,
+                                     the offset register is src[0] */
     bool glc, slc, dlc, gds, sve; /* sve: SCRATCH takes its VGPR address */
+    bool offen, idxen, tfe;       /* MUBUF */
     struct {                      /* VOPD: the second operation; the first is op, dst, src */
         u16 op, dst, src[3];
     } y;
@@ -117,6 +119,13 @@ enum isa_flag {
     ISA_LOAD = 1 << 19,
     ISA_STORE = 1 << 20,
     ISA_ATOMIC = 1 << 21,
+    ISA_PAIR = 1 << 22, /* DS: two addresses, by imm and offset1 */
+    /* Widths below a register; 16-bit operands outside VOP3 are v0..v127 only. */
+    ISA_DST16 = 1 << 23, /* writes 16 bits of `dst` and keeps the others */
+    ISA_SRC16 = 1 << 24, /* every vector source */
+    ISA_16 = ISA_DST16 | ISA_SRC16,
+    ISA_HALVES = ISA_HALF | ISA_16,
+    ISA_HALF_SRC = ISA_HALF | ISA_SRC16,
 };
 
 /* What a row says of its operands, for disassembly and for hazard checks. */
