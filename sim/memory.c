@@ -180,8 +180,9 @@ void memory_reset(struct sim *sim, enum reset_kind kind)
     struct vram *vram = sim->vram;
     u8 table[DISCOVERY_BYTES_MAX];
 
-    if (kind == RESET_POWER_ON)
-        marks_clear(&vram->known);
+    if (kind == RESET_POWER_ON || (kind == RESET_MODE1 && sim_random(sim) & 1))
+        marks_clear(
+            &vram->known); /* a mode 1 reset may keep VRAM or not: nobody shall count on it */
     marks_clear(&vram->posted);
     marks_clear(&vram->dirty);
     marks_clear(&vram->held);
