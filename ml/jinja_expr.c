@@ -180,8 +180,7 @@ static void read_args(struct vm *vm, struct args *args)
             jinja_fail(vm, E_LIMIT, "more than %u arguments", ARGS_MAX);
             return;
         }
-        if (named)
-            vm->at += 2;
+        vm->at += named ? 2 : 0;
         args->name[args->count] = named ? token->text : (struct str){};
         args->item[args->count++] = jinja_expr(vm);
         if (!jinja_at(vm, ")"))

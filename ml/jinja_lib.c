@@ -247,8 +247,7 @@ static struct value run_strftime(struct vm *vm, const struct args *args)
 // clang-format off
 enum simple {
     STRING_OF, INT_OF, LENGTH, ALL, REVERSED, FIRST, LAST, GET, DEFAULT, RAISE, STARTS, ENDS,
-    IS_TRUE, IS_FALSE, EVEN, ODD, IN, EQUAL, UNEQUAL, LESS, LESS_EQUAL, GREATER,
-    GREATER_EQUAL
+    IS_TRUE, IS_FALSE, EVEN, ODD, IN
 };
 // clang-format on
 
@@ -297,19 +296,23 @@ static struct value run_simple(struct vm *vm, const struct args *args)
         return value_bool(self.kind == INT && (self.number % 2 == 0) == (args->variant == EVEN));
     case IN:
         return value_bool(jinja_contains(vm, a, self));
-    case EQUAL:
-    case UNEQUAL:
-        return value_bool(jinja_equal(vm, self, a) == (args->variant == EQUAL));
-    case LESS:
-        return value_bool(jinja_less(vm, self, a));
-    case LESS_EQUAL:
-        return value_bool(!jinja_less(vm, a, self));
-    case GREATER:
-        return value_bool(jinja_less(vm, a, self));
-    case GREATER_EQUAL:
-        return value_bool(!jinja_less(vm, self, a));
     }
     return (struct value){};
+}
+
+enum outcome { LESS = 1, EQUAL = 2, GREATER = 4, UNEQUAL = LESS | GREATER };
+
+/* variant: the outcomes that are true */
+static struct value run_compare(struct vm *vm, const struct args *args)
+{
+    struct value a = args->self, b = args->item[0];
+
+    if (args->variant == EQUAL || args->variant == UNEQUAL)
+        return value_bool(jinja_equal(vm, a, b) == (args->variant == EQUAL));
+    if (a.kind != INT || b.kind != INT)
+        return jinja_fail(vm, E_FORMAT, "only numbers have an order here");
+    enum outcome outcome = a.number < b.number ? LESS : a.number > b.number ? GREATER : EQUAL;
+    return value_bool(args->variant & outcome);
 }
 
 /* variant: the kinds, a bit each */
@@ -322,52 +325,44 @@ static struct value is_kind(struct vm *vm, const struct args *args)
 /* ---- the table ---- */
 
 #define TEST_1 (TEST | TEST_ARGUMENT)
-#define BOX    (1u << STRING | 1u << LIST | 1u << DICT)
 
 // clang-format off
 static const struct function function_table[] = {
     {"trim", FILTER, LEFT | RIGHT, run_strip},     {"strip", METHOD, LEFT | RIGHT, run_strip},
     {"lstrip", METHOD, LEFT, run_strip},           {"rstrip", METHOD, RIGHT, run_strip},
     {"lower", FILTER | METHOD, LOWER, run_case},   {"upper", FILTER | METHOD, UPPER, run_case},
-    {"title", FILTER | METHOD, TITLE, run_case},
+    {"title", FILTER | METHOD, TITLE, run_case},   {"split", METHOD, SPLIT, run_pieces},
     {"capitalize", FILTER | METHOD, CAPITALIZE, run_case},
     {"replace", FILTER | METHOD, REPLACE, run_pieces},
-    {"split", METHOD, SPLIT, run_pieces},          {"join", METHOD, JOIN_WITH, run_pieces},
+    {"join", FILTER, JOIN_LIST, run_pieces},       {"join", METHOD, JOIN_WITH, run_pieces},
     {"startswith", METHOD, STARTS, run_simple},    {"endswith", METHOD, ENDS, run_simple},
     {"string", FILTER, STRING_OF, run_simple},     {"int", FILTER, INT_OF, run_simple},
-    {"tojson", FILTER, 0, run_tojson},             {"length", FILTER, LENGTH, run_simple},
-    {"count", FILTER, LENGTH, run_simple},         {"list", FILTER, ALL, run_simple},
-    {"reverse", FILTER, REVERSED, run_simple},     {"first", FILTER, FIRST, run_simple},
-    {"last", FILTER, LAST, run_simple},            {"join", FILTER, JOIN_LIST, run_pieces},
+    {"tojson", FILTER, 0, run_tojson},             {"length count", FILTER, LENGTH, run_simple},
+    {"list", FILTER, ALL, run_simple},             {"keys", METHOD, ALL, run_simple},
+    {"first", FILTER, FIRST, run_simple},          {"last", FILTER, LAST, run_simple},
     {"map", FILTER, MAP, run_each},                {"selectattr", FILTER, KEEP, run_each},
-    {"rejectattr", FILTER, REJECT, run_each},      {"get", METHOD, GET, run_simple},
-    {"keys", METHOD, ALL, run_simple},
-    {"default", FILTER, DEFAULT, run_simple},      {"d", FILTER, DEFAULT, run_simple},
-    {"safe", FILTER, DEFAULT, run_simple},         {"namespace", GLOBAL, 0, run_namespace},
-    {"dict", GLOBAL, 0, run_namespace},            {"range", GLOBAL, 0, run_range},
+    {"rejectattr", FILTER, REJECT, run_each},      {"reverse", FILTER, REVERSED, run_simple},
+    {"default d safe", FILTER, DEFAULT, run_simple}, {"get", METHOD, GET, run_simple},
+    {"namespace dict", GLOBAL, 0, run_namespace},  {"range", GLOBAL, 0, run_range},
     {"strftime_now", GLOBAL, 0, run_strftime},     {"raise_exception", GLOBAL, RAISE, run_simple},
     {"undefined", TEST, 1u << UNDEFINED, is_kind}, {"defined", TEST, ~(1u << UNDEFINED), is_kind},
     {"none", TEST, 1u << NONE, is_kind},           {"string", TEST, 1u << STRING, is_kind},
-    {"number", TEST, 1u << INT | 1u << BOOL, is_kind},
-    {"integer", TEST, 1u << INT, is_kind},         {"float", TEST, 0, is_kind},
+    {"number", TEST, 1u << INT | 1u << BOOL, is_kind}, {"integer", TEST, 1u << INT, is_kind},
     {"boolean", TEST, 1u << BOOL, is_kind},        {"mapping", TEST, 1u << DICT, is_kind},
-    {"sequence", TEST, BOX, is_kind},              {"iterable", TEST, BOX, is_kind},
+    {"iterable sequence", TEST, 1u << STRING | 1u << LIST | 1u << DICT, is_kind},
     {"true", TEST, IS_TRUE, run_simple},           {"false", TEST, IS_FALSE, run_simple},
     {"odd", TEST, ODD, run_simple},                {"even", TEST, EVEN, run_simple},
-    {"in", TEST_1, IN, run_simple},                {"equalto", TEST_1, EQUAL, run_simple},
-    {"eq", TEST_1, EQUAL, run_simple},             {"==", TEST_1, EQUAL, run_simple},
-    {"ne", TEST_1, UNEQUAL, run_simple},           {"!=", TEST_1, UNEQUAL, run_simple},
-    {"lt", TEST_1, LESS, run_simple},              {"<", TEST_1, LESS, run_simple},
-    {"le", TEST_1, LESS_EQUAL, run_simple},        {"<=", TEST_1, LESS_EQUAL, run_simple},
-    {"gt", TEST_1, GREATER, run_simple},           {">", TEST_1, GREATER, run_simple},
-    {"ge", TEST_1, GREATER_EQUAL, run_simple},     {">=", TEST_1, GREATER_EQUAL, run_simple},
+    {"in", TEST_1, IN, run_simple},                {"== eq equalto", TEST_1, EQUAL, run_compare},
+    {"!= ne", TEST_1, UNEQUAL, run_compare},       {"< lt", TEST_1, LESS, run_compare},
+    {"<= le", TEST_1, LESS | EQUAL, run_compare},  {"> gt", TEST_1, GREATER, run_compare},
+    {">= ge", TEST_1, GREATER | EQUAL, run_compare},
 };
 // clang-format on
 
 const struct function *jinja_function(struct str name, enum function_use use)
 {
     for (u32 i = 0; i < ARRAY_LEN(function_table); i++)
-        if (function_table[i].use & (u32)use && str_eq(name, str_of(function_table[i].name)))
+        if (function_table[i].use & (u32)use && jinja_among(name, function_table[i].names))
             return &function_table[i];
     return NULL;
 }

@@ -52,7 +52,7 @@ struct args {
 /* TEST_ARGUMENT: a test that takes an argument, with or without brackets. */
 enum function_use { FILTER = 1, TEST = 2, METHOD = 4, GLOBAL = 8, TEST_ARGUMENT = 16 };
 struct function {
-    const char *name;
+    const char *names;
     u32 use, variant; /* what tells rows with the same function apart */
     struct value (*run)(struct vm *vm, const struct args *args);
 };
@@ -139,7 +139,6 @@ usize jinja_find(struct vm *vm, struct str s, struct str needle); /* or s.len */
 
 bool jinja_truthy(struct value v);
 bool jinja_equal(struct vm *vm, struct value a, struct value b);
-bool jinja_less(struct vm *vm, struct value a, struct value b);
 bool jinja_contains(struct vm *vm, struct value box, struct value v);
 
 struct value jinja_list(struct vm *vm, enum kind kind);

@@ -122,13 +122,6 @@ bool jinja_truthy(struct value v)
     return is_box(v) ? v.list->len > 0 : v.kind > DICT || (is_number(v) && v.number);
 }
 
-bool jinja_less(struct vm *vm, struct value a, struct value b)
-{
-    if (!is_number(a) || !is_number(b))
-        jinja_fail(vm, E_FORMAT, "only numbers have an order here");
-    return a.number < b.number;
-}
-
 /* A list or mapping equals itself and, when empty, every other empty one. */
 bool jinja_equal(struct vm *vm, struct value a, struct value b)
 {
