@@ -96,7 +96,7 @@ static void choose_limits(const struct ml_config *config, u32 outputs_max, struc
     s->kv_tokens = (u32)round_up(min_u64(tokens, 1u << 24), MODEL_KV_PAGE_TOKENS);
     s->rows_max = max_u32(min_u32(MODEL_ROWS_MAX, s->ctx_max), s->slots);
     s->outputs_max = outputs_max ? min_u32(outputs_max, s->rows_max) : s->slots;
-    h->target = target_of(config->cpu ? config->cpu : cpu_features(), cores);
+    h->target = target_of(cpu_features(), cores);
     h->kv_type = config->f32_activations || h->target.isa == ISA_AVX2_WORDS ? DT_F32 : DT_F16;
     s->kv_bytes =
         (u64)s->layers * 2 * s->kv_tokens * s->kv_heads * s->head_dim * dtype_bytes(h->kv_type);

@@ -95,10 +95,8 @@ static err describe(struct ml *ml)
         .vocab = shape->vocab,
         .ctx_max = min_u32(shape->ctx_max, shape->kv_tokens),
         .ctx_train = shape->ctx_train,
-        .layers = shape->layers,
         .embed = shape->embed,
         .created_unix_s = time_unix_s(),
-        .has_chat_template = ml->chat.source.len > 0,
     };
     for (u32 i = 0; i < ml->config.part_count; i++)
         ml->info.file_bytes += ml->config.part[i].bytes;

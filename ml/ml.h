@@ -22,7 +22,6 @@ struct ml_config {
     u32 threads;   /* cores that compute, 0: all */
     bool f32_activations; /* plain float32 products and KV instead of int8 activations: the accuracy
                              witness of the host tool */
-    const struct cpu_features *cpu; /* NULL: cpu_features(); tests narrow it */
 };
 
 #define ML_CTX_DEFAULT_MAX   2048u
@@ -57,9 +56,8 @@ void ml_status(const struct ml *ml, struct ml_status *status);
 struct ml_model_info { /* valid from ML_READY on */
     struct str id, architecture, quantisation;
     u64 parameters, file_bytes;
-    u32 vocab, ctx_max, ctx_train, layers, embed;
+    u32 vocab, ctx_max, ctx_train, embed;
     i64 created_unix_s;
-    bool has_chat_template;
 };
 const struct ml_model_info *ml_model_info(const struct ml *ml);
 
@@ -95,7 +93,6 @@ struct ml_request {
     const u32 *token;
     u32 token_count;
     u32 tokens_max; /* to generate; 0: until the context is full */
-    bool echo;      /* reserved for /v1/completions: events for the prompt's tokens come first */
     bool ignore_eos;
     struct ml_sampling sampling;
     struct str stop[ML_STOPS_MAX];

@@ -292,7 +292,7 @@ static err load_vector(struct model *m, const struct weight *w)
     const struct gguf_tensor *t = &m->gguf->tensor[m->tensor_at];
 
     TRY(gguf_read(m->gguf, t, 0, m->staging, t->bytes));
-    quant_decode(t->format, m->staging, m->memory[w->external].data, t->elements);
+    quant_floats(t->format, m->staging, m->memory[w->external].data, t->elements);
     m->row_at = (u32)t->dim[1];
     m->weights_done += t->bytes;
     return OK;

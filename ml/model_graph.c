@@ -44,10 +44,11 @@ static u32 weight(struct build *b, const char *part, u32 rows, u32 columns)
     if (b->status != OK)
         return 0;
     if (!t || t->dim_count != (rows ? 2 : 1) || t->dim[0] != columns ||
-        t->dim[1] != max_u32(rows, 1)) {
+        t->dim[1] != max_u32(rows, 1) || (!rows && t->format->unpack)) {
         b->status = gguf_refuse(
-            b->why, E_FORMAT, "model: tensor %.*s is [%lu, %lu], expected [%u, %u]", (int)text.len,
-            text.ptr, t ? t->dim[0] : 0, t ? t->dim[1] : 0, columns, max_u32(rows, 1));
+            b->why, E_FORMAT, "model: tensor %.*s is %s [%lu, %lu], expected %s [%u, %u]",
+            (int)text.len, text.ptr, t ? t->format->name : "missing", t ? t->dim[0] : 0,
+            t ? t->dim[1] : 0, rows ? "a matrix" : "floats", columns, max_u32(rows, 1));
         return 0;
     }
     struct external source = {.kind = OP_CONST, .name = t->name, .rank = 1, .shape = {d(columns)}};

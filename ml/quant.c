@@ -119,35 +119,16 @@ void quant_unpack(const struct quant_format *format, const void *block, struct q
         out->offset[i] = -(out->scale[i] * (f32)format->zero);
 }
 
-static f32 decode_float(enum quant_type type, const u8 *bytes)
+void quant_floats(const struct quant_format *format, const void *bytes, f32 *out, u64 count)
 {
-    u16 half = get_u16(bytes);
-
-    if (type == QUANT_F32)
-        return f32_of_bits(half | (u32)get_u16(bytes + 2) << 16);
-    return type == QUANT_F16 ? f16_to_f32(half) : bf16_to_f32(half);
-}
-
-void quant_decode(const struct quant_format *format, const void *bytes, f32 *out, u64 count)
-{
-    struct quant_block block;
-    const u8 *from = bytes;
-
-    CHECK(count % format->elements == 0);
+    CHECK(format->unpack == NULL);
     for (u64 i = 0; i < count; i++) {
-        u32 in = (u32)(i % format->elements), sub;
-
-        if (format->unpack == NULL) {
-            out[i] = decode_float(format->type, from + i * format->bytes);
-            continue;
-        }
-        if (in == 0)
-            quant_unpack(format, from + i / format->elements * format->bytes, &block);
-        sub = in / format->sub_elements;
-        /* Two statements, because a compiler may fuse one and ggml's reference does not. */
-        out[i] = block.scale[sub] * (f32)((i32)block.code[in] - (i32)format->zero);
-        if (format->has_min)
-            out[i] += block.offset[sub];
+        const u8 *from = (const u8 *)bytes + i * format->bytes;
+        u16 half = get_u16(from);
+        if (format->type == QUANT_F32)
+            memcpy(&out[i], from, sizeof(f32));
+        else
+            out[i] = format->type == QUANT_F16 ? f16_to_f32(half) : bf16_to_f32(half);
     }
 }
 

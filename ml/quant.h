@@ -46,8 +46,8 @@ const struct quant_format *quant_format(u32 type);
 u64 quant_bytes(const struct quant_format *format, u64 count);
 /* One block of a quantised format. */
 void quant_unpack(const struct quant_format *format, const void *block, struct quant_block *out);
-/* The reference: exactly what ggml's scalar code yields. count is a multiple of the block. */
-void quant_decode(const struct quant_format *format, const void *bytes, f32 *out, u64 count);
+/* Elements of a float format. */
+void quant_floats(const struct quant_format *format, const void *bytes, f32 *out, u64 count);
 
 u16 f32_to_f16(f32 value); /* to nearest, ties to even; NaN stays NaN */
 

@@ -12,6 +12,7 @@
 #include "ml/quant.h"
 #include "tests/ml_pack.h"
 #include "tests/oracle/element.h"
+#include "tests/oracle/oracle.h"
 #include "tests/test.h"
 
 static u32 bits_of(f32 value)

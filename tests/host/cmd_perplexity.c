@@ -65,8 +65,9 @@ int cmd_perplexity(int argc, char **argv)
     printf("{\"tokens\":%u,\"chunks\":[", count);
     for (u32 i = 0; i < min_u64(chunks, count / ctx); i++) {
         score.token = token + (usize)i * ctx;
-        if (tokenizer_facts(session.tok)->adds_bos && tokenizer_facts(session.tok)->bos != TOKEN_NONE)
-            token[(usize)i * ctx] = tokenizer_facts(session.tok)->bos;
+        const struct tokenizer_facts *facts = tokenizer_facts(session.tok);
+        if (facts->adds_bos && facts->bos != TOKEN_NONE)
+            token[(usize)i * ctx] = facts->bos;
         session_run(&session, &(struct stretch){score.token, ctx, 0, ctx / 2}, score_row,
                     &score);
         printf("%s%.6f", i ? "," : "", exp(score.nll / (f64)score.count));

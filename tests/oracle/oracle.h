@@ -6,6 +6,7 @@
 #define NOHOST_ORACLE_H
 
 #include "ml/compile/compile.h"
+#include "ml/quant.h"
 
 /* ---- parse.c, parse_ops.c ---- */
 
@@ -32,5 +33,7 @@ err interp_run(const struct graph *graph, const struct binding *binding, const u
 
 /* One row of a packed weight as floats. */
 void packing_row(const struct packing *packing, const void *bytes, u32 columns, u32 row, f32 *out);
+/* Exactly what ggml's scalar code makes of a file's bytes. count is a multiple of the block. */
+void quant_decode(const struct quant_format *format, const void *bytes, f32 *out, u64 count);
 
 #endif

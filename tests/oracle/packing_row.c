@@ -16,7 +16,10 @@ static u32 plane_dwords(const struct packing *packing, u32 bits)
     return bits ? (u32)div_up(packing->block / 4u, 8 / bits) : 0;
 }
 
-static u32 low_bits(const struct packing *packing) { return packing->code_bits == 8 ? 8 : 4; }
+static u32 low_bits(const struct packing *packing)
+{
+    return packing->code_bits == 8 ? 8 : 4;
+}
 
 static u32 planes_bytes(const struct packing *packing)
 {
@@ -121,4 +124,29 @@ static f32 code_at(const struct packing *packing, const u8 *block, u32 column, u
         code |= plane_code(block + 4u * tile * plane_dwords(packing, low), high, tile, column, lane)
                 << low;
     return (f32)((i32)code - (i32)packing->zero);
+}
+
+/* ---- weights as a model file has them ---- */
+
+void quant_decode(const struct quant_format *format, const void *bytes, f32 *out, u64 count)
+{
+    struct quant_block block;
+    const u8 *from = bytes;
+
+    CHECK(count % format->elements == 0);
+    for (u64 i = 0; i < count; i++) {
+        u32 in = (u32)(i % format->elements), sub;
+
+        if (format->unpack == NULL) {
+            quant_floats(format, from + i * format->bytes, &out[i], 1);
+            continue;
+        }
+        if (in == 0)
+            quant_unpack(format, from + i / format->elements * format->bytes, &block);
+        sub = in / format->sub_elements;
+        /* Two statements, because a compiler may fuse one and ggml's reference does not. */
+        out[i] = block.scale[sub] * (f32)((i32)block.code[in] - (i32)format->zero);
+        if (format->has_min)
+            out[i] += block.offset[sub];
+    }
 }
