@@ -11,6 +11,7 @@
 #define STOP_SHOW_US    10000000u
 #define MAP_BYTES       (256 * KIB)
 #define LOW_END         0xa0000u
+#define RDRAND_TRIES    100u
 #define LEAVE_TRIES_MAX 8u
 #define CR4_FIVE_LEVELS (1u << 12)
 
@@ -109,49 +110,39 @@ struct rng_protocol { /* gnu-efi does not declare it: UEFI 2.10, 37.5 */
     EFI_STATUS(EFIAPI *get)(struct rng_protocol *face, EFI_GUID *algorithm, UINTN bytes, u8 *out);
 };
 
-__attribute__((target("rdrnd"))) static u32 rdrand_fill(u8 *out, u32 bytes)
-{
-    u32 eax, ebx, ecx = 0, edx, done = 0;
-    unsigned long long word;
-
-    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_RDRND))
-        return 0;
-    for (u32 tries = 0; tries < 100 && done < bytes; tries++)
-        if (__builtin_ia32_rdrand64_step(&word)) {
-            memcpy(out + done, &word, sizeof(word));
-            done += (u32)sizeof(word);
-        }
-    return done;
-}
-
-static void gather_entropy(struct handoff *handoff)
+__attribute__((target("rdrnd"))) static void gather_entropy(struct handoff *handoff)
 {
     struct rng_protocol *rng = find_protocol(
         (EFI_GUID){0x3152bca5, 0xeade, 0x433d, {0x86, 0x2e, 0xc0, 0x1c, 0xdc, 0x29, 0x1f, 0x44}});
+    u32 eax, ebx, ecx = 0, edx, left = sizeof(handoff->entropy);
+    unsigned long long word;
 
-    handoff->entropy_bytes = sizeof(handoff->entropy);
-    if (!rng || EFI_ERROR(rng->get(rng, NULL, sizeof(handoff->entropy), handoff->entropy)))
-        handoff->entropy_bytes = rdrand_fill(handoff->entropy, sizeof(handoff->entropy));
+    if (rng && !EFI_ERROR(rng->get(rng, NULL, left, handoff->entropy)))
+        left = 0;
+    else if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_RDRND))
+        return;
+    for (u32 tries = 0; tries < RDRAND_TRIES && left; tries++)
+        if (__builtin_ia32_rdrand64_step(&word)) {
+            left -= (u32)sizeof(word);
+            memcpy(handoff->entropy + left, &word, sizeof(word));
+        }
+    handoff->entropy_bytes = sizeof(handoff->entropy) - left;
 }
 
-/* Days since 1970 of a date in the Gregorian calendar, counted in years that begin in March. */
-static i64 days_of(i64 year, u32 month, u32 day)
-{
-    i64 y = year - (month <= 2);
-    u32 day_of_year = (153 * (month + (month > 2 ? -3u : 9u)) + 2) / 5 + day - 1;
-
-    return y * 365 + y / 4 - y / 100 + y / 400 + day_of_year - 719468;
-}
-
+/* Seconds since 1970, in the years in which every fourth is a leap year; 0: the clock is not set.
+ */
 static i64 firmware_clock(void)
 {
-    EFI_TIME now;
+    static const u16 days_before[12] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334};
+    EFI_TIME t;
 
-    if (EFI_ERROR(boot.table->RuntimeServices->GetTime(&now, NULL)) || now.Year < 2020)
+    if (EFI_ERROR(boot.table->RuntimeServices->GetTime(&t, NULL)) || t.Year < 2020 ||
+        t.Year > 2099 || t.Month < 1 || t.Month > 12)
         return 0;
-    i64 zone_s = now.TimeZone == EFI_UNSPECIFIED_TIMEZONE ? 0 : now.TimeZone * 60;
-    return days_of(now.Year, now.Month, now.Day) * 86400 + now.Hour * 3600 + now.Minute * 60 +
-           now.Second - zone_s;
+    i64 zone_s = t.TimeZone == EFI_UNSPECIFIED_TIMEZONE ? 0 : t.TimeZone * 60;
+    i64 days = (t.Year - 1970) * 365 + (t.Year - 1969) / 4 + days_before[t.Month - 1] + t.Day - 1 +
+               (t.Year % 4 == 0 && t.Month > 2);
+    return days * 86400 + t.Hour * 3600 + t.Minute * 60 + t.Second - zone_s;
 }
 
 /* ---- the memory map: types beyond the table, and those not named in it, are no RAM of ours ----

@@ -22,15 +22,9 @@ void *memmove(void *to, const void *from, usize bytes)
     if ((usize)to - (usize)from >= bytes) /* also true when `to` lies before `from` */
         return memcpy(to, from, bytes);
 
-    /* Backwards: the odd bytes at the end, then words, each read in whole before it is written. */
     void *to_at = (u8 *)to + bytes - 1;
-    usize words = bytes / 8, tail = bytes % 8;
     from = (const u8 *)from + bytes - 1;
-    __asm__ volatile("std\n\trep movsb\n\tsub $7, %0\n\tsub $7, %1\n\t"
-                     "mov %3, %2\n\trep movsq\n\tcld"
-                     : "+D"(to_at), "+S"(from), "+c"(tail)
-                     : "r"(words)
-                     : "memory");
+    __asm__ volatile("std\n\trep movsb\n\tcld" : "+D"(to_at), "+S"(from), "+c"(bytes) : : "memory");
     return to;
 }
 
@@ -51,16 +45,9 @@ int memcmp(const void *a, const void *b, usize bytes)
 {
     const u8 *left = a, *right = b;
 
-    for (; bytes >= 8; bytes -= 8, left += 8, right += 8) {
-        u64 x, y;
-        __builtin_memcpy(&x, left, 8);
-        __builtin_memcpy(&y, right, 8);
-        if (x != y)
-            break;
-    }
-    for (; bytes; bytes--, left++, right++)
-        if (*left != *right)
-            return *left < *right ? -1 : 1;
+    for (usize i = 0; i < bytes; i++)
+        if (left[i] != right[i])
+            return left[i] < right[i] ? -1 : 1;
     return 0;
 }
 

@@ -7,7 +7,7 @@
 #define FAULTS            32u
 #define VECTOR_PAGE_FAULT 14u
 #define VECTORS           256u
-#define CALLERS_MAX       12u
+#define CALLERS_BYTES     200u
 #define BOOT_STACK_BYTES  (256 * KIB) /* linker.ld */
 #define CRASH_SHOW_MS     3000u
 #define CRASH_LOG_BYTES   1200u
@@ -102,9 +102,7 @@ static void report_cause(const struct trap_frame *frame)
     u64 at = cr2_read(), error = frame->error;
     const char *name = frame->vector < FAULTS ? fault_names[frame->vector] : NULL;
     const char *how = error & 16 ? "execution" : error & 2 ? "write" : "read";
-    const char *why = error & 8   ? "broken page table"
-                      : error & 1 ? "not allowed"
-                                  : "nothing is there";
+    const char *why = error & 1 ? "not allowed" : "nothing is there";
 
     if (table.mistake.what)
         log_error("crash", "%s:%d: CHECK failed: %s", table.mistake.file, table.mistake.line,
@@ -120,13 +118,14 @@ static void report_cause(const struct trap_frame *frame)
 
 static void report_registers(const struct trap_frame *frame)
 {
-    static const char names[15][4] = {"r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8",
-                                      "rdi", "rsi", "rbp", "rbx", "rdx", "rcx", "rax"};
-    const u64 *values = (const u64 *)frame;
+    const struct trap_frame *f = frame;
 
-    for (u32 i = ARRAY_LEN(names); i > 0; i -= 3)
-        log_error("crash", "%s %016lx %s %016lx %s %016lx", names[i - 1], values[i - 1],
-                  names[i - 2], values[i - 2], names[i - 3], values[i - 3]);
+    log_error("crash", "rax %016lx rcx %016lx rdx %016lx rbx %016lx rbp %016lx", f->rax, f->rcx,
+              f->rdx, f->rbx, f->rbp);
+    log_error("crash", "rsi %016lx rdi %016lx r8 %016lx r9 %016lx r10 %016lx", f->rsi, f->rdi,
+              f->r8, f->r9, f->r10);
+    log_error("crash", "r11 %016lx r12 %016lx r13 %016lx r14 %016lx r15 %016lx", f->r11, f->r12,
+              f->r13, f->r14, f->r15);
     log_error("crash", "rsp %lx rflags %lx cr0 %lx cr2 %lx cr3 %lx cr4 %lx", frame->rsp,
               frame->rflags, cr0_read(), cr2_read(), cr3_read(), cr4_read());
 }
@@ -139,14 +138,11 @@ static void report_callers(const struct trap_frame *frame)
     struct text line = TEXT_ON(buffer);
     u32 idx = core_self()->idx;
     u64 top = idx ? (usize)smp_stacks[idx] : (usize)boot_stack_top, low = top - BOOT_STACK_BYTES;
-    u32 found = 0;
 
-    for (u64 at = frame->rsp; at > low && at < top && found < CALLERS_MAX; at += 8) {
+    for (u64 at = frame->rsp; at > low && at < top && line.len < CALLERS_BYTES; at += 8) {
         u64 value = *(const u64 *)at;
-        if (value < (usize)text_start || value >= (usize)text_end)
-            continue;
-        text_fmt(&line, " %lx", value);
-        found++;
+        if (value >= (usize)text_start && value < (usize)text_end)
+            text_fmt(&line, " %lx", value);
     }
     log_error("crash", "called from%.*s", (int)line.len, line.ptr);
 }
