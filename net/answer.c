@@ -34,34 +34,40 @@ static const struct form {
 
 /* ---- what is kept of an event ---- */
 
+#define EVENT_BYTES_MAX (32 * KIB)
+#define KEPT_BYTES_MAX  (OUT_BYTES_MAX - EVENT_BYTES_MAX - 8 * KIB) /* it all fits into one line */
+
 struct kept {
     enum list list;
     u32 len; /* bytes that follow, escaped */
 };
 
-static void put_logprob(struct text *out, f32 logprob)
+static void put_logprob(struct text *out, const char *before, f32 logprob)
 {
     const f32 least = -9999; /* JSON has no infinity; OpenAI writes this */
 
+    text_fmt(out, "%s", before);
     text_f64(out, logprob > least ? logprob : least, 6, STR("null"));
 }
 
 /* {"token":..,"logprob":..,"bytes":[..] and what follows it */
 static void put_token(struct text *out, struct str token, f32 logprob)
 {
-    text_fmt(out, "{\"token\":");
-    json_put_str(out, token);
-    text_fmt(out, ",\"logprob\":");
-    put_logprob(out, logprob);
+    json_put_member(out, "{\"token\":", token);
+    put_logprob(out, ",\"logprob\":", logprob);
     text_fmt(out, ",\"bytes\":[");
     for (usize i = 0; i < token.len; i++)
         text_fmt(out, i ? ",%u" : "%u", (u8)token.ptr[i]);
     text_fmt(out, "]");
 }
 
-/* The alternatives: members of an object in completions, an array in chat. */
-static void put_tops(struct text *out, const struct ml_event *event, bool chat)
+/* A token with its alternatives: in chat one item; in completions these are members of an object
+ * in a list of their own. */
+static void put_alternatives(struct text *out, const struct ml_event *event, bool chat)
 {
+    if (chat)
+        put_token(out, event->token_text, event->logprob);
+    text_fmt(out, chat ? ",\"top_logprobs\":[" : "{");
     for (u32 i = 0; i < event->top_count; i++) {
         const struct ml_top *top = &event->top[i];
         text_fmt(out, "%s", i ? "," : "");
@@ -70,38 +76,24 @@ static void put_tops(struct text *out, const struct ml_event *event, bool chat)
             text_fmt(out, "}");
         } else {
             json_put_str(out, top->text);
-            text_fmt(out, ":");
-            put_logprob(out, top->logprob);
+            put_logprob(out, ":", top->logprob);
         }
     }
+    text_fmt(out, chat ? "]}" : "}");
 }
 
 static void put_item(struct text *out, enum list list, const struct ml_event *event, u64 offset)
 {
-    switch (list) {
-    case LIST_TEXT:
+    if (list == LIST_TEXT)
         json_put_chars(out, event->text);
-        break;
-    case LIST_CHAT:
-        put_token(out, event->token_text, event->logprob);
-        text_fmt(out, ",\"top_logprobs\":[");
-        put_tops(out, event, true);
-        text_fmt(out, "]}");
-        break;
-    case LIST_TOKENS:
+    else if (list == LIST_TOKENS)
         json_put_str(out, event->token_text);
-        break;
-    case LIST_LOGPROBS:
-        put_logprob(out, event->logprob);
-        break;
-    case LIST_TOPS:
-        text_fmt(out, "{");
-        put_tops(out, event, false);
-        text_fmt(out, "}");
-        break;
-    default:
+    else if (list == LIST_LOGPROBS)
+        put_logprob(out, "", event->logprob);
+    else if (list == LIST_OFFSETS)
         text_fmt(out, "%lu", offset);
-    }
+    else
+        put_alternatives(out, event, list == LIST_CHAT);
 }
 
 /* An item goes behind what leaves; false: there is no room. */
@@ -121,13 +113,14 @@ static bool keep(struct conn *conn, const struct ml_event *event)
     struct answer *answer = &conn->answer;
     const struct form *form = answer->form;
     bool lists = answer->logprobs && event->kind == ML_EVENT_TOKEN;
+    usize before = conn->out.len;
     bool kept = keep_item(conn, LIST_TEXT, event);
 
     for (enum list list = form->lists_begin; lists && kept && list < form->lists_end; list++)
         kept = keep_item(conn, list, event);
     for (usize i = 0; i < event->token_text.len; i++)
         answer->text_offset += ((u8)event->token_text.ptr[i] & 0xc0) != 0x80;
-    return kept;
+    return kept && conn->out.len - before <= EVENT_BYTES_MAX;
 }
 
 /* All that is kept of a list; its items have commas between them. */
@@ -156,10 +149,10 @@ static void put_head(struct conn *conn)
     struct server *server = conn->server;
     struct text *out = reply_line(server);
 
-    text_fmt(out, "%s{\"id\":\"%s\",\"object\":\"%s\",\"created\":%ld,\"model\":",
+    text_fmt(out, "%s{\"id\":\"%s\",\"object\":\"%s\",\"created\":%ld",
              conn->answer.stream ? "data: " : "", conn->answer.id, conn->answer.form->object,
              conn->answer.created_unix_s);
-    json_put_str(out, server->on->model_info(server->ml)->id);
+    json_put_member(out, ",\"model\":", server->on->model_info(server->ml)->id);
     text_fmt(out, ",\"system_fingerprint\":\"nohost-");
     json_put_chars(out, server->config->version);
     text_fmt(out, "\",\"choices\":[");
@@ -263,8 +256,6 @@ void answer_ping(struct conn *conn)
 }
 
 /* ---- the whole of it ---- */
-
-#define KEPT_BYTES_MAX (OUT_BYTES_MAX - 16 * KIB) /* room for one more token, and the rest */
 
 void answer_start(struct conn *conn, u64 ticket)
 {

@@ -9,8 +9,9 @@
 enum access { KEY, PUBLIC, PRIVILEGED };
 
 struct route {
-    struct str path; /* "/a/" stands for everything below: the rest is an argument */
-    u32 method;      /* GET means HEAD as well */
+    struct str path;
+    bool below; /* what is below it: the rest is an argument */
+    u32 method; /* GET means HEAD as well */
     enum access access;
     bool (*answer)(struct conn *conn); /* false: server->fault says why; NULL: 204 */
 };
@@ -30,9 +31,10 @@ static bool model_ready(struct server *server)
 
 /* ---- answers ---- */
 
-static bool generate(struct conn *conn, bool chat)
+static bool answer_generate(struct conn *conn)
 {
     struct server *server = conn->server;
+    bool chat = str_eq(conn->route->path, STR("/v1/chat/completions"));
     struct ml_refusal refusal = {};
     u64 ticket;
 
@@ -50,61 +52,40 @@ static bool generate(struct conn *conn, bool chat)
     return true;
 }
 
-static bool answer_chat(struct conn *conn)
+/* Percent-decoding, RFC 3986, 2.1; what is no escape stays as it is. */
+static struct str decode(struct str path, struct text *out)
 {
-    return generate(conn, true);
+    for (u32 high, low; path.len; path = str_slice(path, 1, path.len)) {
+        bool escape = path.ptr[0] == '%' && path.len > 2 && json_hex(path.ptr[1], &high) &&
+                      json_hex(path.ptr[2], &low);
+        text_char(out, escape ? (char)(high << 4 | low) : path.ptr[0]);
+        path = str_slice(path, escape ? 2 : 0, path.len);
+    }
+    return text_str(out);
 }
 
-static bool answer_completion(struct conn *conn)
+/* The list or, behind "/v1/models/", the one that is named. */
+static bool answer_models(struct conn *conn)
 {
-    return generate(conn, false);
-}
+    struct server *server = conn->server;
+    const struct ml_model_info *info = server->on->model_info(server->ml);
+    struct text *out = reply_line(server);
+    bool list = !conn->route->below;
+    char name[HTTP_TARGET_BYTES_MAX];
+    struct str rest = str_slice(conn->request.path, conn->route->path.len, SIZE_MAX);
 
-static void put_model(struct text *out, const struct ml_model_info *info)
-{
-    text_fmt(out, "{\"id\":");
-    json_put_str(out, info->id);
+    if (!model_ready(server) || !request_model_known(server, decode(rest, &TEXT_ON(name))))
+        return false;
+    json_put_member(out, list ? "{\"object\":\"list\",\"data\":[{\"id\":" : "{\"id\":", info->id);
     text_fmt(out,
              ",\"object\":\"model\",\"created\":%ld,\"owned_by\":\"nohost\","
              "\"max_model_len\":%u,\"meta\":{\"n_vocab\":%u,\"n_ctx_train\":%u,\"n_embd\":%u,"
-             "\"n_params\":%lu,\"size\":%lu,\"architecture\":",
+             "\"n_params\":%lu,\"size\":%lu",
              info->created_unix_s, info->ctx_max, info->vocab, info->ctx_train, info->embed,
              info->parameters, info->file_bytes);
-    json_put_str(out, info->architecture);
-    text_fmt(out, ",\"quantisation\":");
-    json_put_str(out, info->quantisation);
-    text_fmt(out, "}}");
-}
-
-static bool answer_models(struct conn *conn)
-{
-    struct text *out = reply_line(conn->server);
-
-    if (!model_ready(conn->server))
-        return false;
-    text_fmt(out, "{\"object\":\"list\",\"data\":[");
-    put_model(out, conn->server->on->model_info(conn->server->ml));
-    text_fmt(out, "]}");
-    return reply_ok(conn, "application/json");
-}
-
-/* The name is what follows in the path, percent-decoded (RFC 3986, 2.1). */
-static bool answer_model(struct conn *conn)
-{
-    struct server *server = conn->server;
-    struct str rest = str_slice(conn->request.path, conn->route->path.len, SIZE_MAX);
-    char decoded[HTTP_TARGET_BYTES_MAX];
-    struct text name = TEXT_ON(decoded);
-
-    for (u32 high, low; rest.len; rest = str_slice(rest, 1, rest.len)) {
-        bool escape = rest.ptr[0] == '%' && rest.len > 2 && json_hex(rest.ptr[1], &high) &&
-                      json_hex(rest.ptr[2], &low);
-        text_char(&name, escape ? (char)(high << 4 | low) : rest.ptr[0]);
-        rest = str_slice(rest, escape ? 2 : 0, rest.len);
-    }
-    if (!model_ready(server) || !request_model_known(server, text_str(&name)))
-        return false;
-    put_model(reply_line(server), server->on->model_info(server->ml));
+    json_put_member(out, ",\"architecture\":", info->architecture);
+    json_put_member(out, ",\"quantisation\":", info->quantisation);
+    text_fmt(out, list ? "}}]}" : "}}");
     return reply_ok(conn, "application/json");
 }
 
@@ -118,11 +99,12 @@ static bool answer_health(struct conn *conn)
         text_fmt(out, "{\"status\":\"ok\"}");
         return reply_ok(conn, "application/json");
     }
-    text_fmt(out, "{\"status\":\"%s\",\"step\":", status.state == ML_FAILED ? "failed" : "loading");
-    json_put_str(out, str_of(status.step));
-    text_fmt(out, ",\"percent\":%u,\"reason\":", status.percent);
-    json_put_str(out, str_of(status.reason ? status.reason : "The model is loading."));
-    text_char(out, '}');
+    text_fmt(out, "{\"status\":\"%s\"", status.state == ML_FAILED ? "failed" : "loading");
+    json_put_member(out, ",\"step\":", str_of(status.step));
+    text_fmt(out, ",\"percent\":%u", status.percent);
+    json_put_member(
+        out, ",\"reason\":", str_of(status.reason ? status.reason : "The model is loading."));
+    text_fmt(out, "}");
     return reply_send(conn, "503 Not Ready\r\nRetry-After: 1", "application/json", text_str(out));
 }
 
@@ -172,29 +154,26 @@ static bool answer_action(struct conn *conn)
 
 // clang-format off
 static const struct route routes[] = {
-    {STR("/v1/chat/completions"), HTTP_POST, KEY,        answer_chat},
-    {STR("/v1/completions"),      HTTP_POST, KEY,        answer_completion},
-    {STR("/v1/models"),           HTTP_GET,  KEY,        answer_models},
-    {STR("/v1/models/"),          HTTP_GET,  KEY,        answer_model},
-    {STR("/health"),              HTTP_GET,  PUBLIC,     answer_health},
-    {STR("/v1/health"),           HTTP_GET,  PUBLIC,     answer_health},
-    {STR("/metrics"),             HTTP_GET,  KEY,        answer_metrics},
-    {STR("/"),                    HTTP_GET,  PUBLIC,     answer_page},
-    {STR("/favicon.ico"),         HTTP_GET,  PUBLIC,     NULL},
-    {STR("/debug/log"),           HTTP_GET,  PRIVILEGED, answer_log},
-    {STR("/v1/nohost/reset"),     HTTP_POST, PRIVILEGED, answer_action},
-    {STR("/v1/nohost/power-off"), HTTP_POST, PRIVILEGED, answer_action},
+    {STR("/v1/chat/completions"), false, HTTP_POST, KEY,        answer_generate},
+    {STR("/v1/completions"),      false, HTTP_POST, KEY,        answer_generate},
+    {STR("/v1/models"),           false, HTTP_GET,  KEY,        answer_models},
+    {STR("/v1/models/"),          true,  HTTP_GET,  KEY,        answer_models},
+    {STR("/health"),              false, HTTP_GET,  PUBLIC,     answer_health},
+    {STR("/v1/health"),           false, HTTP_GET,  PUBLIC,     answer_health},
+    {STR("/metrics"),             false, HTTP_GET,  KEY,        answer_metrics},
+    {STR("/"),                    false, HTTP_GET,  PUBLIC,     answer_page},
+    {STR("/favicon.ico"),         false, HTTP_GET,  PUBLIC,     NULL},
+    {STR("/debug/log"),           false, HTTP_GET,  PRIVILEGED, answer_log},
+    {STR("/v1/nohost/reset"),     false, HTTP_POST, PRIVILEGED, answer_action},
+    {STR("/v1/nohost/power-off"), false, HTTP_POST, PRIVILEGED, answer_action},
 };
 // clang-format on
 
 static const struct route *find_route(struct str path)
 {
-    for (const struct route *route = routes; route < routes + ARRAY_LEN(routes); route++) {
-        bool below = route->answer == answer_model;
-        if (below ? path.len > route->path.len && str_starts(path, route->path)
-                  : str_eq(path, route->path))
+    for (const struct route *route = routes; route < routes + ARRAY_LEN(routes); route++)
+        if (str_starts(path, route->path) && route->below == (path.len > route->path.len))
             return route;
-    }
     return NULL;
 }
 
@@ -283,6 +262,5 @@ bool api_admit(struct conn *conn)
     if (method != route->method && (method != HTTP_HEAD || route->method != HTTP_GET))
         return fault_set(server, FAULT_METHOD, "", "Not allowed here: %s. Use %s.", method_name,
                          http_method_names[route->method]);
-    return route->answer == answer_action || method != HTTP_POST ||
-           (model_ready(server) && check_media(conn));
+    return route->answer != answer_generate || (model_ready(server) && check_media(conn));
 }

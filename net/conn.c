@@ -94,14 +94,13 @@ static enum stream_state conn_state(struct stream *stream)
 static struct tcp_pcb *place_free(struct stream *stream)
 {
     struct tcp_conn *conn = conn_of(stream);
-    struct tcp_pcb *pcb = conn->pcb;
 
     conn->taken = conn->waiting = false;
-    if (pcb) {
-        tcp_arg(pcb, NULL);
-        tcp_err(pcb, NULL);
+    if (conn->pcb) {
+        tcp_arg(conn->pcb, NULL);
+        tcp_err(conn->pcb, NULL);
     }
-    return pcb;
+    return conn->pcb;
 }
 
 static err_t lingered(void *, struct tcp_pcb *pcb)
@@ -150,8 +149,11 @@ static err_t accepted(void *ctx, struct tcp_pcb *pcb, err_t status)
         conn++;
     if (conn == end)
         return ERR_MEM; /* lwIP resets it */
-    *conn = (struct tcp_conn){
-        .stream.ops = &conn_ops, .in = conn->in, .pcb = pcb, .taken = true, .waiting = true};
+    conn->stream.ops = &conn_ops;
+    conn->pcb = pcb;
+    conn->in_len = 0;
+    conn->taken = conn->waiting = true;
+    conn->peer_done = false;
     ipaddr_ntoa_r(&pcb->remote_ip, conn->stream.peer, sizeof conn->stream.peer);
     tcp_setprio(pcb, TCP_PRIO_NORMAL + 1); /* a flood of new ones cannot push it out */
     tcp_nagle_disable(pcb);
@@ -165,18 +167,15 @@ static err_t accepted(void *ctx, struct tcp_pcb *pcb, err_t status)
 err conns_open(struct net *net)
 {
     struct tcp_pcb *pcb = tcp_new_ip_type(IPADDR_TYPE_ANY);
-    u8 *in = pages_alloc(NET_CONNECTIONS_MAX * TCP_WND);
 
-    if (!pcb || !in)
+    if (!pcb)
         return E_NOMEM;
-    for (u32 i = 0; i < NET_CONNECTIONS_MAX; i++)
-        net->conn[i].in = in + (usize)i * TCP_WND;
     CHECK(tcp_bind(pcb, IP_ANY_TYPE, net->config.port) == ERR_OK);
-    struct tcp_pcb *listener = tcp_listen(pcb);
-    if (!listener)
+    pcb = tcp_listen(pcb);
+    if (!pcb)
         return E_NOMEM;
-    tcp_arg(listener, net);
-    tcp_accept(listener, accepted);
+    tcp_arg(pcb, net);
+    tcp_accept(pcb, accepted);
     return OK;
 }
 

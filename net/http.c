@@ -46,6 +46,7 @@ static bool is_digit(char c)
 
 /* ---- the request line ---- */
 
+/* In absolute form, what stands before the path is Host's to say. */
 static enum http_step read_target(struct http_request *request, struct str target)
 {
     struct str rest, path = target;
@@ -54,16 +55,16 @@ static enum http_step read_target(struct http_request *request, struct str targe
         return bad(request, 400, "a byte that no URI can hold");
     if (target.len > HTTP_TARGET_BYTES_MAX)
         return bad(request, 414, "the URI is too long");
-    if (str_starts(path, STR("http://"))) { /* absolute form; the rest of it Host says */
+    if (str_starts(path, STR("http://"))) {
         path = str_slice(path, 7, path.len);
         path = str_slice(path, str_find_char(path, '/'), path.len);
         path = path.len ? path : STR("/");
     }
     bool asterisk = request->method == HTTP_OPTIONS && str_eq(path, STR("*"));
-    if (!str_starts(path, STR("/")) && !asterisk)
-        return bad(request, 400, "the request target is not a path");
     request->path = str_cut(path, '?', &rest);
-    return HTTP_MORE;
+    return str_starts(path, STR("/")) || asterisk
+               ? HTTP_MORE
+               : bad(request, 400, "the request target is not a path");
 }
 
 static enum http_step read_request_line(struct http_request *request, struct str line)
@@ -127,27 +128,31 @@ static enum http_step read_field(struct http_request *request, struct str line)
 /* The head as a whole: connection, expectation, framing. */
 static enum http_step judge(struct http_request *request)
 {
-    const struct str *field = request->field, coding = field[FIELD_TRANSFER_ENCODING];
-    struct str length = field[FIELD_CONTENT_LENGTH], expect = field[FIELD_EXPECT];
+    struct str host = request->field[FIELD_HOST], expect = request->field[FIELD_EXPECT];
+    struct str length = request->field[FIELD_CONTENT_LENGTH];
+    struct str coding = request->field[FIELD_TRANSFER_ENCODING];
+    err e = length.ptr ? str_to_u64(length, &request->left) : OK;
+    const struct {
+        bool broken;
+        u32 status;
+        const char *why;
+    } rules[] = {
+        {request->minor && !host.ptr, 400, "HTTP/1.1 needs a Host field"},
+        {!http_visible(host, ','), 400, "the Host field is no host"},
+        {expect.ptr && !str_eq_nocase(expect, STR("100-continue")), 417, "an unknown expectation"},
+        {coding.ptr && length.ptr, 400, "Transfer-Encoding beside Content-Length"},
+        {coding.ptr && !request->minor, 400, "Transfer-Encoding in HTTP/1.0"},
+        {coding.ptr && !str_eq_nocase(coding, STR("chunked")), 501, "an unknown transfer coding"},
+        {e == E_FORMAT, 400, "Content-Length is not a number"},
+        {e != OK || request->left > HTTP_BODY_BYTES_MAX, 413, "the body is too large"},
+    };
 
-    if (request->minor && !field[FIELD_HOST].ptr)
-        return bad(request, 400, "HTTP/1.1 needs a Host field");
-    if (!http_visible(field[FIELD_HOST], ','))
-        return bad(request, 400, "the Host field is no host");
-    if (expect.ptr && !str_eq_nocase(expect, STR("100-continue")))
-        return bad(request, 417, "an expectation other than 100-continue");
+    for (usize i = 0; i < ARRAY_LEN(rules); i++)
+        if (rules[i].broken)
+            return bad(request, rules[i].status, rules[i].why);
     request->keep_alive = !request->said_close && (request->minor || request->keep_alive);
     request->wants_continue = expect.ptr && request->minor;
     request->lines = 0; /* from here on those of the trailer */
-    if (coding.ptr && (length.ptr || request->minor == 0))
-        return bad(request, 400, "Transfer-Encoding beside Content-Length or in HTTP/1.0");
-    if (coding.ptr && !str_eq_nocase(coding, STR("chunked")))
-        return bad(request, 501, "a transfer coding other than chunked");
-    err e = length.ptr ? str_to_u64(length, &request->left) : OK;
-    if (e == E_FORMAT)
-        return bad(request, 400, "Content-Length is not a number");
-    if (e != OK || request->left > HTTP_BODY_BYTES_MAX)
-        return bad(request, 413, "the body is too large");
     request->body = coding.ptr ? BODY_SIZE_LINE : request->left ? BODY_LENGTH : BODY_DONE;
     return HTTP_DONE;
 }

@@ -257,9 +257,14 @@ void json_put_chars(struct text *out, struct str text)
     }
 }
 
-void json_put_str(struct text *out, struct str text)
+void json_put_member(struct text *out, const char *before, struct str text)
 {
-    text_char(out, '"');
+    text_fmt(out, "%s\"", before);
     json_put_chars(out, text);
     text_char(out, '"');
+}
+
+void json_put_str(struct text *out, struct str text)
+{
+    json_put_member(out, "", text);
 }

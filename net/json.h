@@ -36,8 +36,10 @@ const struct json *json_member(const struct json *object, struct str name);
 err json_i64(const struct json *node, i64 *value);
 /* The value of a hexadecimal digit; false: it is none. */
 bool json_hex(char c, u32 *value);
-/* With quotes and escapes, always valid UTF-8: what is not becomes U+FFFD; chars: no quotes. */
+/* With quotes and escapes, always valid UTF-8: what is not becomes U+FFFD. A member has `before`
+ * in front of it, chars have no quotes. */
 void json_put_str(struct text *out, struct str text);
+void json_put_member(struct text *out, const char *before, struct str text);
 void json_put_chars(struct text *out, struct str text);
 
 #endif

@@ -21,7 +21,7 @@ enum { COMMON = 1, NOTIFY = 2, DEVICE = 4, WINDOWS };
 enum { DEVICE_FEATURE_SELECT = 0, DEVICE_FEATURE = 4, DRIVER_FEATURE_SELECT = 8,
        DRIVER_FEATURE = 12, DEVICE_STATUS = 20, QUEUE_SELECT = 22,
        QUEUE_SIZE = 24, QUEUE_VECTOR = 26, QUEUE_ENABLE = 28, QUEUE_NOTIFY_OFF = 30,
-       QUEUE_DESC = 32, QUEUE_DRIVER = 40, QUEUE_DEVICE = 48, COMMON_BYTES = 56 };
+       QUEUE_DESC = 32, /* and 40: driver, 48: device */ COMMON_BYTES = 56 };
 enum { CONFIG_MAC = 0, CONFIG_STATUS = 6, CONFIG_BYTES = 8, CONFIG_LINK_UP = 1 };
 enum { ACKNOWLEDGE = 1, DRIVER = 3, FEATURES_OK = 11, DRIVER_OK = 15 }; /* each with the former */
 
@@ -176,16 +176,11 @@ static err features_agree(struct virtio *v)
     return status == FEATURES_OK ? OK : nic_fault(&v->nic, "status FEATURES_OK", status);
 }
 
-/* 4.1.3.1: 64-bit fields are written as two halves. */
-static void address_write(const struct virtio *v, u32 reg, const struct queue *q, usize offset)
-{
-    mmio_write32(common(v), reg, (u32)(q->dma.bus.v + offset));
-    mmio_write32(common(v), reg + 4, (u32)((q->dma.bus.v + offset) >> 32));
-}
-
 /* 4.1.5.1.3 */
 static err queue_start(struct virtio *v, u16 number)
 {
+    static const usize part[] = {offsetof(struct shared, desc), offsetof(struct shared, avail),
+                                 offsetof(struct shared, used)};
     struct queue *q = &v->queue[number];
 
     mmio_write16(common(v), QUEUE_SELECT, number);
@@ -200,9 +195,10 @@ static err queue_start(struct virtio *v, u16 number)
     q->given = q->taken = 0;
     q->shared->avail.flags = AVAIL_NO_INTERRUPT;
     mmio_write16(common(v), QUEUE_SIZE, q->size);
-    address_write(v, QUEUE_DESC, q, offsetof(struct shared, desc));
-    address_write(v, QUEUE_DRIVER, q, offsetof(struct shared, avail));
-    address_write(v, QUEUE_DEVICE, q, offsetof(struct shared, used));
+    for (u32 i = 0; i < ARRAY_LEN(part); i++) { /* 4.1.3.1: 64-bit fields as two halves */
+        mmio_write32(common(v), QUEUE_DESC + 8 * i, (u32)(q->dma.bus.v + part[i]));
+        mmio_write32(common(v), QUEUE_DESC + 8 * i + 4, (u32)((q->dma.bus.v + part[i]) >> 32));
+    }
     if (number == RX && v->nic.has_irq) { /* what was sent is collected when room is needed */
         mmio_write16(common(v), QUEUE_VECTOR, 0);
         v->nic.has_irq = mmio_read16(common(v), QUEUE_VECTOR) == 0; /* 4.1.5.1.2: or it cannot */

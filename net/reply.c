@@ -61,14 +61,13 @@ void fault_json(struct server *server, struct text *out)
 {
     const struct fault *fault = &server->fault;
 
-    text_fmt(out, "{\"error\":{\"message\":");
-    json_put_str(out, str_of(fault->text));
-    text_fmt(out, ",\"type\":\"%s\",\"code\":\"%s\",\"param\":", faults[fault->kind].type,
+    json_put_member(out, "{\"error\":{\"message\":", str_of(fault->text));
+    text_fmt(out, ",\"type\":\"%s\",\"code\":\"%s\"", faults[fault->kind].type,
              faults[fault->kind].code);
     if (fault->param[0])
-        json_put_str(out, str_of(fault->param));
+        json_put_member(out, ",\"param\":", str_of(fault->param));
     else
-        text_fmt(out, "null");
+        text_fmt(out, ",\"param\":null");
     if (fault->kind == FAULT_CONTEXT)
         text_fmt(out, ",\"n_prompt_tokens\":%u,\"n_ctx\":%u", fault->prompt_tokens, fault->ctx_max);
     text_fmt(out, "}}");

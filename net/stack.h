@@ -15,10 +15,10 @@
 struct tcp_conn {
     struct stream stream; /* first: the stream is the connection */
     struct tcp_pcb *pcb;  /* NULL: gone */
-    u8 *in;               /* received, not yet read: up to TCP_WND bytes */
-    u32 in_len;
-    bool taken, waiting; /* place in use; not yet shown to the server */
+    bool taken, waiting;  /* place in use; not yet shown to the server */
     bool peer_done;
+    u32 in_len;
+    u8 in[TCP_WND]; /* received, not yet read */
 };
 
 enum net_count { RX_FRAMES, RX_BYTES, RX_DROPPED, TX_FRAMES, TX_BYTES, TX_DROPPED, NET_COUNTS };
