@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -19,14 +20,15 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "sim/radeon.h"
 #include "sim/serve.h"
 
-#define STEP_BUDGET   50000u /* about 0.1 ms of wave instructions: how late a message may be seen */
-#define IDLE_MS       1
-#define SEND_WAIT_MS  10000
-#define RECV_BYTES    (256 * KIB)
-#define LEDGER_BYTES  (256 * KIB)
-#define FULL_BAR_BITS 15u /* 32 GiB in MiB */
+#define STEP_BUDGET  50000u /* about 0.1 ms of wave instructions: how late a message may be seen */
+#define IDLE_MS      1
+#define WAIT_S       10 /* for the rest of a message, for room for an answer */
+#define HEADER_MAX   64u
+#define LEDGER_BYTES (256 * KIB)
+#define FULL_BAR     (32 * GIB)
 
 static const char help[] =
     "usage: radeon serve (--tcp HOST:PORT | --socket PATH...) [options]\n"
@@ -52,97 +54,82 @@ struct serve_options {
     u32 socket_count, cards;
 };
 
-static bool options_read(struct serve_options *options, int argc, char **argv);
-static bool serve_open(struct serve *serve, const struct serve_options *options);
+static struct serve_options options_read(int argc, char **argv);
+static void serve_open(struct serve *serve, const struct serve_options *options);
 static void serve_loop(struct serve *serve, int signals);
 static bool serve_close(struct serve *serve, const struct serve_options *options);
 
 int serve_main(int argc, char **argv)
 {
-    struct serve_options options = {.cards = 1, .sim.seed = 1};
+    struct serve_options options = options_read(argc, argv);
     struct serve *serve = calloc(1, sizeof(*serve));
     sigset_t ends;
 
-    if (argc > 1 && !strcmp(argv[1], "--help")) {
-        fputs(help, stdout);
-        return 0;
-    }
+    CHECK(serve);
     sigemptyset(&ends);
     sigaddset(&ends, SIGINT);
     sigaddset(&ends, SIGTERM);
     sigprocmask(SIG_BLOCK, &ends, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    int signals = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (!serve || signals < 0 || !options_read(&options, argc, argv) ||
-        !serve_open(serve, &options))
-        return 2;
-    serve_loop(serve, signals);
+    serve_open(serve, &options);
+    serve_loop(serve, signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK));
     return serve_close(serve, &options) ? 0 : 1;
 }
 
 /* ---- options ---- */
 
-static bool number_read(const char *name, const char *text, u64 *value)
+static const struct option names[] = {
+    {"tcp", 1, NULL, 't'},     {"socket", 1, NULL, 's'}, {"cards", 1, NULL, 'c'},
+    {"seed", 1, NULL, 'r'},    {"vram", 1, NULL, 'v'},   {"bar0", 1, NULL, 'b'},
+    {"trace", 1, NULL, 'w'},   {"ledger", 1, NULL, 'l'}, {"fast", 0, NULL, 'f'},
+    {"lenient", 0, NULL, 'n'}, {"help", 0, NULL, 'h'},   {},
+};
+
+/* `text` NULL: none was given. Exits with a message when it is none of 1..max. */
+static u64 number(const char *text, u64 max)
 {
-    if (str_to_u64(str_of(text), value) == OK)
-        return true;
-    fprintf(stderr, "radeon serve: %s wants a number, not '%s'\n", name, text);
-    return false;
+    u64 value = 0;
+
+    if (text && (str_to_u64(str_of(text), &value) != OK || value < 1 || value > max))
+        radeon_fail("serve: '%s' is no number from 1 to %llu", text, (unsigned long long)max);
+    return value;
 }
 
-/* An option with a value. */
-static bool option_set(struct serve_options *options, const char *name, const char *value)
+static struct serve_options options_read(int argc, char **argv)
 {
-    u64 number = 0;
+    struct serve_options options = {};
+    const char *given[128] = {};
+    int name;
 
-    if (!strcmp(name, "--tcp"))
-        options->tcp = value;
-    else if (!strcmp(name, "--trace"))
-        options->sim.trace = value;
-    else if (!strcmp(name, "--ledger"))
-        options->ledger = value;
-    else if (!strcmp(name, "--socket") && options->socket_count < SERVE_CARDS_MAX)
-        options->sockets[options->socket_count++] = value;
-    else if (!number_read(name, value, &number))
-        return false;
-    else if (!strcmp(name, "--seed"))
-        options->sim.seed = number;
-    else if (!strcmp(name, "--vram") && number <= 1 << 20)
-        options->sim.vram_bytes = number * MIB;
-    else if (!strcmp(name, "--bar0") && number <= 1 << 20)
-        options->sim.bar0_bytes = number * MIB;
-    else if (!strcmp(name, "--cards") && number >= 1 && number <= SERVE_CARDS_MAX)
-        options->cards = (u32)number;
-    else
-        return false;
-    return true;
-}
-
-static bool options_read(struct serve_options *options, int argc, char **argv)
-{
-    for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--fast"))
-            options->sim.fast = true;
-        else if (!strcmp(argv[i], "--lenient"))
-            options->sim.lenient = true;
-        else if (i + 1 == argc || !option_set(options, argv[i], argv[i + 1])) {
-            fprintf(stderr, "radeon serve: '%s' is not to be had (--help says more)\n", argv[i]);
-            return false;
-        } else
-            i++;
+    while ((name = getopt_long(argc, argv, "", names, NULL)) > 0) {
+        if (name == '?')
+            exit(2); /* getopt has said why */
+        if (name == 's' && options.socket_count == SERVE_CARDS_MAX)
+            radeon_fail("serve: at most %u sockets", SERVE_CARDS_MAX);
+        if (name == 's')
+            options.sockets[options.socket_count++] = optarg;
+        given[name] = optarg ? optarg : "";
     }
-    if (!options->tcp == !options->socket_count) {
-        fputs("radeon serve: --tcp or --socket, one of them\n", stderr);
-        return false;
-    }
-    if (options->socket_count && !options->sim.bar0_bytes)
-        options->sim.bar0_bytes = (u64)MIB << FULL_BAR_BITS;
-    return true;
+    if (given['h'] && fputs(help, stdout) >= 0)
+        exit(0);
+    if (optind != argc || !given['t'] == !options.socket_count)
+        radeon_fail("serve: --tcp or --socket, one of them (--help says more)");
+    options.tcp = given['t'];
+    options.ledger = given['l'];
+    options.cards = given['c'] ? (u32)number(given['c'], SERVE_CARDS_MAX) : 1;
+    options.sim = (struct sim_options){.seed = given['r'] ? number(given['r'], UINT64_MAX) : 1,
+                                       .fast = given['f'] != NULL,
+                                       .lenient = given['n'] != NULL,
+                                       .vram_bytes = number(given['v'], MIB) * MIB,
+                                       .bar0_bytes = number(given['b'], MIB) * MIB,
+                                       .trace = given['w']};
+    if (options.socket_count && !options.sim.bar0_bytes)
+        options.sim.bar0_bytes = FULL_BAR;
+    return options;
 }
 
 /* ---- cards and listeners ---- */
 
-static bool card_open(struct serve *serve, const struct serve_options *options, u32 number)
+static void card_open(struct serve *serve, const struct serve_options *options, u32 number)
 {
     struct serve_card *card = &serve->cards[number];
     struct sim_options sim = options->sim;
@@ -153,35 +140,36 @@ static bool card_open(struct serve *serve, const struct serve_options *options, 
         (struct serve_card){NULL, serve, &serve->memories[options->tcp ? 0 : number], number, -1};
     sim.seed += number;
     card->sim = sim_create(&sim, &host);
-    if (!card->sim) {
-        fprintf(stderr, "radeon serve: no memory for card %u\n", number);
-        return false;
-    }
+    if (!card->sim)
+        radeon_fail("serve: cannot have card %u: memory, or the trace's file", number);
     serve->card_count++;
     if (options->tcp)
         tcp_bars_assign(card);
-    return true;
+}
+
+/* A bound socket of this address, which listens. */
+static int listener_open(const char *where, struct sockaddr *address, socklen_t bytes)
+{
+    int on = 1, fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (fd < 0 || bind(fd, address, bytes) || listen(fd, SERVE_CLIENTS_MAX))
+        radeon_fail("serve: %s: %s", where, strerror(errno));
+    return fd;
 }
 
 static int listen_tcp(const char *where)
 {
     struct str port_text, host = str_cut(str_of(where), ':', &port_text);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    socklen_t len = sizeof(address);
+    socklen_t bytes = sizeof(address);
     u64 port = 0;
-    int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    if (!str_eq(host, STR("127.0.0.1")) || str_to_u64(port_text, &port) != OK || port > 65535) {
-        fprintf(stderr, "radeon serve: --tcp wants 127.0.0.1:PORT, not '%s'\n", where);
-        return -1;
-    }
+    if (!str_eq(host, STR("127.0.0.1")) || str_to_u64(port_text, &port) != OK || port > 65535)
+        radeon_fail("serve: --tcp wants 127.0.0.1:PORT, not '%s'", where);
     address.sin_port = htons((u16)port);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, len) || listen(fd, SERVE_CLIENTS_MAX) ||
-        getsockname(fd, (struct sockaddr *)&address, &len)) {
-        fprintf(stderr, "radeon serve: %s: %s\n", where, strerror(errno));
-        return -1;
-    }
+    int fd = listener_open(where, (struct sockaddr *)&address, bytes);
+    getsockname(fd, (struct sockaddr *)&address, &bytes);
     printf("{\"tcp\":\"127.0.0.1:%u\"}\n", ntohs(address.sin_port));
     return fd;
 }
@@ -189,42 +177,31 @@ static int listen_tcp(const char *where)
 static int listen_unix(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    if (strlen(path) >= sizeof(address.sun_path)) {
-        fprintf(stderr, "radeon serve: %s is too long a path\n", path);
-        return -1;
-    }
+    if (strlen(path) >= sizeof(address.sun_path))
+        radeon_fail("serve: %s is too long a path", path);
     memcpy(address.sun_path, path, strlen(path));
     unlink(path);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, 1)) {
-        fprintf(stderr, "radeon serve: %s: %s\n", path, strerror(errno));
-        return -1;
-    }
+    int fd = listener_open(path, (struct sockaddr *)&address, sizeof(address));
     printf("{\"socket\":\"%s\"}\n", path);
     return fd;
 }
 
-static bool serve_open(struct serve *serve, const struct serve_options *options)
+static void serve_open(struct serve *serve, const struct serve_options *options)
 {
     u32 cards = options->tcp ? options->cards : options->socket_count;
 
     for (u32 i = 0; i < SERVE_CLIENTS_MAX; i++)
         serve->clients[i].fd = -1;
     for (u32 i = 0; i < cards; i++)
-        if (!card_open(serve, options, i))
-            return false;
+        card_open(serve, options, i);
     serve->listener_count = options->tcp ? 1 : cards;
-    for (u32 i = 0; i < serve->listener_count; i++) {
-        serve->listeners[i] = options->tcp ? (struct listener){0, &tcp_protocol, NULL}
-                                           : (struct listener){0, &vfu_protocol, &serve->cards[i]};
-        serve->listeners[i].fd =
-            options->tcp ? listen_tcp(options->tcp) : listen_unix(options->sockets[i]);
-        if (serve->listeners[i].fd < 0)
-            return false;
-    }
+    for (u32 i = 0; i < serve->listener_count; i++)
+        serve->listeners[i] = options->tcp
+                                  ? (struct listener){listen_tcp(options->tcp), &tcp_protocol, NULL}
+                                  : (struct listener){listen_unix(options->sockets[i]),
+                                                      &vfu_protocol, &serve->cards[i]};
     fflush(stdout);
-    return true;
 }
 
 /* Returns whether no card has found anything. */
@@ -257,17 +234,19 @@ static void client_close(struct serve_client *client)
     while (client->fd_count)
         close(client_take_fd(client));
     close(client->fd);
-    free(client->in);
     *client = (struct serve_client){.fd = -1};
 }
 
 static void client_accept(struct serve *serve, const struct listener *listener)
 {
+    struct timeval wait = {WAIT_S, 0};
     int on = 1, fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC);
 
     for (u32 i = 0; i < SERVE_CLIENTS_MAX && fd >= 0; i++) {
         if (serve->clients[i].fd >= 0)
             continue;
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
         if (!listener->card)
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
         serve->clients[i] = (struct serve_client){.serve = serve,
@@ -279,19 +258,6 @@ static void client_accept(struct serve *serve, const struct listener *listener)
     }
     if (fd >= 0)
         close(fd); /* every place is taken */
-}
-
-/* Makes room for `bytes` in all. */
-static bool client_reserve(struct serve_client *client, usize bytes)
-{
-    if (bytes <= client->in_cap)
-        return true;
-    u8 *more = realloc(client->in, bytes);
-    if (!more)
-        return false;
-    client->in = more;
-    client->in_cap = bytes;
-    return true;
 }
 
 /* What a message brought beside its bytes. More descriptors than fit are closed. */
@@ -311,46 +277,43 @@ static void fds_keep(struct serve_client *client, struct msghdr *message)
     }
 }
 
-/* False: the peer has gone or is to go. */
-static bool client_receive(struct serve_client *client)
+/* All of `bytes`, with the descriptors that come; false: the peer has gone or is too slow. */
+static bool client_receive(struct serve_client *client, u8 *into, usize bytes)
 {
     char control[CMSG_SPACE(SERVE_FDS_MAX * sizeof(int))];
-
-    if (!client_reserve(client, client->in_bytes + RECV_BYTES))
-        return false;
-    struct iovec into = {client->in + client->in_bytes, client->in_cap - client->in_bytes};
-    struct msghdr message = {.msg_iov = &into,
+    struct iovec part = {into, bytes};
+    struct msghdr message = {.msg_iov = &part,
                              .msg_iovlen = 1,
                              .msg_control = control,
                              .msg_controllen = sizeof(control)};
-    ssize_t got = recvmsg(client->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (got <= 0)
-        return got < 0 && (errno == EAGAIN || errno == EINTR);
-    fds_keep(client, &message);
-    client->in_bytes += (usize)got;
+
+    while (part.iov_len) {
+        ssize_t got = recvmsg(client->fd, &message, MSG_WAITALL | MSG_CMSG_CLOEXEC);
+        if (got <= 0)
+            return false;
+        fds_keep(client, &message);
+        part = (struct iovec){(u8 *)part.iov_base + got, part.iov_len - (usize)got};
+    }
     return true;
 }
 
-/* Every whole message that has come. */
+/* One message. Its rest has WAIT_S to follow its first byte. */
 static bool client_work(struct serve_client *client)
 {
     const struct serve_protocol *protocol = client->protocol;
-    usize at = 0;
-    bool good = true;
+    u8 header[HEADER_MAX];
 
-    while (good && client->in_bytes - at >= protocol->header_bytes) {
-        usize bytes = protocol->message_bytes(client->in + at);
-        if (bytes == MESSAGE_BAD)
-            return false;
-        if (bytes > client->in_bytes - at) {
-            good = client_reserve(client, at + bytes);
-            break;
-        }
-        good = protocol->handle(client, client->in + at, bytes);
-        at += bytes;
-    }
-    client->in_bytes -= at;
-    memmove(client->in, client->in + at, client->in_bytes);
+    if (!client_receive(client, header, protocol->header_bytes))
+        return false;
+    usize bytes = protocol->message_bytes(header);
+    u8 *message = bytes == MESSAGE_BAD ? NULL : malloc(bytes);
+    if (!message)
+        return false;
+    memcpy(message, header, protocol->header_bytes);
+    bool good =
+        client_receive(client, message + protocol->header_bytes, bytes - protocol->header_bytes) &&
+        protocol->handle(client, message, bytes);
+    free(message);
     return good;
 }
 
@@ -369,10 +332,7 @@ bool client_send(struct serve_client *client, const void *data, usize bytes, int
         memcpy(CMSG_DATA(part), &fd, sizeof(fd));
     }
     while (from.iov_len) {
-        struct pollfd writable = {.fd = client->fd, .events = POLLOUT};
-        ssize_t sent = sendmsg(client->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (sent < 0 && errno == EAGAIN && poll(&writable, 1, SEND_WAIT_MS) == 1)
-            continue;
+        ssize_t sent = sendmsg(client->fd, &message, MSG_NOSIGNAL);
         if (sent < 0)
             return false;
         message.msg_control = NULL; /* the descriptor went with the first byte */
@@ -444,7 +404,7 @@ static void serve_loop(struct serve *serve, int signals)
                 client_accept(serve, &serve->listeners[i]);
         for (u32 i = 0; i < SERVE_CLIENTS_MAX; i++) {
             struct serve_client *client = &serve->clients[i];
-            if (fds[CLIENTS + i].revents && !(client_receive(client) && client_work(client)))
+            if (fds[CLIENTS + i].revents && !client_work(client))
                 client_close(client);
         }
     }

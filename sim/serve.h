@@ -11,6 +11,7 @@
 #define SERVE_CARDS_MAX   8u
 #define SERVE_CLIENTS_MAX 16u
 #define SERVE_FDS_MAX     16u
+#define RANGES_MAX        16384u
 #define SERVE_PAGE        4096ull
 #define MESSAGE_BAD       ((usize)-1)
 #define RESET_WAIT_NS     (200 * NS_PER_MS) /* what a reset may take; operating systems wait so */
@@ -29,8 +30,8 @@ struct memory_range {
 
 /* Memory of clients', by bus address. */
 struct memory {
-    struct memory_range *ranges;
-    u32 count, cap;
+    struct memory_range ranges[RANGES_MAX];
+    u32 count;
     u64 next_bus; /* for ranges that we place */
 };
 
@@ -72,9 +73,7 @@ struct serve_client {
     struct serve_card *card; /* NULL: each message names one */
     u32 owner;               /* of its memory */
     int fd;                  /* -1: free */
-    u8 *in;
-    usize in_bytes, in_cap;
-    int fds[SERVE_FDS_MAX]; /* descriptors that came, not yet taken */
+    int fds[SERVE_FDS_MAX];  /* descriptors that came, not yet taken */
     u32 fd_count;
 };
 
@@ -100,7 +99,7 @@ struct serve {
     bool quiet; /* what clients do wrong is not said */
 };
 
-/* Waits for room at most 10 s; false: the client is gone. fd -1: none goes with it. */
+/* False: the client is gone or takes nothing. fd -1: none goes with it. */
 bool client_send(struct serve_client *client, const void *data, usize bytes, int fd);
 /* The oldest descriptor that came; -1: none. The caller closes it. */
 int client_take_fd(struct serve_client *client);

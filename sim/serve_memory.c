@@ -5,14 +5,11 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "sim/serve.h"
-
-#define RANGES_MAX 65536u
 
 /* Index of the first range that begins above `bus`. */
 static u32 range_above(const struct memory *memory, u64 bus)
@@ -29,28 +26,14 @@ static u32 range_above(const struct memory *memory, u64 bus)
     return low;
 }
 
-static bool grow(struct memory *memory)
-{
-    u32 cap = memory->cap ? 2 * memory->cap : 64;
-    struct memory_range *more =
-        cap > RANGES_MAX ? NULL : realloc(memory->ranges, cap * sizeof(*more));
-
-    if (!more)
-        return false;
-    memory->ranges = more;
-    memory->cap = cap;
-    return true;
-}
-
 bool memory_add(struct memory *memory, struct memory_range range)
 {
     u32 at = range_above(memory, range.bus);
 
     if (range.bytes == 0 || range.bus + range.bytes < range.bus ||
         memory_range_at(memory, range.bus) ||
-        (at < memory->count && memory->ranges[at].bus - range.bus < range.bytes))
-        return false;
-    if (memory->count == memory->cap && !grow(memory))
+        (at < memory->count && memory->ranges[at].bus - range.bus < range.bytes) ||
+        memory->count == RANGES_MAX)
         return false;
     memmove(&memory->ranges[at + 1], &memory->ranges[at], (memory->count - at) * sizeof(range));
     memory->ranges[at] = range;
