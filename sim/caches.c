@@ -14,13 +14,19 @@
 #define CODE_LINES   256u
 #define GL1_LINES    2048u
 #define WGPS_PER_GL1 4u
+#define DROPS_SHIFT  40u /* VRAM is smaller than 1 TiB */
+#define DROPS_MAX    (1u << 24)
 
 struct line {
-    u64 tag; /* VRAM offset | 1 */
+    u64 tag; /* VRAM offset, how often its cache had been emptied, and 1: see tag_of */
     u8 data[LINE];
 };
+struct cache {
+    struct line *lines;
+    u32 count, drops;
+};
 struct wgp_caches {
-    struct line gl0[GL0_LINES], scalar[SCALAR_LINES], code[CODE_LINES];
+    struct cache gl0, scalar, code;
 };
 struct wave_view {
     struct sim *sim;
@@ -28,45 +34,74 @@ struct wave_view {
 };
 struct caches {
     struct wgp_caches wgp[COMPUTE_WGPS_MAX];
-    struct line gl1[COMPUTE_WGPS_MAX / WGPS_PER_GL1][GL1_LINES];
+    struct cache gl1[COMPUTE_WGPS_MAX / WGPS_PER_GL1];
+    struct line *lines; /* of all */
     struct wave_view view[SIM_VMIDS];
 };
 
+static struct cache cache_of(struct line **next, u32 count)
+{
+    struct cache cache = {*next, count, 0};
+
+    *next += count;
+    return cache;
+}
+
 err caches_create(struct sim *sim)
 {
-    sim->caches = calloc(1, sizeof *sim->caches); /* pages come when touched */
-    for (u32 i = 0; sim->caches && i < SIM_VMIDS; i++)
-        sim->caches->view[i] = (struct wave_view){sim, i};
-    return sim->caches ? OK : E_NOMEM;
+    struct caches *caches = sim->caches = calloc(1, sizeof *caches);
+    u32 wgps = profile_wgps(sim->profile), wgp_lines = GL0_LINES + SCALAR_LINES + CODE_LINES;
+    usize count = wgps * wgp_lines + div_up(wgps, WGPS_PER_GL1) * GL1_LINES;
+
+    if (!caches || !(caches->lines = calloc(count, sizeof *caches->lines)))
+        return E_NOMEM;
+    struct line *next = caches->lines;
+    for (u32 i = 0; i < wgps; i++) {
+        caches->wgp[i].gl0 = cache_of(&next, GL0_LINES);
+        caches->wgp[i].scalar = cache_of(&next, SCALAR_LINES);
+        caches->wgp[i].code = cache_of(&next, CODE_LINES);
+        if (i % WGPS_PER_GL1 == 0)
+            caches->gl1[i / WGPS_PER_GL1] = cache_of(&next, GL1_LINES);
+    }
+    for (u32 i = 0; i < SIM_VMIDS; i++)
+        caches->view[i] = (struct wave_view){sim, i};
+    return OK;
 }
 
 void caches_destroy(struct sim *sim)
 {
+    if (sim->caches)
+        free(sim->caches->lines);
     free(sim->caches);
 }
 
-static void lines_drop(struct line *lines, u32 count)
+/* Emptied by counting on; once the count has gone around, for real. */
+static void cache_drop(struct cache *cache)
 {
-    for (u32 i = 0; i < count; i++)
-        lines[i].tag = 0;
+    cache->drops = (cache->drops + 1) % DROPS_MAX;
+    for (u32 i = 0; cache->drops == 0 && i < cache->count; i++)
+        cache->lines[i].tag = 0;
+}
+
+static u64 tag_of(const struct cache *cache, u64 at)
+{
+    return (at & ~(u64)(LINE - 1)) | (u64)cache->drops << DROPS_SHIFT | 1;
 }
 
 void caches_drop(struct sim *sim, u32 what)
 {
-    struct caches *caches = sim->caches;
-
-    if (sim->options.fast)
-        return;
     u32 wgps = profile_wgps(sim->profile);
+
     for (u32 i = 0; i < wgps; i++) {
+        struct wgp_caches *wgp = &sim->caches->wgp[i];
         if (what & CACHE_GLV_INV)
-            lines_drop(caches->wgp[i].gl0, GL0_LINES);
+            cache_drop(&wgp->gl0);
         if (what & CACHE_GLK_INV)
-            lines_drop(caches->wgp[i].scalar, SCALAR_LINES);
+            cache_drop(&wgp->scalar);
         if (what & CACHE_GLI_INV)
-            lines_drop(caches->wgp[i].code, CODE_LINES);
+            cache_drop(&wgp->code);
         if (what & CACHE_GL1_INV && i % WGPS_PER_GL1 == 0)
-            lines_drop(caches->gl1[i / WGPS_PER_GL1], GL1_LINES);
+            cache_drop(&sim->caches->gl1[i / WGPS_PER_GL1]);
     }
 }
 
@@ -76,20 +111,37 @@ static void wave_invalidate(void *ctx, u32 wgp, u32 what)
     struct caches *caches = view->sim->caches;
 
     if (what & COMPUTE_GL0)
-        lines_drop(caches->wgp[wgp].gl0, GL0_LINES);
+        cache_drop(&caches->wgp[wgp].gl0);
     if (what & COMPUTE_KCACHE)
-        lines_drop(caches->wgp[wgp].scalar, SCALAR_LINES);
+        cache_drop(&caches->wgp[wgp].scalar);
     if (what & COMPUTE_ICACHE)
-        lines_drop(caches->wgp[wgp].code, CODE_LINES);
+        cache_drop(&caches->wgp[wgp].code);
     if (what & COMPUTE_GL1)
-        lines_drop(caches->gl1[wgp / WGPS_PER_GL1], GL1_LINES);
+        cache_drop(&caches->gl1[wgp / WGPS_PER_GL1]);
 }
 
 /* ---- loads ---- */
 
-static struct line *line_of(struct line *lines, u32 count, u64 at)
+static struct line *line_of(const struct cache *cache, u64 at)
 {
-    return &lines[at / LINE % count];
+    return &cache->lines[at / LINE % cache->count];
+}
+
+/* NULL: the cache has not got it. */
+static struct line *line_find(const struct cache *cache, u64 at)
+{
+    struct line *line = line_of(cache, at);
+
+    return line->tag == tag_of(cache, at) ? line : NULL;
+}
+
+static struct line *line_fill(const struct cache *cache, u64 at, const u8 *data)
+{
+    struct line *line = line_of(cache, at);
+
+    line->tag = tag_of(cache, at);
+    memcpy(line->data, data, LINE);
+    return line;
 }
 
 /* The line as the first level has it; when it is not there, as the GL1 has it, which is between
@@ -97,25 +149,21 @@ static struct line *line_of(struct line *lines, u32 count, u64 at)
 static struct line *line_get(struct sim *sim, u32 wgp, u64 at, u32 flags)
 {
     struct wgp_caches *own = &sim->caches->wgp[wgp];
-    u64 base = at & ~(u64)(LINE - 1), tag = base | 1;
-    struct line *line = flags & COMPUTE_FETCH    ? line_of(own->code, CODE_LINES, at)
-                        : flags & COMPUTE_SCALAR ? line_of(own->scalar, SCALAR_LINES, at)
-                                                 : line_of(own->gl0, GL0_LINES, at);
-    struct line *second = line_of(sim->caches->gl1[wgp / WGPS_PER_GL1], GL1_LINES, at);
+    const struct cache *first = flags & COMPUTE_FETCH    ? &own->code
+                                : flags & COMPUTE_SCALAR ? &own->scalar
+                                                         : &own->gl0;
+    const struct cache *second = &sim->caches->gl1[wgp / WGPS_PER_GL1];
+    const u8 *memory = vram_pointer(sim, at & ~(u64)(LINE - 1));
+    struct line *line = line_find(first, at);
 
-    if (line->tag == tag)
+    if (line)
         return line;
-    if (flags & (COMPUTE_FETCH | COMPUTE_SCALAR)) {
-        line->tag = tag;
-        memcpy(line->data, vram_pointer(sim, base), LINE);
-        return line;
-    }
-    if (second->tag != tag) {
-        second->tag = tag;
-        memcpy(second->data, vram_pointer(sim, base), LINE);
-    }
-    *line = *second;
-    return line;
+    if (first != &own->gl0)
+        return line_fill(first, at, memory);
+    line = line_find(second, at);
+    if (!line)
+        line = line_fill(second, at, memory);
+    return line_fill(first, at, line->data);
 }
 
 static bool line_holds(struct sim *sim, const struct compute_access *access, u64 at)
@@ -169,14 +217,12 @@ static bool wave_load(void *ctx, const struct compute_access *access, void *out,
 /* The own GL0 takes a store along, the GL1 above drops the line; all others keep what they have. */
 static void store_seen(struct sim *sim, const struct compute_access *access, u64 at, const void *in)
 {
-    struct line *gl1 = sim->caches->gl1[access->wgp / WGPS_PER_GL1];
-    struct line *line = line_of(sim->caches->wgp[access->wgp].gl0, GL0_LINES, at);
-    struct line *second = line_of(gl1, GL1_LINES, at);
-    u64 tag = (at & ~(u64)(LINE - 1)) | 1;
+    struct line *line = line_find(&sim->caches->wgp[access->wgp].gl0, at);
+    struct line *second = line_find(&sim->caches->gl1[access->wgp / WGPS_PER_GL1], at);
 
-    if (line->tag == tag)
+    if (line)
         memcpy(line->data + at % LINE, in, access->bytes);
-    if (second->tag == tag)
+    if (second)
         second->tag = 0;
 }
 
@@ -202,14 +248,15 @@ static bool wave_store(void *ctx, const struct compute_access *access, const voi
 /* Atomics are done in the GL2 and take the line out of the first levels on their way. */
 static void atomic_seen(struct sim *sim, u64 at)
 {
-    u64 tag = (at & ~(u64)(LINE - 1)) | 1;
     u32 wgps = profile_wgps(sim->profile);
 
     for (u32 i = 0; i < wgps; i++) {
-        struct line *line = line_of(sim->caches->wgp[i].gl0, GL0_LINES, at);
-        struct line *second = line_of(sim->caches->gl1[i / WGPS_PER_GL1], GL1_LINES, at);
-        line->tag = line->tag == tag ? 0 : line->tag;
-        second->tag = second->tag == tag ? 0 : second->tag;
+        struct line *line = line_find(&sim->caches->wgp[i].gl0, at);
+        struct line *second = line_find(&sim->caches->gl1[i / WGPS_PER_GL1], at);
+        if (line)
+            line->tag = 0;
+        if (second)
+            second->tag = 0;
     }
 }
 
