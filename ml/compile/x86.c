@@ -281,45 +281,6 @@ static void place_move(struct placing *p)
         store_place(p->e, p->vector, p->at[0], in_register(p, p->vector, p->at[1]));
 }
 
-/* Three operand forms exist: the one is taken whose destination already holds a source. */
-static void place_multiply_add(struct placing *p)
-{
-    struct place *at = p->at, swap = at[1];
-    struct minstr *to = &p->to;
-    u16 form132 = (u16)(to->row - 2), form213 = (u16)(to->row - 1), form231 = to->row;
-    bool addend_in_memory = to->flags & MI_MEMORY && at[3].kind == PLACE_NONE;
-
-    if (!(to->flags & MI_MEMORY)) {
-        if (at[1].kind == PLACE_SLOT) {
-            at[1] = at[2];
-            at[2] = swap;
-        }
-        addend_in_memory = at[2].kind != PLACE_SLOT && at[3].kind == PLACE_SLOT;
-        if (addend_in_memory || at[2].kind == PLACE_SLOT)
-            use_slot(p, addend_in_memory ? 3 : 2);
-    }
-    bool in_spare[4] = {};
-    u16 reg[4] = {LIR_NONE, LIR_NONE, LIR_NONE, LIR_NONE};
-    for (u32 k = 1; k < 4; k++) {
-        in_spare[k] = at[k].kind == PLACE_SLOT;
-        if (at[k].kind != PLACE_NONE)
-            reg[k] = in_register(p, true, at[k]);
-    }
-    u16 dst = at[0].kind == PLACE_REG ? at[0].reg
-              : in_spare[3]           ? reg[3]
-              : in_spare[1]           ? reg[1]
-                                      : spare(p, true);
-    u32 start = 3; /* the source that the destination holds first */
-    if (addend_in_memory || (dst != reg[3] && (dst == reg[1] || dst == reg[2])))
-        start = dst == reg[2] ? 2 : 1;
-    to->row = start == 3 ? form231 : addend_in_memory ? form213 : form132;
-    to->op[0] = dst;
-    to->op[1] = reg[start == 3 ? 1 : addend_in_memory ? 3 - start : 3];
-    to->op[2] = addend_in_memory ? LIR_NONE : reg[start == 3 ? 2 : 3 - start];
-    load_place(p->e, true, dst, (struct place){.kind = PLACE_REG, .reg = (u8)reg[start]});
-    finish(p);
-}
-
 /* A sum into a third register. */
 static bool place_as_lea(struct placing *p)
 {
@@ -343,7 +304,8 @@ static void place_tied(struct placing *p, u32 tied)
     struct place *at = p->at;
     u16 dst = at[0].kind == PLACE_REG ? at[0].reg : spare(p, p->vector);
 
-    if (x86_rows[p->to.row].traits & T_C && at[2].kind == PLACE_REG && at[2].reg == dst) {
+    if (tied == 1 && x86_rows[p->to.row].traits & T_C && at[2].kind == PLACE_REG &&
+        at[2].reg == dst) {
         at[2] = at[1];
         at[1] = (struct place){.kind = PLACE_REG, .reg = (u8)dst};
     }
@@ -391,9 +353,7 @@ static void place_instr(struct emitter *e, const struct minstr *from)
     }
     if (from->flags & MI_MEMORY)
         place_memory(&p, from);
-    if (from->row == X_VFMADD231PS || from->row == X_VFNMADD231PS)
-        place_multiply_add(&p);
-    else if ((from->row == X_MOV || from->row == X_VMOVAPS) && !(from->flags & MI_MEMORY))
+    if ((from->row == X_MOV || from->row == X_VMOVAPS) && !(from->flags & MI_MEMORY))
         place_move(&p);
     else if (!place_as_lea(&p))
         place_general(&p, from);

@@ -199,7 +199,8 @@ static void put_step(struct select *s, const struct step *step, const struct lir
         instr.op[k] = resolve(s, &instr, swap && k && k < 3 ? arg[3 - k] : arg[k], in, temp);
     instr.imm = immediate_of(in, arg[4]);
     instr.flags |= (flags & MASKED ? MI_MASKED : 0) | (flags & SELF ? MI_SELF : 0);
-    if ((instr.tied && !commutes && instr.op[0] != instr.op[instr.tied]) ||
+    bool free = commutes && instr.tied == 1; /* either source may be the destination */
+    if ((instr.tied && !free && instr.op[0] != instr.op[instr.tied]) ||
         instr.flags & MI_INDEX_VECTOR)
         append_apart(s, instr);
     else
@@ -232,13 +233,12 @@ bool rules_take_memory(const struct select *s, const struct lir_instr *user,
 
     for (const struct step *step = find_rule(s, user, 0); !step->op; step++) {
         const struct x86_row *row = &x86_rows[step->row];
-        bool multiply_add = step->row == X_VFMADD231PS || step->row == X_VFNMADD231PS;
         for (u32 k = 1; k < 4; k++) {
             if (step->arg[k] != arg)
                 continue;
             found++;
             /* C of a byte product may be read by another one, at the end of their chain. */
-            bool place = multiply_add || (x86_forms[row->form].rm == (i32)k && arg != C) ||
+            bool place = (x86_forms[row->form].rm == (i32)k && arg != C) ||
                          (k == 1 && arg == A && row->traits & T_C);
             bool width = row->memory == MEM_B || (row->memory == MEM_F && load->op == LIR_V_LOAD);
             if (!place || !width || row->traits & T_N || step->row == X_VMOVAPS)
