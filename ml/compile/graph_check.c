@@ -124,14 +124,6 @@ static const char *permute_fault(const struct node *src, const struct node *node
     return NULL;
 }
 
-static const char *expand_fault(const struct node *src, const struct node *node)
-{
-    for (u32 i = 0; i < src->rank; i++)
-        if (!dim_same(src->shape[i], node->shape[i]) && src->shape[i].v != 1)
-            return "only an axis of extent 1 can be expanded";
-    return NULL;
-}
-
 /* The part of `outer` that starts at `begin` and is `inner` long; a symbol counts by its bound. */
 static bool range_inside(const struct graph *graph, dim inner, i32 begin, dim outer)
 {
@@ -139,16 +131,6 @@ static bool range_inside(const struct graph *graph, dim inner, i32 begin, dim ou
         return begin == 0 && dim_same(inner, outer);
     return begin >= 0 && dim_value(graph, inner, NULL) <= (u32)outer.v &&
            (u32)begin <= (u32)outer.v - dim_value(graph, inner, NULL);
-}
-
-static const char *flip_fault(const struct node *node)
-{
-    if (node->flip.axes >> node->rank)
-        return "no such axis";
-    for (u32 i = 0; i < node->rank; i++)
-        if (dim_is_sym(node->shape[i]) && node->flip.axes >> i & 1)
-            return "a symbolic axis can not be flipped";
-    return NULL;
 }
 
 static const char *part_fault(const struct graph *graph, const struct node *src,
@@ -165,15 +147,6 @@ static const char *part_fault(const struct graph *graph, const struct node *src,
 }
 
 /* ---- the rest ---- */
-
-static const char *reduce_fault(const struct node *node)
-{
-    u32 axes = node->reduce.axes;
-
-    if (axes == 0 || axes >> node->rank)
-        return "reduces an axis that is not there";
-    return node->reduce.has_len && (axes & (axes - 1)) ? "a length needs one reduced axis" : NULL;
-}
 
 static const char *scatter_fault(const struct graph *graph, const struct node *node)
 {
@@ -200,52 +173,53 @@ static const char *linear_fault(const struct graph *graph, const struct node *no
     return NULL;
 }
 
-static const char *quant_fault(const struct node *node)
+/* What one axis of a node may not be. */
+static const char *axis_fault(const struct node *src, const struct node *node, u32 axis)
 {
-    dim last = node->rank ? node->shape[node->rank - 1] : dim_of(1);
+    dim extent = node->shape[axis];
 
-    if (node->quant.block == 0 || dim_is_sym(last) || last.v % node->quant.block)
-        return "needs a constant last axis, a multiple of the block";
-    return NULL;
-}
-
-static const char *weight_fault(const struct node *node)
-{
-    if (node->rank != 2 || dim_is_sym(node->shape[0]) || dim_is_sym(node->shape[1]))
+    if (node->op == OP_EXPAND && !dim_same(src->shape[axis], extent) && src->shape[axis].v != 1)
+        return "only an axis of extent 1 can be expanded";
+    if (node->op == OP_FLIP && dim_is_sym(extent) && node->flip.axes >> axis & 1)
+        return "a symbolic axis can not be flipped";
+    if (node->op == OP_WEIGHT && (dim_is_sym(extent) || node->rank != 2))
         return "a weight is [rows, columns]";
+    if (node->op == OP_QUANT && axis + 1u == node->rank &&
+        (dim_is_sym(extent) || extent.v % node->quant.block))
+        return "needs a constant last axis, a multiple of the block";
     return NULL;
 }
 
 static const char *own_fault(const struct graph *graph, const struct node *node)
 {
     const struct node *src = &graph->node[node->src[0]];
+    u32 axes = node->reduce.axes, rank = node->rank;
 
     switch (node->op) {
-    case OP_WEIGHT:
-        return weight_fault(node);
     case OP_IOTA:
-        return node->iota.axis >= node->rank ? "no such axis" : NULL;
+        return node->iota.axis >= rank ? "no such axis" : NULL;
     case OP_RESHAPE:
         return reshape_fault(src, node);
     case OP_PERMUTE:
         return permute_fault(src, node);
-    case OP_EXPAND:
-        return expand_fault(src, node);
     case OP_FLIP:
-        return flip_fault(node);
+        return node->flip.axes >> rank ? "no such axis" : NULL;
     case OP_SLICE:
     case OP_PAD:
         return part_fault(graph, src, node);
     case OP_REDUCE_SUM:
     case OP_REDUCE_MAX:
     case OP_REDUCE_MIN:
-        return reduce_fault(node);
+        if (node->reduce.has_len && axes & (axes - 1))
+            return "a length needs one reduced axis";
+        return axes == 0 || axes >> rank ? "reduces an axis that is not there" : NULL;
     case OP_SCATTER:
         return scatter_fault(graph, node);
     case OP_LINEAR:
         return linear_fault(graph, node);
+    case OP_WEIGHT:
     case OP_QUANT:
-        return quant_fault(node);
+        return rank == 0 || (node->op == OP_QUANT && node->quant.block == 0) ? "needs axes" : NULL;
     default:
         return NULL;
     }
@@ -256,5 +230,8 @@ const char *node_fault(const struct graph *graph, const struct node *node)
     const char *fault = shape_fault(graph, node);
 
     fault = fault ? fault : source_fault(graph, node);
-    return fault ? fault : own_fault(graph, node);
+    fault = fault ? fault : own_fault(graph, node);
+    for (u32 i = 0; !fault && i < node->rank; i++)
+        fault = axis_fault(&graph->node[node->src[0]], node, i);
+    return fault;
 }

@@ -5,37 +5,22 @@
  */
 #include "ml/compile/emit.h"
 
-static u32 identity_bits(const struct node *heavy)
+/* By operation, then I32 or F32: what nothing gives, how two are joined, and all lanes of a vector.
+ */
+static const struct combine {
+    u32 identity;
+    u8 op, across;
+} combines[][2] = {
+    {{0, LIR_IADD, LIR_HSUM_I}, {0, LIR_FADD, LIR_HSUM_F}},
+    {{0x80000000u, LIR_IMAX, LIR_HMAX_I}, {0xff800000u, LIR_FMAX, LIR_HMAX_F}},
+    {{0x7fffffffu, LIR_IMIN, LIR_HMIN_I}, {0x7f800000u, LIR_FMIN, LIR_HMIN_F}},
+};
+_Static_assert(OP_REDUCE_MAX == OP_REDUCE_SUM + 1 && OP_REDUCE_MIN == OP_REDUCE_SUM + 2,
+               "order of op.def");
+
+static const struct combine *combine_of(const struct node *heavy)
 {
-    bool is_float = heavy->dtype == DT_F32;
-
-    if (heavy->op == OP_REDUCE_SUM)
-        return 0;
-    if (heavy->op == OP_REDUCE_MAX)
-        return is_float ? 0xff800000u : 0x80000000u;
-    return is_float ? 0x7f800000u : 0x7fffffffu;
-}
-
-static enum lir_op combine_op(const struct node *heavy)
-{
-    bool is_float = heavy->dtype == DT_F32;
-
-    if (heavy->op == OP_REDUCE_SUM)
-        return is_float ? LIR_FADD : LIR_IADD;
-    if (heavy->op == OP_REDUCE_MAX)
-        return is_float ? LIR_FMAX : LIR_IMAX;
-    return is_float ? LIR_FMIN : LIR_IMIN;
-}
-
-static enum lir_op across_op(const struct node *heavy)
-{
-    bool is_float = heavy->dtype == DT_F32;
-
-    if (heavy->op == OP_REDUCE_SUM)
-        return is_float ? LIR_HSUM_F : LIR_HSUM_I;
-    if (heavy->op == OP_REDUCE_MAX)
-        return is_float ? LIR_HMAX_F : LIR_HMAX_I;
-    return is_float ? LIR_HMIN_F : LIR_HMIN_I;
+    return &combines[heavy->op - OP_REDUCE_SUM][heavy->dtype == DT_F32];
 }
 
 /* acc = acc combined with the source's element; a product of floats is added in one rounding. */
@@ -50,7 +35,7 @@ static void accumulate(struct emit *e, const struct node *heavy, const struct af
         return;
     }
     u16 value = emit_value(e, heavy->src[0], idx);
-    emit_combine(e, acc, combine_op(heavy), value);
+    emit_combine(e, acc, (enum lir_op)combine_of(heavy)->op, value);
 }
 
 struct reduction {
@@ -151,15 +136,16 @@ bool hold_reduction(struct nest *n, const struct affine *idx)
         src_idx[d] = r->heavy->reduce.axes >> d & 1 ? affine_axis(RANK_MAX + d) : heavy_idx[d];
     r->idx = heavy_idx;
     r->src_idx = src_idx;
+    const struct combine *how = combine_of(r->heavy);
     u8 lanes = e->lanes;
     for (u32 i = 0; i < n->unroll * n->vectors; i++) {
         e->lanes = across ? (u8)e->target->lanes : lanes;
         r->acc[i] = emit_var(e, LIR_VECTOR);
-        emit_set_const(e, r->acc[i], identity_bits(r->heavy));
+        emit_set_const(e, r->acc[i], how->identity);
         e->lanes = lanes;
         if (across) {
             r->tail[i] = emit_var(e, LIR_VECTOR);
-            emit_set_const(e, r->tail[i], identity_bits(r->heavy));
+            emit_set_const(e, r->tail[i], how->identity);
         }
     }
     reduce_axes(n, r);
@@ -169,9 +155,9 @@ bool hold_reduction(struct nest *n, const struct affine *idx)
             set_bias(n, u, v);
             if (across) {
                 e->lanes = (u8)e->target->lanes;
-                res = emit_v(e, across_op(r->heavy), res, LIR_NONE, LIR_NONE);
+                res = emit_v(e, (enum lir_op)how->across, res, LIR_NONE, LIR_NONE);
                 e->lanes = lanes;
-                res = emit_v(e, combine_op(r->heavy), res, r->tail[u], LIR_NONE);
+                res = emit_v(e, (enum lir_op)how->op, res, r->tail[u], LIR_NONE);
             }
             emit_remember(e, e->stage->heavy, heavy_idx, res);
         }

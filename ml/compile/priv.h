@@ -105,7 +105,6 @@ err plan_build(struct plan *plan, const struct graph *graph, struct arena *arena
 /* ---- schedule.c ---- */
 err schedule_build(const struct graph *graph, const struct target *target, struct arena *arena,
                    struct schedule *out);
-void schedule_print(const struct graph *graph, const struct schedule *schedule, struct text *out);
 /* ---- place.c ---- */
 /* Global table index of a source or a realised node that is not local. */
 u32 node_place(const struct graph *graph, const struct schedule *schedule, u32 node);

@@ -1,7 +1,40 @@
 /*
  * dump.c: the listing of `nohost eval --dump`: what the passes made, as text.
  */
+#include "ml/compile/priv.h"
 #include "tests/oracle/listing.h"
+
+static void schedule_print(const struct graph *graph, const struct schedule *s, struct text *out)
+{
+    for (u32 i = 0; i < s->kernel_count; i++) {
+        const struct kernel *k = &s->kernel[i];
+        text_fmt(out, "%s kernel %u grid", k->barrier ? "--\n" : "", i);
+        for (u32 a = 0; a < k->grid_rank; a++) {
+            dim d = stage_space(graph, &s->stage[k->stage_first])->shape[a];
+            if (dim_is_sym(d))
+                text_fmt(out, " %.*s", (int)graph->sym[dim_sym_idx(d)].name.len,
+                         graph->sym[dim_sym_idx(d)].name.ptr);
+            else
+                text_fmt(out, " %d", d.v);
+            text_fmt(out, "/%u", k->divisor[a]);
+        }
+        text_fmt(out, "\n");
+        for (u32 j = k->stage_first; j < k->stage_first + k->stage_count; j++) {
+            const struct stage *stage = &s->stage[j];
+            text_fmt(out, "   node %u %s -> %s %u", stage->node,
+                     op_row[graph->node[stage->node].op].name, stage->local ? "scratch" : "place",
+                     stage->place);
+            if (stage->heavy != NO_NODE)
+                text_fmt(out, " holding node %u %s", stage->heavy,
+                         op_row[graph->node[stage->heavy].op].name);
+            if (stage->len_node != NO_NODE)
+                text_fmt(out, " axis %u up to node %u", stage->len_axis, stage->len_node);
+            text_fmt(out, "\n");
+        }
+    }
+    text_fmt(out, "workspace %llu bytes, %u buffers\n", (unsigned long long)s->workspace_bytes,
+             s->buffer_count);
+}
 
 void dump_look(const struct compile_options *options, char pass, const struct graph *graph,
                void *made)
