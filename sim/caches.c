@@ -2,142 +2,99 @@
  * caches.c: memory as waves see it: the GL0, the scalar and the instruction cache of each WGP, the
  * GL1 of each shader array, all with real contents, so that what is stale stays stale until it is
  * dropped; below them the GL2 (memory.c's marks). A hit whose bytes are not those of memory any
- * more is a finding. Uncached pages and accesses with GLC or DLC pass by. Sizes: RDNA3 whitepaper.
+ * more is a finding. Uncached pages and accesses with GLC or DLC pass by.
  */
 #include "sim/priv.h"
 
 #include <stdlib.h>
 
 #define LINE         128u
-#define GL0_LINES    256u /* 32 KiB */
-#define SCALAR_LINES 128u
-#define CODE_LINES   256u
-#define GL1_LINES    2048u
+#define LINES        1024u /* of each cache: more than silicon has, so that more stays stale */
 #define WGPS_PER_GL1 4u
 #define DROPS_SHIFT  40u /* VRAM is smaller than 1 TiB */
 #define DROPS_MAX    (1u << 24)
 
-struct line {
-    u64 tag; /* VRAM offset, how often its cache had been emptied, and 1: see tag_of */
-    u8 data[LINE];
-};
+enum level { GL0, GL1, SCALAR, CODE, LEVELS }; /* bit n of COMPUTE_GL0... and of CACHE_GLV_INV... */
+_Static_assert(COMPUTE_GL0 == 1 << GL0 && CACHE_GLV_INV == 1 << GL0 && COMPUTE_GL1 == 1 << GL1 &&
+                   CACHE_GL1_INV == 1 << GL1 && COMPUTE_KCACHE == 1 << SCALAR &&
+                   CACHE_GLK_INV == 1 << SCALAR && COMPUTE_ICACHE == 1 << CODE &&
+                   CACHE_GLI_INV == 1 << CODE,
+               "one order of levels");
+
 struct cache {
-    struct line *lines;
-    u32 count, drops;
-};
-struct wgp_caches {
-    struct cache gl0, scalar, code;
-};
-struct wave_view {
-    struct sim *sim;
-    u32 vmid;
+    u32 drops; /* how often it was emptied */
+    struct line {
+        u64 tag; /* VRAM offset, drops, and 1: see tag_of */
+        u8 data[LINE];
+    } line[LINES];
 };
 struct caches {
-    struct wgp_caches wgp[COMPUTE_WGPS_MAX];
-    struct cache gl1[COMPUTE_WGPS_MAX / WGPS_PER_GL1];
-    struct line *lines; /* of all */
-    struct wave_view view[SIM_VMIDS];
+    struct wave_view {
+        struct sim *sim;
+        u32 vmid;
+    } view[SIM_VMIDS];
+    struct cache cache[LEVELS][COMPUTE_WGPS_MAX]; /* pages come when touched */
 };
-
-static struct cache cache_of(struct line **next, u32 count)
-{
-    struct cache cache = {*next, count, 0};
-
-    *next += count;
-    return cache;
-}
 
 err caches_create(struct sim *sim)
 {
-    struct caches *caches = sim->caches = calloc(1, sizeof *caches);
-    u32 wgps = profile_wgps(sim->profile), wgp_lines = GL0_LINES + SCALAR_LINES + CODE_LINES;
-    usize count = wgps * wgp_lines + div_up(wgps, WGPS_PER_GL1) * GL1_LINES;
-
-    if (!caches || !(caches->lines = calloc(count, sizeof *caches->lines)))
-        return E_NOMEM;
-    struct line *next = caches->lines;
-    for (u32 i = 0; i < wgps; i++) {
-        caches->wgp[i].gl0 = cache_of(&next, GL0_LINES);
-        caches->wgp[i].scalar = cache_of(&next, SCALAR_LINES);
-        caches->wgp[i].code = cache_of(&next, CODE_LINES);
-        if (i % WGPS_PER_GL1 == 0)
-            caches->gl1[i / WGPS_PER_GL1] = cache_of(&next, GL1_LINES);
-    }
-    for (u32 i = 0; i < SIM_VMIDS; i++)
-        caches->view[i] = (struct wave_view){sim, i};
-    return OK;
+    sim->caches = calloc(1, sizeof *sim->caches);
+    for (u32 i = 0; sim->caches && i < SIM_VMIDS; i++)
+        sim->caches->view[i] = (struct wave_view){sim, i};
+    return sim->caches ? OK : E_NOMEM;
 }
 
 void caches_destroy(struct sim *sim)
 {
-    if (sim->caches)
-        free(sim->caches->lines);
     free(sim->caches);
 }
 
-/* Emptied by counting on; once the count has gone around, for real. */
-static void cache_drop(struct cache *cache)
+static struct cache *cache_of(const struct sim *sim, enum level level, u32 wgp)
 {
-    cache->drops = (cache->drops + 1) % DROPS_MAX;
-    for (u32 i = 0; cache->drops == 0 && i < cache->count; i++)
-        cache->lines[i].tag = 0;
+    return &sim->caches->cache[level][level == GL1 ? wgp / WGPS_PER_GL1 : wgp];
 }
+
+/* Emptied by counting on; once the count has gone around, for real. */
+static void drop(const struct sim *sim, u32 wgp, u32 levels)
+{
+    for (enum level level = GL0; level < LEVELS; level++) {
+        struct cache *cache = cache_of(sim, level, wgp);
+        if (levels >> level & 1)
+            cache->drops = (cache->drops + 1) % DROPS_MAX;
+        if (levels >> level & 1 && cache->drops == 0)
+            memset(cache->line, 0, sizeof cache->line);
+    }
+}
+
+void caches_drop(struct sim *sim, u32 what)
+{
+    for (u32 wgp = 0; wgp < profile_wgps(sim->profile); wgp++)
+        drop(sim, wgp, what);
+}
+
+static void wave_invalidate(void *ctx, u32 wgp, u32 what)
+{
+    drop(((const struct wave_view *)ctx)->sim, wgp, what);
+}
+
+/* ---- loads ---- */
 
 static u64 tag_of(const struct cache *cache, u64 at)
 {
     return (at & ~(u64)(LINE - 1)) | (u64)cache->drops << DROPS_SHIFT | 1;
 }
 
-void caches_drop(struct sim *sim, u32 what)
-{
-    u32 wgps = profile_wgps(sim->profile);
-
-    for (u32 i = 0; i < wgps; i++) {
-        struct wgp_caches *wgp = &sim->caches->wgp[i];
-        if (what & CACHE_GLV_INV)
-            cache_drop(&wgp->gl0);
-        if (what & CACHE_GLK_INV)
-            cache_drop(&wgp->scalar);
-        if (what & CACHE_GLI_INV)
-            cache_drop(&wgp->code);
-        if (what & CACHE_GL1_INV && i % WGPS_PER_GL1 == 0)
-            cache_drop(&sim->caches->gl1[i / WGPS_PER_GL1]);
-    }
-}
-
-static void wave_invalidate(void *ctx, u32 wgp, u32 what)
-{
-    const struct wave_view *view = ctx;
-    struct caches *caches = view->sim->caches;
-
-    if (what & COMPUTE_GL0)
-        cache_drop(&caches->wgp[wgp].gl0);
-    if (what & COMPUTE_KCACHE)
-        cache_drop(&caches->wgp[wgp].scalar);
-    if (what & COMPUTE_ICACHE)
-        cache_drop(&caches->wgp[wgp].code);
-    if (what & COMPUTE_GL1)
-        cache_drop(&caches->gl1[wgp / WGPS_PER_GL1]);
-}
-
-/* ---- loads ---- */
-
-static struct line *line_of(const struct cache *cache, u64 at)
-{
-    return &cache->lines[at / LINE % cache->count];
-}
-
 /* NULL: the cache has not got it. */
-static struct line *line_find(const struct cache *cache, u64 at)
+static struct line *line_find(struct cache *cache, u64 at)
 {
-    struct line *line = line_of(cache, at);
+    struct line *line = &cache->line[at / LINE % LINES];
 
     return line->tag == tag_of(cache, at) ? line : NULL;
 }
 
-static struct line *line_fill(const struct cache *cache, u64 at, const u8 *data)
+static struct line *line_fill(struct cache *cache, u64 at, const u8 *data)
 {
-    struct line *line = line_of(cache, at);
+    struct line *line = &cache->line[at / LINE % LINES];
 
     line->tag = tag_of(cache, at);
     memcpy(line->data, data, LINE);
@@ -148,17 +105,14 @@ static struct line *line_fill(const struct cache *cache, u64 at, const u8 *data)
  * GL0 and GL2 only; when it is not there either, as memory has it. */
 static struct line *line_get(struct sim *sim, u32 wgp, u64 at, u32 flags)
 {
-    struct wgp_caches *own = &sim->caches->wgp[wgp];
-    const struct cache *first = flags & COMPUTE_FETCH    ? &own->code
-                                : flags & COMPUTE_SCALAR ? &own->scalar
-                                                         : &own->gl0;
-    const struct cache *second = &sim->caches->gl1[wgp / WGPS_PER_GL1];
+    enum level level = flags & COMPUTE_FETCH ? CODE : flags & COMPUTE_SCALAR ? SCALAR : GL0;
+    struct cache *first = cache_of(sim, level, wgp), *second = cache_of(sim, GL1, wgp);
     const u8 *memory = vram_pointer(sim, at & ~(u64)(LINE - 1));
     struct line *line = line_find(first, at);
 
     if (line)
         return line;
-    if (first != &own->gl0)
+    if (level != GL0)
         return line_fill(first, at, memory);
     line = line_find(second, at);
     if (!line)
@@ -217,8 +171,8 @@ static bool wave_load(void *ctx, const struct compute_access *access, void *out,
 /* The own GL0 takes a store along, the GL1 above drops the line; all others keep what they have. */
 static void store_seen(struct sim *sim, const struct compute_access *access, u64 at, const void *in)
 {
-    struct line *line = line_find(&sim->caches->wgp[access->wgp].gl0, at);
-    struct line *second = line_find(&sim->caches->gl1[access->wgp / WGPS_PER_GL1], at);
+    struct line *line = line_find(cache_of(sim, GL0, access->wgp), at);
+    struct line *second = line_find(cache_of(sim, GL1, access->wgp), at);
 
     if (line)
         memcpy(line->data + at % LINE, in, access->bytes);
@@ -248,16 +202,12 @@ static bool wave_store(void *ctx, const struct compute_access *access, const voi
 /* Atomics are done in the GL2 and take the line out of the first levels on their way. */
 static void atomic_seen(struct sim *sim, u64 at)
 {
-    u32 wgps = profile_wgps(sim->profile);
-
-    for (u32 i = 0; i < wgps; i++) {
-        struct line *line = line_find(&sim->caches->wgp[i].gl0, at);
-        struct line *second = line_find(&sim->caches->gl1[i / WGPS_PER_GL1], at);
-        if (line)
-            line->tag = 0;
-        if (second)
-            second->tag = 0;
-    }
+    for (u32 wgp = 0; wgp < profile_wgps(sim->profile); wgp++)
+        for (enum level level = GL0; level <= GL1; level++) {
+            struct line *line = line_find(cache_of(sim, level, wgp), at);
+            if (line)
+                line->tag = 0;
+        }
 }
 
 static bool wave_atomic(void *ctx, const struct compute_access *access,

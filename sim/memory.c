@@ -12,31 +12,36 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define CHUNK_SHIFT 12u /* marks are cleared by pieces of 4 KiB */
-#define LINE_SHIFT  7u
-#define PAGE_SHIFT  12u
+#define CHUNK      4096u /* bytes: marks are cleared by such pieces */
+#define LINE_SHIFT 7u
+#define PAGE_SHIFT 12u
+
+enum mark {
+    KNOWN,  /* was written */
+    POSTED, /* by the CPU, and may still be in the HDP */
+    DIRTY,  /* in the GL2, not in memory */
+    STALE,  /* changed in memory while the GL2 holds the line */
+    HELD,   /* a line that the GL2 has */
+    TABLE,  /* a page that a hub's walker has read */
+    MARKS
+};
+static const u8 mark_shift[MARKS] = {[HELD] = LINE_SHIFT, [TABLE] = PAGE_SHIFT};
 
 struct marks {
-    u8 *bits;
+    u8 *bits;   /* one for 2^shift bytes */
     u8 *listed; /* chunk -> whether it stands in `chunk` */
     u32 *chunk; /* those with a mark */
-    u32 count;
-    u32 shift; /* one bit for 2^shift bytes */
-    u64 bytes; /* of `bits` */
+    u32 count, shift;
+    u64 chunks;
 };
 
 struct vram {
     int fd;
     u8 *base;
     u64 bytes;
-    bool in_sight;       /* the CPU's accesses are; not once BAR 0 is mapped */
-    bool marked;         /* not in fast mode */
-    struct marks known;  /* was written */
-    struct marks posted; /* by the CPU, and may still be in the HDP */
-    struct marks dirty;  /* in the GL2, not in memory */
-    struct marks held;   /* lines that the GL2 has */
-    struct marks stale;  /* bytes of them that have changed in memory since */
-    struct marks tables; /* pages that a hub's walker has read */
+    bool in_sight; /* the CPU's accesses are; not once BAR 0 is mapped */
+    bool marked;   /* not in fast mode */
+    struct marks marks[MARKS];
     u32 tables_changed;
 };
 
@@ -52,28 +57,28 @@ static void *sparse(u64 bytes)
 
 static bool marks_create(struct marks *marks, u64 vram, u32 shift)
 {
-    u64 bytes = round_up((vram >> shift) / 8 + 16, 1u << CHUNK_SHIFT);
-    u64 chunks = bytes >> CHUNK_SHIFT;
+    u64 chunks = ((vram >> shift) / 8 + 16) / CHUNK + 1;
 
-    *marks = (struct marks){sparse(bytes), sparse(chunks), sparse(chunks * sizeof(u32)), 0,
-                            shift,         bytes};
+    *marks = (struct marks){.bits = sparse(chunks * CHUNK),
+                            .listed = sparse(chunks),
+                            .chunk = sparse(chunks * sizeof(u32)),
+                            .shift = shift,
+                            .chunks = chunks};
     return marks->bits && marks->listed && marks->chunk;
 }
 
 static void marks_destroy(struct marks *marks)
 {
-    u64 chunks = marks->bytes >> CHUNK_SHIFT;
-
     if (!marks->bits)
         return;
-    munmap(marks->bits, marks->bytes);
-    munmap(marks->listed, chunks);
-    munmap(marks->chunk, chunks * sizeof(u32));
+    munmap(marks->bits, marks->chunks * CHUNK);
+    munmap(marks->listed, marks->chunks);
+    munmap(marks->chunk, marks->chunks * sizeof(u32));
 }
 
 static void marks_list(struct marks *marks, u64 first, u64 last)
 {
-    for (u64 i = first >> CHUNK_SHIFT; i <= last >> CHUNK_SHIFT; i++) {
+    for (u64 i = first / CHUNK; i <= last / CHUNK; i++) {
         if (marks->listed[i])
             continue;
         marks->listed[i] = 1;
@@ -126,7 +131,7 @@ static u64 marks_find(const struct marks *marks, u64 from, u64 bytes, bool on)
 static void marks_clear(struct marks *marks)
 {
     for (u32 i = 0; i < marks->count; i++) {
-        memset(marks->bits + ((u64)marks->chunk[i] << CHUNK_SHIFT), 0, 1u << CHUNK_SHIFT);
+        memset(marks->bits + (u64)marks->chunk[i] * CHUNK, 0, CHUNK);
         marks->listed[marks->chunk[i]] = 0;
     }
     marks->count = 0;
@@ -150,10 +155,9 @@ err memory_create(struct sim *sim, u64 bytes)
     if (base == MAP_FAILED)
         return E_NOMEM;
     vram->base = base;
-    bool ok = marks_create(&vram->known, bytes, 0) && marks_create(&vram->posted, bytes, 0) &&
-              marks_create(&vram->dirty, bytes, 0) && marks_create(&vram->stale, bytes, 0) &&
-              marks_create(&vram->held, bytes, LINE_SHIFT) &&
-              marks_create(&vram->tables, bytes, PAGE_SHIFT);
+    bool ok = true;
+    for (u32 i = 0; i < MARKS; i++)
+        ok &= marks_create(&vram->marks[i], bytes, mark_shift[i]);
     return ok ? caches_create(sim) : E_NOMEM;
 }
 
@@ -164,10 +168,8 @@ void memory_destroy(struct sim *sim)
     caches_destroy(sim);
     if (!vram)
         return;
-    struct marks *all[] = {&vram->known, &vram->posted, &vram->dirty,
-                           &vram->held,  &vram->stale,  &vram->tables};
-    for (u32 i = 0; i < ARRAY_LEN(all); i++)
-        marks_destroy(all[i]);
+    for (u32 i = 0; i < MARKS; i++)
+        marks_destroy(&vram->marks[i]);
     if (vram->base)
         munmap(vram->base, vram->bytes);
     if (vram->fd >= 0)
@@ -180,19 +182,14 @@ void memory_reset(struct sim *sim, enum reset_kind kind)
     struct vram *vram = sim->vram;
     u8 table[DISCOVERY_BYTES_MAX];
 
-    if (kind == RESET_POWER_ON || (kind == RESET_MODE1 && sim_random(sim) & 1))
-        marks_clear(
-            &vram->known); /* a mode 1 reset may keep VRAM or not: nobody shall count on it */
-    marks_clear(&vram->posted);
-    marks_clear(&vram->dirty);
-    marks_clear(&vram->held);
-    marks_clear(&vram->stale);
-    marks_clear(&vram->tables);
+    bool kept = kind != RESET_POWER_ON && (kind != RESET_MODE1 || sim_random(sim) & 1);
+    for (u32 i = kept ? POSTED : KNOWN; i < MARKS; i++) /* after mode 1 it may be kept or not */
+        marks_clear(&vram->marks[i]);
     caches_drop(sim, CACHE_ALL);
     profile_discovery(sim->profile, table); /* the card's own firmware does it */
     u64 at = vram->bytes - DISCOVERY_FROM_END;
     memcpy(vram->base + at, table, sizeof table);
-    marks_put(&vram->known, at, sizeof table, true);
+    marks_put(&vram->marks[KNOWN], at, sizeof table, true);
 }
 
 u64 vram_bytes(const struct sim *sim)
@@ -238,20 +235,22 @@ bool vram_read_allowed(struct sim *sim, struct client who, u64 at, u64 bytes, bo
 
     if (!vram->marked)
         return true;
-    if (!reachable(sim, unit, at, bytes) || !none(sim, &vram->posted, at, bytes, "hdp-not-flushed"))
+    if (!reachable(sim, unit, at, bytes) ||
+        !none(sim, &vram->marks[POSTED], at, bytes, "hdp-not-flushed"))
         return false;
-    if (beside_gl2(unit) && !none(sim, &vram->dirty, at, bytes, "gl2-not-written-back"))
+    if (beside_gl2(unit) && !none(sim, &vram->marks[DIRTY], at, bytes, "gl2-not-written-back"))
         return false;
-    if (unit == UNIT_WAVE && !cached && !none(sim, &vram->dirty, at, bytes, "gl2-uncached-read"))
+    if (unit == UNIT_WAVE && !cached &&
+        !none(sim, &vram->marks[DIRTY], at, bytes, "gl2-uncached-read"))
         return false;
     if (unit == UNIT_SDMA || (unit == UNIT_WAVE && cached)) {
-        if (!none(sim, &vram->stale, at, bytes, "gl2-stale-read"))
+        if (!none(sim, &vram->marks[STALE], at, bytes, "gl2-stale-read"))
             return false;
-        marks_put(&vram->held, at, bytes, true);
+        marks_put(&vram->marks[HELD], at, bytes, true);
     }
     if (unit == UNIT_WAVE || !vram->in_sight)
         return true; /* the wave's engine judges what it does not know */
-    u64 unknown = marks_find(&vram->known, at, bytes, false);
+    u64 unknown = marks_find(&vram->marks[KNOWN], at, bytes, false);
     return unknown >= at + bytes ||
            sim_fail(sim, "uninitialised-vram", "VRAM %#llx was never written",
                     (unsigned long long)unknown);
@@ -263,12 +262,12 @@ static bool changed_beside_gl2(struct sim *sim, u64 at, u64 bytes)
     struct vram *vram = sim->vram;
     u64 line = 1ull << LINE_SHIFT;
 
-    if (!none(sim, &vram->dirty, at, bytes, "written-under-dirty-gl2"))
+    if (!none(sim, &vram->marks[DIRTY], at, bytes, "written-under-dirty-gl2"))
         return false;
-    for (u64 from = at; vram->held.count && from < at + bytes;) {
+    for (u64 from = at; vram->marks[HELD].count && from < at + bytes;) {
         u64 next = min_u64((from | (line - 1)) + 1, at + bytes);
-        if (marks_find(&vram->held, from, next - from, true) < next)
-            marks_put(&vram->stale, from, next - from, true);
+        if (marks_find(&vram->marks[HELD], from, next - from, true) < next)
+            marks_put(&vram->marks[STALE], from, next - from, true);
         from = next;
     }
     return true;
@@ -282,17 +281,17 @@ bool vram_written(struct sim *sim, struct client who, u64 at, u64 bytes, bool ca
         return true;
     if (!reachable(sim, who.unit, at, bytes))
         return false;
-    if (marks_find(&vram->tables, at, bytes, true) < at + bytes)
+    if (marks_find(&vram->marks[TABLE], at, bytes, true) < at + bytes)
         vram->tables_changed++;
-    marks_put(&vram->known, at, bytes, true);
-    marks_put(&vram->posted, at, bytes, false);
+    marks_put(&vram->marks[KNOWN], at, bytes, true);
+    marks_put(&vram->marks[POSTED], at, bytes, false);
     if (beside_gl2(who.unit))
         return changed_beside_gl2(sim, at, bytes);
     bool keeps = (who.unit == UNIT_WAVE && cached) || (who.unit == UNIT_SDMA && !who.bypass);
-    marks_put(&vram->dirty, at, bytes, keeps);
-    marks_put(&vram->stale, at, bytes, false);
+    marks_put(&vram->marks[DIRTY], at, bytes, keeps);
+    marks_put(&vram->marks[STALE], at, bytes, false);
     if (keeps)
-        marks_put(&vram->held, at, bytes, true);
+        marks_put(&vram->marks[HELD], at, bytes, true);
     return true;
 }
 
@@ -303,7 +302,7 @@ u8 *vram_pointer(struct sim *sim, u64 at)
 
 void vram_known(const struct sim *sim, u64 at, u32 bytes, u32 *known)
 {
-    const struct marks *marks = &sim->vram->known;
+    const struct marks *marks = &sim->vram->marks[KNOWN];
 
     for (u32 i = 0; i < bytes; i += 32) {
         u64 word;
@@ -316,56 +315,52 @@ void vram_known(const struct sim *sim, u64 at, u32 bytes, u32 *known)
 
 /* ---- engines ---- */
 
-static bool page_read(struct sim *sim, struct client who, const struct page *page, u8 *out,
-                      u64 bytes)
+struct move {
+    struct client who;
+    u64 va, bytes;
+    u8 *data;
+    enum page_use use;
+};
+
+static bool page_move(struct sim *sim, const struct move *move, const struct page *page, u64 bytes)
 {
+    u64 at = page->address;
+    bool write = move->use == USE_WRITE;
+
     if (page->system)
-        return dma_read(sim, page->address, out, bytes);
-    if (!vram_read_allowed(sim, who, page->address, bytes, page->cached))
+        return write ? dma_write(sim, at, move->data, bytes) : dma_read(sim, at, move->data, bytes);
+    if (!(write ? vram_written : vram_read_allowed)(sim, move->who, at, bytes, page->cached))
         return false;
-    memcpy(out, sim->vram->base + page->address, bytes);
+    memcpy(write ? sim->vram->base + at : move->data, write ? move->data : sim->vram->base + at,
+           bytes);
     return true;
 }
 
-static bool page_write(struct sim *sim, struct client who, const struct page *page, const u8 *in,
-                       u64 bytes)
+static bool memory_move(struct sim *sim, struct move move)
 {
-    if (page->system)
-        return dma_write(sim, page->address, in, bytes);
-    if (!vram_written(sim, who, page->address, bytes, page->cached))
-        return false;
-    memcpy(sim->vram->base + page->address, in, bytes);
+    struct page page;
+
+    while (move.bytes > 0) {
+        if (!hub_translate(sim, move.who, move.va, move.use, &page))
+            return false;
+        u64 n = min_u64(move.bytes, page.bytes);
+        if (!page_move(sim, &move, &page, n))
+            return false;
+        move.va += n;
+        move.data += n;
+        move.bytes -= n;
+    }
     return true;
 }
 
 bool mem_read(struct sim *sim, struct client who, u64 va, void *out, u64 bytes)
 {
-    struct page page;
-    u8 *to = out;
-
-    for (u64 n; bytes > 0; va += n, to += n, bytes -= n) {
-        if (!hub_translate(sim, who, va, USE_READ, &page))
-            return false;
-        n = min_u64(bytes, page.bytes);
-        if (!page_read(sim, who, &page, to, n))
-            return false;
-    }
-    return true;
+    return memory_move(sim, (struct move){who, va, bytes, out, USE_READ});
 }
 
 bool mem_write(struct sim *sim, struct client who, u64 va, const void *in, u64 bytes)
 {
-    struct page page;
-    const u8 *from = in;
-
-    for (u64 n; bytes > 0; va += n, from += n, bytes -= n) {
-        if (!hub_translate(sim, who, va, USE_WRITE, &page))
-            return false;
-        n = min_u64(bytes, page.bytes);
-        if (!page_write(sim, who, &page, from, n))
-            return false;
-    }
-    return true;
+    return memory_move(sim, (struct move){who, va, bytes, (u8 *)in, USE_WRITE});
 }
 
 u8 *mem_page(struct sim *sim, struct client who, u64 va, bool write, u64 *bytes)
@@ -392,7 +387,7 @@ bool mem_table_read(struct sim *sim, u64 offset, u64 *entry)
     if (!vram_read_allowed(sim, walker, offset, sizeof *entry, false))
         return false;
     if (vram->marked)
-        marks_put(&vram->tables, offset, sizeof *entry, true);
+        marks_put(&vram->marks[TABLE], offset, sizeof *entry, true);
     memcpy(entry, vram->base + offset, sizeof *entry);
     return true;
 }
@@ -408,13 +403,13 @@ void mem_cache(struct sim *sim, u32 what)
 
     caches_drop(sim, what);
     if (what & CACHE_GL2_WB)
-        marks_clear(&vram->dirty);
+        marks_clear(&vram->marks[DIRTY]);
     if (!(what & CACHE_GL2_INV))
         return;
-    if (vram->dirty.count && !(what & CACHE_GL2_WB))
+    if (vram->marks[DIRTY].count && !(what & CACHE_GL2_WB))
         sim_fail(sim, "gl2-dirty-dropped", "invalidated without a write-back");
-    marks_clear(&vram->held);
-    marks_clear(&vram->stale);
+    marks_clear(&vram->marks[HELD]);
+    marks_clear(&vram->marks[STALE]);
 }
 
 /* ---- the CPU, through BAR 0 ---- */
@@ -431,13 +426,13 @@ void mem_cpu_read(struct sim *sim, u64 at, void *out, u64 bytes)
     if (!vram->marked)
         return;
     if (!reachable(sim, UNIT_WAVE, at, bytes) ||
-        !none(sim, &vram->dirty, at, bytes, "gl2-not-written-back"))
+        !none(sim, &vram->marks[DIRTY], at, bytes, "gl2-not-written-back"))
         return;
     u8 *to = out; /* what was never written holds anything */
     u64 end = vram->in_sight ? at + bytes : at;
     for (u64 from = at, known; from < end; from = known) {
-        from = marks_find(&vram->known, from, end - from, false);
-        known = marks_find(&vram->known, from, end - from, true);
+        from = marks_find(&vram->marks[KNOWN], from, end - from, false);
+        known = marks_find(&vram->marks[KNOWN], from, end - from, true);
         for (u64 i = from; i < known; i++)
             to[i - at] = (u8)((i ^ sim->options.seed) * 0x9e3779b97f4a7c15 >> 56);
     }
@@ -455,20 +450,20 @@ void mem_cpu_write(struct sim *sim, u64 at, const void *in, u64 bytes)
     if (vram->marked) {
         if (!reachable(sim, UNIT_WAVE, at, bytes) || !changed_beside_gl2(sim, at, bytes))
             return;
-        if (marks_find(&vram->tables, at, bytes, true) < at + bytes)
+        if (marks_find(&vram->marks[TABLE], at, bytes, true) < at + bytes)
             vram->tables_changed++;
-        marks_put(&vram->known, at, bytes, true);
-        marks_put(&vram->posted, at, bytes, true);
+        marks_put(&vram->marks[KNOWN], at, bytes, true);
+        marks_put(&vram->marks[POSTED], at, bytes, true);
     }
     memcpy(vram->base + at, in, bytes);
 }
 
 bool mem_in_hdp(const struct sim *sim, u64 offset, u64 bytes)
 {
-    return marks_find(&sim->vram->posted, offset, bytes, true) < offset + bytes;
+    return marks_find(&sim->vram->marks[POSTED], offset, bytes, true) < offset + bytes;
 }
 
 void mem_hdp_flush(struct sim *sim)
 {
-    marks_clear(&sim->vram->posted);
+    marks_clear(&sim->vram->marks[POSTED]);
 }

@@ -108,12 +108,12 @@ struct psp {
     u64 tmr, tmr_bytes;   /* VRAM offset */
     u64 ring;             /* MC address; 0: none */
     u32 ring_bytes, rptr; /* dwords */
-    bool busy, toc_loaded, tmr_set, autoloaded;
+    bool busy, toc_loaded, tmr_set;
     u64 loaded; /* bit n: row n of profile->firmware */
 };
 
 struct smu {
-    bool alive, features, busy;
+    bool alive, busy;
     u64 table; /* where the driver wants tables: MC address */
     u32 soft_min[16], soft_max[16], power_watts;
 };
@@ -277,12 +277,12 @@ bool mem_write(struct sim *sim, struct client who, u64 va, const void *in, u64 b
 u8 *mem_page(struct sim *sim, struct client who, u64 va, bool write, u64 *bytes);
 /* ACQUIRE_MEM's and RELEASE_MEM's work, with the bits of GCR_CNTL by meaning. */
 enum {
-    CACHE_GL2_WB = 1,
-    CACHE_GL2_INV = 2,
-    CACHE_GL1_INV = 4,
-    CACHE_GLV_INV = 8,  /* GL0 */
-    CACHE_GLK_INV = 16, /* scalar */
-    CACHE_GLI_INV = 32, /* instructions */
+    CACHE_GLV_INV = 1, /* GL0 */
+    CACHE_GL1_INV = 2,
+    CACHE_GLK_INV = 4, /* scalar */
+    CACHE_GLI_INV = 8, /* instructions */
+    CACHE_GL2_WB = 16,
+    CACHE_GL2_INV = 32,
     CACHE_ALL = 63,
 };
 void mem_cache(struct sim *sim, u32 what);

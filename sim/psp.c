@@ -10,24 +10,21 @@
 
 #include <stdlib.h>
 
-#define READY       0x80000000u
-#define BOOT_NS     (80 * NS_PER_MS)
-#define LOAD_NS     (2 * NS_PER_MS)
-#define START_NS    (15 * NS_PER_MS)
-#define RING_NS     (1 * NS_PER_MS)
-#define COMMAND_NS  (100 * NS_PER_US)
-#define FRAME_WORDS 16u
-#define MODE1_RESET 0x70000u /* GFX_CTRL_CMD_ID_MODE1_RST */
+#define READY        0x80000000u
+#define BOOT_NS      (80 * NS_PER_MS)
+#define LOAD_NS      (2 * NS_PER_MS)
+#define START_NS     (15 * NS_PER_MS)
+#define RING_NS      (1 * NS_PER_MS)
+#define COMMAND_NS   (100 * NS_PER_US)
+#define FRAME_WORDS  16u
+#define LOADER_ERROR 6u       /* in the low byte of C2PMSG_35 */
+#define MODE1_RESET  0x70000u /* GFX_CTRL_CMD_ID_MODE1_RST */
 
 #define BLOB_HEADER    0x100u
 #define BLOB_SIGNATURE 0x100u
 #define BLOB_BYTES_MAX (16 * MIB)
 
-enum status { /* TEE_ERROR_* */
-              STATUS_OK = 0,
-              STATUS_BAD = 0xffff0006,
-              STATUS_UNKNOWN = 0xffff000a,
-};
+#define TEE_BAD_PARAMETERS 0xffff0006u
 
 struct blob_header { /* as the signed files have it */
     u8 pad[16];
@@ -79,39 +76,40 @@ bool psp_owns(const struct sim *sim, u64 offset, u64 bytes)
 
 /* ---- blobs ---- */
 
-static u32 blob_refuse(struct sim *sim, const char *name, const struct profile_blob *want, u32 seen)
+static bool refuse(struct sim *sim, const char *name, const struct profile_blob *want, u32 seen)
 {
     sim_note(sim, name, "as %s: saw %#x", want->what, seen);
-    return STATUS_BAD;
+    return false;
+}
+
+static bool body_is_whole(struct sim *sim, u64 mc, const struct blob_header *head)
+{
+    u8 digest[32], *body = malloc(head->signed_bytes);
+    CHECK(body);
+    bool read = mem_read(sim, psp, mc + BLOB_HEADER, body, head->signed_bytes);
+
+    sha256(body, read ? head->signed_bytes : 0, digest);
+    free(body);
+    return memcmp(digest, head->digest, sizeof digest) == 0;
 }
 
 /* `given`: what the driver says it has put there; 0: it did not say. */
-static u32 blob_check(struct sim *sim, u64 mc, u32 given, const struct profile_blob *want)
+static bool blob_check(struct sim *sim, u64 mc, u32 given, const struct profile_blob *want)
 {
     struct blob_header head;
-    u8 digest[32];
 
     if (!mem_read(sim, psp, mc, &head, sizeof head))
-        return STATUS_BAD;
+        return false;
     if (head.magic != (want->plain ? 0 : PSP_BLOB_MAGIC))
-        return blob_refuse(sim, "psp-blob-magic", want, head.magic);
+        return refuse(sim, "psp-blob-magic", want, head.magic);
     if (head.bytes != head.signed_bytes + BLOB_HEADER + BLOB_SIGNATURE ||
         head.bytes > BLOB_BYTES_MAX)
-        return blob_refuse(sim, "psp-blob-header", want, head.bytes);
+        return refuse(sim, "psp-blob-header", want, head.bytes);
     if (head.id != want->id)
-        return blob_refuse(sim, "psp-blob-id", want, head.id);
+        return refuse(sim, "psp-blob-id", want, head.id);
     if (given != 0 && given < head.bytes)
-        return blob_refuse(sim, "psp-blob-truncated", want, given);
-    u8 *body = malloc(head.bytes);
-    CHECK(body);
-    bool read = mem_read(sim, psp, mc, body, head.bytes);
-    sha256(body + BLOB_HEADER, read ? head.signed_bytes : 0, digest);
-    free(body);
-    if (!read)
-        return STATUS_BAD;
-    if (memcmp(digest, head.digest, sizeof digest) != 0)
-        return blob_refuse(sim, "psp-blob-digest", want, digest[0]);
-    return STATUS_OK;
+        return refuse(sim, "psp-blob-truncated", want, given);
+    return body_is_whole(sim, mc, &head) || refuse(sim, "psp-blob-digest", want, head.signed_bytes);
 }
 
 /* ---- boot loader ---- */
@@ -127,142 +125,119 @@ static void os_up(struct sim *sim, u64 ignored)
 static void component_loaded(struct sim *sim, u64 number)
 {
     const struct profile_blob *want = &sim->profile->boot[number];
-    u64 mc = (u64)sim->reg[R_MP0_SMN_C2PMSG_36] << 20;
-    u32 status = blob_check(sim, mc, 0, want);
+    bool good = blob_check(sim, (u64)sim->reg[R_MP0_SMN_C2PMSG_36] << 20, 0, want);
 
     sim->psp.state = PSP_IS_READY;
-    sim->reg[R_MP0_SMN_C2PMSG_35] = READY | (status == STATUS_OK ? 0 : status & 0xff);
-    if (status != STATUS_OK)
-        return;
-    sim->psp.component++;
-    if (want->type == PSP_BOOT_SOS) {
+    sim->reg[R_MP0_SMN_C2PMSG_35] = READY | (good ? 0 : LOADER_ERROR);
+    sim->psp.component += good;
+    if (good && want->type == PSP_BOOT_SOS) {
         sim->psp.state = PSP_IS_STARTING;
         sim_at(sim, sim_after(sim, START_NS), os_up, 0);
     }
 }
 
-static void component_load(struct sim *sim, u32 command)
+static bool component_load(struct sim *sim, u32 command)
 {
     const struct card_profile *profile = sim->profile;
-    u32 next = sim->psp.component;
+    u32 next = sim->psp.component, want = next < profile->boot_count ? profile->boot[next].type : 0;
 
-    if (sim->psp.state != PSP_IS_READY) {
-        sim_fail(sim, "psp-loader-busy", "command %#x while the boot loader is not ready", command);
-        return;
-    }
-    if (next >= profile->boot_count || profile->boot[next].type != command) {
-        sim_fail(sim, "psp-order", "command %#x, the next is %#x (%s)", command,
-                 next < profile->boot_count ? profile->boot[next].type : 0,
-                 next < profile->boot_count ? profile->boot[next].what : "none");
-        return;
-    }
+    if (sim->psp.state != PSP_IS_READY)
+        return sim_fail(sim, "psp-loader-busy", "command %#x while it is not ready", command);
+    if (command != want || command == 0)
+        return sim_fail(sim, "psp-order", "command %#x, the next is %#x", command, want);
     sim->psp.state = PSP_IS_LOADING;
     sim->reg[R_MP0_SMN_C2PMSG_35] = 0;
     sim_at(sim, sim_after(sim, LOAD_NS), component_loaded, next);
+    return true;
 }
 
-/* ---- ring commands; each answers a status and may fill in the response ---- */
+/* ---- ring commands: false is answered with an error ---- */
 
 static u64 argument_address(const struct psp_command *command, u32 at)
 {
     return (u64)command->argument[at + 1] << 32 | command->argument[at];
 }
 
-static u32 load_toc(struct sim *sim, struct psp_command *command)
+static bool load_toc(struct sim *sim, struct psp_command *command)
 {
     const struct profile_blob toc = {"TOC", 0, (u16)sim->profile->toc_id, false};
-    u32 status = blob_check(sim, argument_address(command, 0), command->argument[2], &toc);
 
-    if (status == STATUS_OK) {
-        sim->psp.toc_loaded = true;
-        command->response.tmr_bytes = sim->profile->tmr_bytes;
-    }
-    return status;
+    if (!blob_check(sim, argument_address(command, 0), command->argument[2], &toc))
+        return false;
+    sim->psp.toc_loaded = true;
+    command->response.tmr_bytes = sim->profile->tmr_bytes;
+    return true;
 }
 
-static u32 setup_tmr(struct sim *sim, struct psp_command *command)
+static bool setup_tmr(struct sim *sim, struct psp_command *command)
 {
     u64 mc = argument_address(command, 0), system = argument_address(command, 4);
+    u64 offset = mc - sim->profile->fb_base, vram = vram_bytes(sim);
     u32 bytes = command->argument[2], flags = command->argument[3];
-    u64 offset = mc - sim->profile->fb_base;
 
-    if (!sim->psp.toc_loaded || sim->psp.tmr_set || sim->profile->boot_tmr) {
-        sim_fail(sim, "psp-tmr-order", "SETUP_TMR before LOAD_TOC, or a second time");
-    } else if (mc % PSP_TMR_ALIGN != 0 || offset >= vram_bytes(sim) ||
-               bytes > vram_bytes(sim) - offset) {
-        sim_fail(sim, "psp-tmr-place", "%#x bytes at %#llx", bytes, (unsigned long long)mc);
-    } else if (flags & PSP_TMR_VIRT_PHYS && system != offset) {
-        sim_fail(sim, "psp-tmr-address", "system address %#llx, but it is VRAM %#llx",
-                 (unsigned long long)system, (unsigned long long)offset);
-    } else if (bytes < sim->profile->tmr_bytes) {
+    if (!sim->psp.toc_loaded || sim->psp.tmr_set || sim->profile->boot_tmr)
+        return sim_fail(sim, "psp-tmr-order", "SETUP_TMR before LOAD_TOC, or a second time");
+    if (mc % PSP_TMR_ALIGN != 0 || offset >= vram || bytes > vram - offset)
+        return sim_fail(sim, "psp-tmr-place", "%#x bytes at %#llx", bytes, (unsigned long long)mc);
+    if (flags & PSP_TMR_VIRT_PHYS && system != offset)
+        return sim_fail(sim, "psp-tmr-address", "system address %#llx, but it is VRAM %#llx",
+                        (unsigned long long)system, (unsigned long long)offset);
+    if (bytes < sim->profile->tmr_bytes) {
         sim_note(sim, "psp-tmr-small", "%#x bytes, LOAD_TOC said %#x", bytes,
                  sim->profile->tmr_bytes);
-    } else {
-        sim->psp.tmr = offset;
-        sim->psp.tmr_bytes = bytes;
-        sim->psp.tmr_set = true;
-        return STATUS_OK;
+        return false;
     }
-    return STATUS_BAD;
+    sim->psp.tmr = offset;
+    sim->psp.tmr_bytes = bytes;
+    sim->psp.tmr_set = true;
+    return true;
 }
 
-static u32 load_ip_firmware(struct sim *sim, struct psp_command *command)
+static bool load_ip_firmware(struct sim *sim, struct psp_command *command)
 {
-    const struct card_profile *profile = sim->profile;
-    u32 type = command->argument[3], i = 0;
+    const struct profile_blob *firmware = sim->profile->firmware;
+    u32 type = command->argument[3], count = sim->profile->firmware_count, i = 0;
 
-    while (i < profile->firmware_count && profile->firmware[i].type != type)
+    while (i < count && firmware[i].type != type)
         i++;
-    if (i == profile->firmware_count) {
-        sim_fail(sim, "psp-firmware-type", "type %u is not of this chip", type);
-        return STATUS_BAD;
-    }
-    if (type != PSP_FW_SMU && !sim->psp.tmr_set && !profile->boot_tmr) {
-        sim_fail(sim, "psp-no-tmr", "%s before SETUP_TMR", profile->firmware[i].what);
-        return STATUS_BAD;
-    }
-    u32 status =
-        blob_check(sim, argument_address(command, 0), command->argument[2], &profile->firmware[i]);
-    if (status != STATUS_OK)
-        return status;
+    if (i == count)
+        return sim_fail(sim, "psp-firmware-type", "type %u is not of this chip", type);
+    if (type != PSP_FW_SMU && !sim->psp.tmr_set && !sim->profile->boot_tmr)
+        return sim_fail(sim, "psp-no-tmr", "%s before SETUP_TMR", firmware[i].what);
+    if (!blob_check(sim, argument_address(command, 0), command->argument[2], &firmware[i]))
+        return false;
     sim->psp.loaded |= 1ull << i;
     if (type == PSP_FW_SMU)
         smu_start(sim);
-    return STATUS_OK;
+    return true;
 }
 
-static u32 autoload(struct sim *sim, struct psp_command *command)
+static bool autoload(struct sim *sim)
 {
-    (void)command;
     u64 all = (1ull << sim->profile->firmware_count) - 1, missing = all & ~sim->psp.loaded;
 
-    if (missing) {
-        sim_fail(sim, "psp-autoload-incomplete", "%s is not loaded",
-                 sim->profile->firmware[__builtin_ctzll(missing)].what);
-        return STATUS_BAD;
-    }
-    sim->psp.autoloaded = true;
+    if (missing)
+        return sim_fail(sim, "psp-autoload-incomplete", "%s is not loaded",
+                        sim->profile->firmware[__builtin_ctzll(missing)].what);
     gfx_autoload(sim);
-    return STATUS_OK;
+    return true;
 }
 
-static const struct {
-    u32 id;
-    u32 (*run)(struct sim *sim, struct psp_command *command);
-} commands[] = {
-    {PSP_CMD_LOAD_TOC, load_toc},
-    {PSP_CMD_SETUP_TMR, setup_tmr},
-    {PSP_CMD_LOAD_IP_FW, load_ip_firmware},
-    {PSP_CMD_AUTOLOAD_RLC, autoload},
-};
-
-static u32 command_run(struct sim *sim, struct psp_command *command)
+static bool command_run(struct sim *sim, struct psp_command *command)
 {
-    for (u32 i = 0; i < ARRAY_LEN(commands); i++)
-        if (commands[i].id == command->id)
-            return commands[i].run(sim, command);
-    sim_note(sim, "psp-unknown-command", "%#x", command->id);
-    return STATUS_UNKNOWN;
+    switch (command->id) {
+    case PSP_CMD_LOAD_TOC:
+        return load_toc(sim, command);
+    case PSP_CMD_SETUP_TMR:
+        return setup_tmr(sim, command);
+    case PSP_CMD_LOAD_IP_FW:
+        return load_ip_firmware(sim, command);
+    case PSP_CMD_AUTOLOAD_RLC:
+        return autoload(sim);
+    default:
+        sim_note(sim, "psp-unknown-command", "%#x", command->id);
+        return false;
+    }
 }
 
 /* ---- the ring ---- */
@@ -282,7 +257,7 @@ static bool frame_run(struct sim *sim)
     if (!mem_read(sim, psp, at, &command, sizeof command))
         return false;
     memset(&command.response, 0, sizeof command.response);
-    command.response.status = command_run(sim, &command);
+    command.response.status = command_run(sim, &command) ? 0 : TEE_BAD_PARAMETERS;
     return mem_write(sim, psp, at + offsetof(struct psp_command, response), &command.response,
                      sizeof command.response) &&
            mem_write(sim, psp, fence, &frame.fence, sizeof frame.fence);
@@ -319,9 +294,10 @@ static void ring_written(struct sim *sim, u32 wptr)
     }
 }
 
-static void ring_answer(struct sim *sim, u64 status)
+static void ring_ready(struct sim *sim, u64 ignored)
 {
-    sim->reg[R_MP0_SMN_C2PMSG_64] = READY | (u32)status;
+    (void)ignored;
+    sim->reg[R_MP0_SMN_C2PMSG_64] = READY;
 }
 
 static void ring_create(struct sim *sim)
@@ -339,25 +315,23 @@ static void ring_create(struct sim *sim)
     sim->reg[R_MP0_SMN_C2PMSG_67] = 0;
 }
 
-static void ring_command(struct sim *sim, u32 command)
+static bool ring_command(struct sim *sim, u32 command)
 {
-    if (sim->psp.state != PSP_IS_UP || !(sim->reg[R_MP0_SMN_C2PMSG_64] & READY)) {
-        sim_fail(sim, "psp-os-not-ready", "C2PMSG_64 is %#x, command %#x",
-                 sim->reg[R_MP0_SMN_C2PMSG_64], command);
-        return;
-    }
-    if (command == PSP_RING_CREATE) {
+    u32 ready = sim->reg[R_MP0_SMN_C2PMSG_64];
+
+    if (sim->psp.state != PSP_IS_UP || !(ready & READY))
+        return sim_fail(sim, "psp-os-not-ready", "C2PMSG_64 is %#x, command %#x", ready, command);
+    if (command == PSP_RING_CREATE)
         ring_create(sim);
-    } else if (command == PSP_RING_DESTROY) {
+    else if (command == PSP_RING_DESTROY)
         sim->psp.ring = 0;
-    } else if (command == MODE1_RESET) {
+    else if (command == MODE1_RESET)
         smu_mode1_reset(sim);
-    } else {
-        sim_fail(sim, "psp-ring-command", "%#x", command);
-        return;
-    }
+    else
+        return sim_fail(sim, "psp-ring-command", "%#x", command);
     sim->reg[R_MP0_SMN_C2PMSG_64] = command;
-    sim_at(sim, sim_after(sim, RING_NS), ring_answer, 0);
+    sim_at(sim, sim_after(sim, RING_NS), ring_ready, 0);
+    return true;
 }
 
 bool psp_write(struct sim *sim, enum reg reg, u32 value)

@@ -46,38 +46,7 @@ void smu_mode1_reset(struct sim *sim)
     sim_at(sim, sim->now_ns + RESET_BEGINS_NS, reset_begins, 0);
 }
 
-/* ---- messages: each gets the argument, may change it, and answers ---- */
-
-static u32 say_version(struct sim *sim, u32 *argument)
-{
-    *argument = sim->profile->smu_version;
-    return SMU_OK;
-}
-
-static u32 say_interface(struct sim *sim, u32 *argument)
-{
-    *argument = sim->profile->smu_interface;
-    return SMU_OK;
-}
-
-static u32 features_on(struct sim *sim, u32 *argument)
-{
-    (void)argument;
-    sim->smu.features = true;
-    return SMU_OK;
-}
-
-static u32 table_high(struct sim *sim, u32 *argument)
-{
-    sim->smu.table = (u64)*argument << 32 | (u32)sim->smu.table;
-    return SMU_OK;
-}
-
-static u32 table_low(struct sim *sim, u32 *argument)
-{
-    sim->smu.table = (sim->smu.table >> 32 << 32) | *argument;
-    return SMU_OK;
-}
+/* ---- messages ---- */
 
 static const struct profile_clock *clock_find(const struct sim *sim, u32 id)
 {
@@ -87,74 +56,57 @@ static const struct profile_clock *clock_find(const struct sim *sim, u32 id)
     return NULL;
 }
 
-static u32 say_level(struct sim *sim, u32 *argument)
+static u32 refuse(struct sim *sim, const char *name, u32 argument)
+{
+    sim_note(sim, name, "argument %#x", argument);
+    return SMU_FAILED;
+}
+
+static u32 level_say(struct sim *sim, u32 *argument)
 {
     const struct profile_clock *clock = clock_find(sim, *argument >> 16);
     u32 level = *argument & 0xffff;
 
-    if (!clock || (level != SMU_DPM_COUNT && level >= clock->level_count)) {
-        sim_note(sim, "smu-level", "GetDpmFreqByIndex %#x", *argument);
-        return SMU_FAILED;
-    }
+    if (!clock || (level != SMU_DPM_COUNT && level >= clock->level_count))
+        return refuse(sim, "smu-level", *argument);
     *argument = level == SMU_DPM_COUNT ? clock->level_count : clock->mhz[level];
     if (clock->id == SMU_GFXCLK)
         *argument |= FINE_GRAINED;
     return SMU_OK;
 }
 
-static u32 soft_limit(struct sim *sim, u32 argument, u32 *limits, u32 none)
+static u32 limit_set(struct sim *sim, u32 argument, u32 *limits, u32 none)
 {
     const struct profile_clock *clock = clock_find(sim, argument >> 16);
     u32 mhz = argument & 0xffff;
     bool fits = clock && mhz >= clock->mhz[0] && mhz <= clock->mhz[clock->level_count - 1];
 
-    if (!clock || (!fits && mhz != none)) {
-        sim_note(sim, "smu-clock-range", "clock %u: %u MHz", argument >> 16, mhz);
-        return SMU_FAILED;
-    }
+    if (!clock || (!fits && mhz != none))
+        return refuse(sim, "smu-clock-range", argument);
     limits[clock->id] = mhz;
     return SMU_OK;
 }
 
-static u32 soft_min(struct sim *sim, u32 *argument)
+static u32 power_set(struct sim *sim, u32 watts)
 {
-    return soft_limit(sim, *argument, sim->smu.soft_min, 0);
-}
-
-static u32 soft_max(struct sim *sim, u32 *argument)
-{
-    return soft_limit(sim, *argument, sim->smu.soft_max, NO_LIMIT);
-}
-
-static u32 power_set(struct sim *sim, u32 *argument)
-{
-    if (*argument < sim->profile->power_watts_min || *argument > sim->profile->power_watts_max) {
-        sim_note(sim, "smu-power-range", "%u W", *argument);
-        return SMU_FAILED;
-    }
-    sim->smu.power_watts = *argument;
+    if (watts < sim->profile->power_watts_min || watts > sim->profile->power_watts_max)
+        return refuse(sim, "smu-power-range", watts);
+    sim->smu.power_watts = watts;
     return SMU_OK;
 }
 
-static u32 power_say(struct sim *sim, u32 *argument)
+static u32 metrics_write(struct sim *sim, u32 table)
 {
-    *argument = sim->smu.power_watts;
-    return SMU_OK;
-}
-
-static u32 metrics_write(struct sim *sim, u32 *argument)
-{
-    u8 table[METRICS_BYTES] = {0};
+    u8 bytes[METRICS_BYTES] = {0};
     struct smu_metrics metrics = {.counter = (u32)(sim->now_ns / NS_PER_MS),
                                   .socket_w = 21,
                                   .board_w = 46,
                                   .celsius = {38, 44, 38, 38, 52},
                                   .fan_intake_celsius = 27,
                                   .pcie_rate = 4,
-                                  .pcie_width = 6,
-                                  .fan_percent = 0};
+                                  .pcie_width = 6};
 
-    if (*argument != SMU_TABLE_METRICS)
+    if (table != SMU_TABLE_METRICS)
         return SMU_FAILED;
     if (sim->smu.table == 0) {
         sim_fail(sim, "smu-table-address", "a table is wanted, but not where");
@@ -164,49 +116,58 @@ static u32 metrics_write(struct sim *sim, u32 *argument)
         const struct profile_clock *clock = &sim->profile->clock[i];
         metrics.clock_mhz[clock->id] = max_u32(clock->mhz[0], sim->smu.soft_min[clock->id]);
     }
-    memcpy(table, &metrics, sizeof metrics);
-    return mem_write(sim, smu, sim->smu.table, table, sizeof table) ? SMU_OK : SMU_FAILED;
+    memcpy(bytes, &metrics, sizeof metrics);
+    return mem_write(sim, smu, sim->smu.table, bytes, sizeof bytes) ? SMU_OK : SMU_FAILED;
 }
 
-static u32 mode1(struct sim *sim, u32 *argument)
+static u32 answer_to(struct sim *sim, u32 message, u32 *argument)
 {
-    (void)argument;
-    smu_mode1_reset(sim);
-    return SMU_OK;
+    switch (message) {
+    case SMU_GET_VERSION:
+        *argument = sim->profile->smu_version;
+        return SMU_OK;
+    case SMU_GET_INTERFACE_VERSION:
+        *argument = sim->profile->smu_interface;
+        return SMU_OK;
+    case SMU_ENABLE_ALL:
+    case SMU_DISALLOW_GFXOFF:
+        return SMU_OK;
+    case SMU_TABLE_HIGH:
+        sim->smu.table = (u64)*argument << 32 | (u32)sim->smu.table;
+        return SMU_OK;
+    case SMU_TABLE_LOW:
+        sim->smu.table = (sim->smu.table >> 32 << 32) | *argument;
+        return SMU_OK;
+    case SMU_TABLE_TO_DRAM:
+        return metrics_write(sim, *argument);
+    case SMU_SOFT_MIN:
+        return limit_set(sim, *argument, sim->smu.soft_min, 0);
+    case SMU_SOFT_MAX:
+        return limit_set(sim, *argument, sim->smu.soft_max, NO_LIMIT);
+    case SMU_GET_DPM:
+        return level_say(sim, argument);
+    case SMU_MODE1_RESET:
+        smu_mode1_reset(sim);
+        return SMU_OK;
+    case SMU_SET_PPT:
+        return power_set(sim, *argument);
+    case SMU_GET_PPT:
+        *argument = sim->smu.power_watts;
+        return SMU_OK;
+    default:
+        sim_note(sim, "smu-unknown-message", "%#x", message);
+        return SMU_UNKNOWN;
+    }
 }
-
-static u32 accept(struct sim *sim, u32 *argument)
-{
-    (void)sim, (void)argument;
-    return SMU_OK;
-}
-
-static const struct {
-    u32 message;
-    u32 (*run)(struct sim *sim, u32 *argument);
-} messages[] = {
-    {SMU_GET_VERSION, say_version}, {SMU_GET_INTERFACE_VERSION, say_interface},
-    {SMU_ENABLE_ALL, features_on},  {SMU_TABLE_HIGH, table_high},
-    {SMU_TABLE_LOW, table_low},     {SMU_TABLE_TO_DRAM, metrics_write},
-    {SMU_SOFT_MIN, soft_min},       {SMU_SOFT_MAX, soft_max},
-    {SMU_GET_DPM, say_level},       {SMU_DISALLOW_GFXOFF, accept},
-    {SMU_MODE1_RESET, mode1},       {SMU_SET_PPT, power_set},
-    {SMU_GET_PPT, power_say},
-};
 
 /* ---- mailboxes ---- */
 
 static void message_run(struct sim *sim, u64 message)
 {
-    u32 *argument = &sim->reg[R_MP1_SMN_C2PMSG_82], answer = SMU_UNKNOWN;
+    u32 *argument = &sim->reg[R_MP1_SMN_C2PMSG_82];
 
-    for (u32 i = 0; i < ARRAY_LEN(messages); i++)
-        if (messages[i].message == message)
-            answer = messages[i].run(sim, argument);
-    if (answer == SMU_UNKNOWN)
-        sim_note(sim, "smu-unknown-message", "%#llx", (unsigned long long)message);
     sim->smu.busy = false;
-    sim->reg[R_MP1_SMN_C2PMSG_90] = answer;
+    sim->reg[R_MP1_SMN_C2PMSG_90] = answer_to(sim, (u32)message, argument);
 }
 
 static void debug_run(struct sim *sim, u64 message)

@@ -11,7 +11,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 # The engine of waves has its own list (compute_failure.name), its own part of the page.
 ENGINE = ("wave", "valu", "salu", "flow", "code", "isa", "disasm", "lane", "dot", "serve")
 WORD = r'"([a-z0-9]+(?:-[a-z0-9]+)+)"'
-CALL = re.compile(r'(?:sim_fail|sim_note|blob_refuse|bad|none)\(\s*[^;"]*?' + WORD)
+CALL = re.compile(r'(?:sim_fail|sim_note|refuse|bad|none)\(\s*[^;"]*?' + WORD)
 NAME = re.compile(r'const char \*name =([^;]*);')
 
 
