@@ -143,6 +143,21 @@ static err first_work(struct gpu *gpu)
 
 /* ---- where the table goes on ---- */
 
+static void interrupted(void *ctx)
+{
+    struct gpu *gpu = ctx;
+
+    __atomic_store_n(&gpu->irq, true, __ATOMIC_RELEASE);
+}
+
+/* What the function needs of the bus; a reset takes it away. */
+static void take_bus(struct gpu *gpu)
+{
+    pci_restore(gpu->dev);
+    pci_enable(gpu->dev, true);
+    gpu->irq_on = pci_vector_on(gpu->dev, 0, interrupted, gpu) == OK;
+}
+
 static void go_to(struct gpu *gpu, u32 step)
 {
     gpu->step = step;
@@ -233,9 +248,10 @@ static void turn_step(struct gpu *gpu)
     err e = step->run(gpu);
     if (e == E_BUSY)
         return;
-    if (e == E_STATE) /* a reset: from the beginning */
+    if (e == E_STATE) { /* a reset: from the beginning */
+        take_bus(gpu);
         go_to(gpu, 0);
-    else if (e != OK)
+    } else if (e != OK)
         step_failed(gpu, step, e);
     else if (gpu->step + 1 < ARRAY_LEN(steps))
         go_to(gpu, gpu->step + 1);
@@ -330,13 +346,6 @@ void gpu_status(struct gpu *gpu, struct gpu_status *status)
 
 /* ---- taking and leaving ---- */
 
-static void interrupted(void *ctx)
-{
-    struct gpu *gpu = ctx;
-
-    __atomic_store_n(&gpu->irq, true, __ATOMIC_RELEASE);
-}
-
 err gpu_open(struct gpu **out, struct pci_bus *bus, struct pci_dev *dev,
              const struct gpu_config *config)
 {
@@ -358,10 +367,9 @@ err gpu_open(struct gpu **out, struct pci_bus *bus, struct pci_dev *dev,
                   REGISTERS_MIN, gpu->regs.bytes, gpu->doorbell.bytes);
         return E_NOTFOUND;
     }
-    pci_enable(dev, true);
+    take_bus(gpu);
     ip_start(gpu);
     TRY(ring_open(gpu));
-    gpu->irq_on = pci_vector_on(dev, 0, interrupted, gpu) == OK;
     *out = gpu;
     return OK;
 }
@@ -370,12 +378,8 @@ void gpu_close(struct gpu *gpu)
 {
     if (gpu->state != GPU_READY)
         return;
-    go_to(gpu, 0);
-    while (gfx_stop(gpu) == E_BUSY)
-        cpu_relax();
-    go_to(gpu, 0);
-    while (sdma_stop(gpu) == E_BUSY)
-        cpu_relax();
+    gfx_dequeue(gpu);
+    sdma_dequeue(gpu);
     ip_write(gpu, R_SCRATCH_REG6, 0);
     gpu->state = GPU_DEAD;
     pci_enable(gpu->dev, false);

@@ -30,20 +30,25 @@ err gfx_wait_rlc(struct gpu *gpu)
 
 /* ---- off and on ---- */
 
+void gfx_dequeue(struct gpu *gpu)
+{
+    for (u32 q = 0; q < QUEUES; q++) {
+        ip_write(gpu, R_GRBM_GFX_CNTL, SELECT_QUEUE(q));
+        if (!(ip_read(gpu, R_CP_HQD_ACTIVE) & CP_HQD_ACTIVE__ACTIVE))
+            continue;
+        ip_write(gpu, R_CP_HQD_DEQUEUE_REQUEST, 2); /* reset its waves */
+        ip_write(gpu, R_SPI_COMPUTE_QUEUE_RESET, 1);
+        if (ip_wait(gpu, R_CP_HQD_ACTIVE, CP_HQD_ACTIVE__ACTIVE, 0, DEQUEUE_US) != OK)
+            log_warn(gpu->name, "queue %u does not let go: reset with the engine", q);
+    }
+    ip_write(gpu, R_GRBM_GFX_CNTL, 0);
+}
+
 /* Queues of an earlier life, or ones that hang, off the engine; then the engine is reset. */
 err gfx_stop(struct gpu *gpu)
 {
     if (gpu->sub == 0) {
-        for (u32 q = 0; q < QUEUES; q++) {
-            ip_write(gpu, R_GRBM_GFX_CNTL, SELECT_QUEUE(q));
-            if (!(ip_read(gpu, R_CP_HQD_ACTIVE) & CP_HQD_ACTIVE__ACTIVE))
-                continue;
-            ip_write(gpu, R_CP_HQD_DEQUEUE_REQUEST, 2); /* reset its waves */
-            ip_write(gpu, R_SPI_COMPUTE_QUEUE_RESET, 1);
-            if (ip_wait(gpu, R_CP_HQD_ACTIVE, CP_HQD_ACTIVE__ACTIVE, 0, DEQUEUE_US) != OK)
-                log_warn(gpu->name, "queue %u does not let go: reset with the engine", q);
-        }
-        ip_write(gpu, R_GRBM_GFX_CNTL, 0);
+        gfx_dequeue(gpu);
         ip_write(gpu, R_GRBM_SOFT_RESET,
                  GRBM_SOFT_RESET__SOFT_RESET_CP | GRBM_SOFT_RESET__SOFT_RESET_CPC);
         gpu->sub++;

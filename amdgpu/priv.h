@@ -291,7 +291,8 @@ void ih_drain(struct gpu *gpu); /* a bounded number of entries */
 /* ---- gfx.c, sdma.c ---- */
 
 err gfx_wait_rlc(struct gpu *gpu);
-err gfx_stop(struct gpu *gpu); /* takes the queues off the engine, resets it */
+void gfx_dequeue(struct gpu *gpu); /* takes the queues off the engine */
+err gfx_stop(struct gpu *gpu);     /* and resets it */
 err gfx_start(struct gpu *gpu);
 err gfx_enable(struct gpu *gpu);
 err gfx_queue_start(struct gpu *gpu);
@@ -302,6 +303,7 @@ err gfx_send(struct gpu *gpu, const struct gpu_launch *launch, u32 count, u64 *f
 err sdma_send(struct gpu *gpu, gpuva to, gpuva from, u64 bytes, u64 *fence);
 /* What the engine is at, and the kernel that it was given last. */
 void gfx_describe(struct gpu *gpu, struct text *out);
+void sdma_dequeue(struct gpu *gpu);
 err sdma_stop(struct gpu *gpu);
 err sdma_start(struct gpu *gpu);
 err sdma_queue_start(struct gpu *gpu);

@@ -13,13 +13,18 @@
 #define POLL_PACE      0x0fff0004u /* 4095 tries, 4 apart */
 #define ROUTE          0x3009001du /* doorbells from 0x800 on, 4 of them, to block 0xe */
 
-/* Off the queue and through a reset: it starts from 0 again. */
+void sdma_dequeue(struct gpu *gpu)
+{
+    ip_update(gpu, R_SDMA0_QUEUE0_RB_CNTL, SDMA0_QUEUE0_RB_CNTL__RB_ENABLE, 0);
+    ip_update(gpu, R_SDMA0_QUEUE0_IB_CNTL, SDMA0_QUEUE0_IB_CNTL__IB_ENABLE, 0);
+    ip_update(gpu, R_SDMA0_QUEUE0_DOORBELL, SDMA0_QUEUE0_DOORBELL__ENABLE, 0);
+}
+
+/* Through a reset it starts from 0 again. */
 err sdma_stop(struct gpu *gpu)
 {
     if (gpu->sub == 0) {
-        ip_update(gpu, R_SDMA0_QUEUE0_RB_CNTL, SDMA0_QUEUE0_RB_CNTL__RB_ENABLE, 0);
-        ip_update(gpu, R_SDMA0_QUEUE0_IB_CNTL, SDMA0_QUEUE0_IB_CNTL__IB_ENABLE, 0);
-        ip_update(gpu, R_SDMA0_QUEUE0_DOORBELL, SDMA0_QUEUE0_DOORBELL__ENABLE, 0);
+        sdma_dequeue(gpu);
         ip_write(gpu, R_GRBM_SOFT_RESET, GRBM_SOFT_RESET__SOFT_RESET_SDMA0);
         gpu->sub++;
     }

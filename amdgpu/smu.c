@@ -180,7 +180,6 @@ err smu_mode1(struct gpu *gpu)
         return E_BUSY;
     }
     TRY(gpu_pause(gpu, RESET_MS));
-    pci_restore(gpu->dev);
     gpu->gone = false;
     gpu->was_reset = true;
     gpu->reset_wanted = false;

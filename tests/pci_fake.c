@@ -22,7 +22,9 @@ void *vm_map_device(paddr from, u64 bytes, enum vm_cache cache)
 
 void *pages_alloc_aligned(usize bytes, usize align)
 {
-    return align <= PAGE_BYTES ? pages_alloc(bytes) : NULL;
+    u8 *ptr = pages_alloc(bytes + (align > PAGE_BYTES ? align : 0)); /* the tests end soon */
+
+    return ptr ? ptr + (-(usize)ptr & (align - 1)) : NULL;
 }
 
 /* As few bits as a real machine's memory has. */
