@@ -276,17 +276,23 @@ MIN_MAX(max_b16, u16, 0x8000, 0x7c00, 0x200, >)
 MIN_MAX(min_b64, u64, 1ull << 63, 0x7ffull << 52, 1ull << 51, <)
 MIN_MAX(max_b64, u64, 1ull << 63, 0x7ffull << 52, 1ull << 51, >)
 
-#define MEDIAN(name, type, sign, infinity, min, max)                                               \
+/* By the text's comparisons, to which -0 equals +0. */
+#define MEDIAN(name, type, magnitude, infinity, min, max)                                          \
     static inline type name(type a, type b, type c, bool ieee)                                     \
     {                                                                                              \
-        bool nan = (a & (type) ~(sign)) > (infinity) || (b & (type) ~(sign)) > (infinity) ||       \
-                   (c & (type) ~(sign)) > (infinity);                                              \
-        type low = min(min(a, b, ieee), c, ieee);                                                  \
+        bool nan = (a & (magnitude)) > (infinity) || (b & (magnitude)) > (infinity) ||             \
+                   (c & (magnitude)) > (infinity);                                                 \
+        type most = max(max(a, b, ieee), c, ieee);                                                 \
+        bool is_a = most == a || !((most | a) & (magnitude));                                      \
+        bool is_b = most == b || !((most | b) & (magnitude));                                      \
                                                                                                    \
-        return nan ? low : max(min(a, b, ieee), min(max(a, b, ieee), c, ieee), ieee);              \
+        return nan    ? min(min(a, b, ieee), c, ieee)                                              \
+               : is_a ? max(b, c, ieee)                                                            \
+               : is_b ? max(a, c, ieee)                                                            \
+                      : max(a, b, ieee);                                                           \
     }
-MEDIAN(med3_b32, u32, 0x80000000u, 0x7f800000u, min_b32, max_b32)
-MEDIAN(med3_b16, u16, 0x8000, 0x7c00, min_b16, max_b16)
+MEDIAN(med3_b32, u32, 0x7fffffffu, 0x7f800000u, min_b32, max_b32)
+MEDIAN(med3_b16, u16, 0x7fff, 0x7c00, min_b16, max_b16)
 
 /* The largest value below 1 stands in for 1, which a tiny negative number would give. */
 static inline f32 fract_f32(f32 a)
