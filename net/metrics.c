@@ -64,6 +64,7 @@ void metrics_write(struct server *server, struct text *out)
         {"nohost_slots", ml.slots},
         {"nohost_slots_busy", ml.slots_busy},
         {"nohost_queue_waiting", ml.queue_waiting},
+        {"nohost_memory_free_bytes", (f64)pages_available()},
         {"nohost_weights_bytes", (f64)ml.weights_bytes},
         {"nohost_kv_bytes", (f64)ml.kv_bytes},
         {"nohost_program_bytes", (f64)ml.program_bytes},

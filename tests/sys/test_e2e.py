@@ -19,6 +19,8 @@ from machine import KEY, MODEL, Machine, Skip, closing_line, image, run_cases
 HELLO = [{"role": "user", "content": "Hello!"}]  # the chat that is timed
 CHAT = [{"role": "system", "content": "Be brief."}, HELLO[0]]  # fewer tokens than without system
 TOKENS = 8
+MIB = 1 << 20
+MEMORY_MIB = 1024  # of the machine that runs all cases
 
 
 def client(machine, **options):
@@ -175,6 +177,15 @@ def frees_the_slot_of_who_leaves(machine):
     machine.wait("free slot", lambda: machine.metric("nohost_slots_busy") == 0, 10)
 
 
+def takes_little_memory_beyond_the_model(machine):
+    """All that the machine has and is not free: firmware's tables, kernel, pools, compiler."""
+    weights, kv = machine.metric("nohost_weights_bytes"), machine.metric("nohost_kv_bytes")
+    used = MEMORY_MIB * MIB - machine.metric("nohost_memory_free_bytes")
+    rest = (used - weights - kv) / MIB
+    print(f"    {rest:.1f} MiB beside {weights / MIB:.0f} of weights and {kv / MIB:.0f} of KV")
+    assert rest <= 64, rest
+
+
 def loses_no_memory_to_nonsense(machine):
     """Malformed requests while another stream runs: each answered or closed, pools as before."""
     pools = re.compile(r'nohost_pool_blocks\{pool="(\w+)",is="used"\} (\d+)')
@@ -216,7 +227,7 @@ def resets_and_powers_off(machine):
 FULL = [boots_and_says_how_far_it_is, answers_a_question, streams_the_same_text,
         completes_plain_text, repeats_itself_with_a_seed, stops_where_it_is_told, gives_logprobs,
         is_as_exact_as_the_host_tool, refuses_in_the_clients_words, serves_several_at_once,
-        frees_the_slot_of_who_leaves, loses_no_memory_to_nonsense, shows_its_log_to_key_holders,
+        frees_the_slot_of_who_leaves, takes_little_memory_beyond_the_model, loses_no_memory_to_nonsense, shows_its_log_to_key_holders,
         resets_and_powers_off]
 
 
@@ -268,7 +279,7 @@ def main():
     truncated = short_model("truncated", lambda data: data[:len(data) // 2])
     corrupted = short_model("corrupt", corrupt)
     machines = [
-        (Machine(good, SMP="2", DISK="usb", NIC="virtio"), FULL),
+        (Machine(good, SMP="2", DISK="usb", NIC="virtio", MEM=f"{MEMORY_MIB}M"), FULL),
         (Machine(good, SMP="1", DISK="virtio", NIC="e1000e"), [answers_here_too]),
         (Machine(good, SMP="4", DISK="nvme", NIC="virtio"), [answers_here_too]),
         (Machine(image("none", "none", conf)), [says_what_is_wrong_with_the_model]),
