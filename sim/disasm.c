@@ -60,6 +60,10 @@ static const char *special_name(u32 code, u32 regs)
     }
 }
 
+/* The floating-point constants, as 16 bits. */
+static const u16 halves[] = {0x3800, 0xb800, 0x3c00, 0xbc00, 0x4000,
+                             0xc000, 0x4400, 0xc400, 0x3118};
+
 /* What operates on 16-bit integers has its floating-point constants as numbers. */
 static bool is_int16(const struct isa_inst *inst, u32 n)
 {
@@ -94,20 +98,73 @@ void disasm_operand(struct printer *p, u32 code, u32 regs)
     disasm_put_operand(p, code, regs);
 }
 
+static bool is_mix(u32 op)
+{
+    return op == ISA_v_fma_mix_f32 || op == ISA_v_fma_mixlo_f16 || op == ISA_v_fma_mixhi_f16;
+}
+
+/* The floating-point constants as source n has them: as halves, singles, or the upper half of
+ * doubles. NULL when they do not count as such there. */
+static const u32 *float_constants(const struct printer *p, u32 n)
+{
+    static const u32 half[] = {0x3800, 0xb800, 0x3c00, 0xbc00, 0x4000,
+                               0xc000, 0x4400, 0xc400, 0x3118};
+    static const u32 single[] = {0x3f000000, 0xbf000000, 0x3f800000, 0xbf800000, 0x40000000,
+                                 0xc0000000, 0x40800000, 0xc0800000, 0x3e22f983};
+    static const u32 upper[] = {0x3fe00000, 0xbfe00000, 0x3ff00000, 0xbff00000, 0x40000000,
+                                0xc0000000, 0x40100000, 0xc0100000, 0};
+    struct str name = str_of(p->row->name);
+
+    if (is_mix(p->inst->op) || p->inst->op == ISA_v_dot2_f16_f16 ||
+        (p->inst->op == ISA_v_dot2_f32_f16 && n < 2))
+        return half;
+    if (is(p, ISA_SRC16) || (str_starts(name, STR("v_pk_")) && str_ends(name, STR("_f16"))))
+        return is_int16(p->inst, n) ? NULL : half;
+    if (p->row->src_regs[n] == 2)
+        return str_ends(name, STR("_f64")) ? upper : NULL;
+    return single;
+}
+
+/* A literal that has an operand code of its own is written as that one is. */
+static void put_literal(struct printer *p, u32 n)
+{
+    const u32 *floats = float_constants(p, n);
+    u32 literal = p->inst->literal, regs = p->row->src_regs[n];
+    i32 number = is(p, ISA_SRC16) ? (i32)(literal << 16) >> 16 : (i32)literal;
+    i32 most = regs == 2 && floats ? 0 : 64;
+
+    if (number >= (regs == 1 ? -16 : 0) && number <= most) {
+        text_fmt(&p->out, "%d", number);
+        return;
+    }
+    for (u32 i = 0; floats && i <= 8; i++)
+        if (literal == floats[i]) {
+            text_fmt(&p->out, "%s", special_name(ISA_FLOAT + i, 1));
+            return;
+        }
+    text_fmt(&p->out, "0x%x", literal);
+}
+
+static bool is_constant_of_fma(u32 op, u32 n)
+{
+    return ((op == ISA_v_fmamk_f32 || op == ISA_v_fmamk_f16) && n == 1) ||
+           ((op == ISA_v_fmaak_f32 || op == ISA_v_fmaak_f16) && n == 2);
+}
+
 static void put_source(struct printer *p, u32 n)
 {
-    static const u16 halves[] = {0x3800, 0xb800, 0x3c00, 0xbc00, 0x4000,
-                                 0xc000, 0x4400, 0xc400, 0x3118};
     u32 code = p->inst->src[n];
 
-    if (code >= ISA_FLOAT && code <= ISA_FLOAT + 8 && is_int16(p->inst, n))
+    if (code == ISA_LITERAL && !is_constant_of_fma(p->inst->op, n))
+        put_literal(p, n);
+    else if (code >= ISA_FLOAT && code <= ISA_FLOAT + 8 && is_int16(p->inst, n))
         text_fmt(&p->out, "0x%x", halves[code - ISA_FLOAT]);
     else
         disasm_put_operand(p, code, p->row->src_regs[n]);
 }
 
 /* A source with what VOP3 and DPP do to its sign. */
-static void source(struct printer *p, u32 n)
+void disasm_source(struct printer *p, u32 n)
 {
     const struct isa_inst *inst = p->inst;
     u32 code = inst->src[n];
@@ -131,7 +188,7 @@ void disasm_sources(struct printer *p)
 {
     for (u32 n = 0; n < 3; n++)
         if (p->row->src_regs[n])
-            source(p, n);
+            disasm_source(p, n);
 }
 
 static void put_bits(struct printer *p, const char *name, u32 bits, u32 count)
@@ -238,11 +295,6 @@ static void print_vinterp(struct printer *p)
     text_fmt(&p->out, " wait_exp:%u", (u32)p->inst->imm);
 }
 
-static bool is_mix(u32 op)
-{
-    return op == ISA_v_fma_mix_f32 || op == ISA_v_fma_mixlo_f16 || op == ISA_v_fma_mixhi_f16;
-}
-
 static void print_vop3p(struct printer *p)
 {
     struct isa_inst plain = *p->inst;
@@ -273,19 +325,24 @@ static void print_vop3p(struct printer *p)
 
 static void print_vopd(struct printer *p)
 {
-    struct isa_inst half = *p->inst;
+    const struct isa_inst *inst = p->inst;
+    struct isa_inst half = *inst;
 
+    p->inst = &half;
     for (u32 n = 0; n < 2; n++) {
-        half.op = n ? p->inst->y.op : p->inst->op;
-        half.dst = n ? p->inst->y.dst : p->inst->dst;
+        half.op = n ? inst->y.op : inst->op;
+        half.dst = n ? inst->y.dst : inst->dst;
         p->row = &isa_rows[half.op];
         text_fmt(&p->out, "%sv_dual_%s", n ? " :: " : "", p->row->name + 2);
         p->separator = " ";
         disasm_operand(p, half.dst, 1);
-        for (u32 s = 0; s < 3; s++)
+        for (u32 s = 0; s < 3; s++) {
+            half.src[s] = n ? inst->y.src[s] : inst->src[s];
             if (p->row->src_regs[s] && !(s == 2 && half.op == ISA_v_cndmask_b32))
-                disasm_operand(p, n ? p->inst->y.src[s] : p->inst->src[s], 1);
+                disasm_source(p, s);
+        }
     }
+    p->inst = inst;
 }
 
 /* ---- memory ---- */

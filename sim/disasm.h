@@ -24,6 +24,7 @@ void disasm_next(struct printer *p);
 void disasm_word(struct printer *p, bool present, const char *text);
 void disasm_put_operand(struct printer *p, u32 code, u32 regs);
 void disasm_operand(struct printer *p, u32 code, u32 regs);
+void disasm_source(struct printer *p, u32 n);
 void disasm_sources(struct printer *p);
 
 /* ---- disasm_scalar.c ---- */

@@ -203,7 +203,7 @@ void disasm_sopk(struct printer *p)
 
     if (inst->op == ISA_s_setreg_b32 || inst->op == ISA_s_setreg_imm32_b32) {
         put_hwreg(p, imm);
-        disasm_operand(p, inst->src[0], 1);
+        disasm_source(p, 0);
         return;
     }
     if (p->row->dst_regs)

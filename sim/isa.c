@@ -206,14 +206,11 @@ static void decode_sopk(struct decoder *d, u32 w)
     d->out->imm = sign_extend(w, 16);
     if (d->row->dst_regs)
         d->out->dst = decode_scalar_dst(d, reg, d->row->dst_regs);
-    else if (d->row->src_regs[0])
-        d->out->src[0] = decode_scalar_dst(d, reg, 1);
+    else if (d->out->op == ISA_s_setreg_imm32_b32)
+        decode_source(d, 0, ISA_LITERAL);
     else
-        demand(d, reg == 0);
-    if (d->out->op == ISA_s_setreg_imm32_b32) {
-        d->out->literal = decode_take(d);
-        d->out->src[0] = ISA_LITERAL;
-    }
+        d->out->src[0] = decode_scalar_dst(d, reg, 1);
+    demand(d, d->out->op != ISA_s_setreg_imm32_b32 || !reg);
 }
 
 static bool sopp_takes_number(u32 op)

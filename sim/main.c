@@ -15,6 +15,7 @@ static const struct command {
     int (*run)(int argc, char **argv);
     const char *what;
 } commands[] = {
+    {"run", run_main, "a kernel out of a code object, with buffers from files"},
     {"disasm", list_main, "machine code as text: a code object, raw code, or words in hexadecimal"},
     {"serve", serve_main, "cards for QEMU (vfio-user) or tinygrad (TCP)"},
 };
@@ -69,4 +70,14 @@ u8 *radeon_file(const char *path, usize *bytes)
     if (file != stdin)
         fclose(file);
     return data;
+}
+
+static void put_line(struct str line)
+{
+    fwrite(line.ptr, 1, line.len, stderr);
+}
+
+void radeon_show_log(void)
+{
+    log_sink_add(put_line);
 }

@@ -15,6 +15,13 @@ u8 *radeon_file(const char *path, usize *bytes);
 /* One line on stderr, then exit(2). */
 __attribute__((noreturn, format(printf, 1, 2))) void radeon_fail(const char *format, ...);
 
+/* From here on the log's lines appear on stderr. */
+void radeon_show_log(void);
+
+/* ---- run_options.c ---- */
+
+int run_main(int argc, char **argv);
+
 /* ---- list.c ---- */
 
 int list_main(int argc, char **argv);
