@@ -371,7 +371,7 @@ static bool page_from(struct sim *sim, const struct access *access, const struct
 {
     u64 size = 1ull << entry->shift, inside = access->va & (size - 1);
 
-    *page = (struct page){.address = (entry->pte & PTE_ADDRESS & ~(size - 1)) + inside,
+    *page = (struct page){.address = (entry->pte & PTE_ADDRESS) + inside,
                           .bytes = size - inside,
                           .system = entry->pte & PTE_SYSTEM,
                           .snooped = entry->pte & PTE_SNOOPED,
@@ -385,7 +385,7 @@ static bool page_from(struct sim *sim, const struct access *access, const struct
         return fault(sim, access, FAULT_WRITE, "the page may not be written");
     if (access->use == USE_EXECUTE && !page->executable)
         return fault(sim, access, FAULT_EXECUTE, "the page may not be executed");
-    if (entry->pte & PTE_ADDRESS & (size - 1))
+    if (entry->pte & PTE_ADDRESS & (size - 1) && !sim_excepted(sim, EXCEPT_PTE_UNALIGNED))
         return sim_fail(sim, "pte-not-aligned", "entry %#llx for a page of %#llx bytes",
                         (unsigned long long)entry->pte, (unsigned long long)size);
     if (!page->system && page->address + page->bytes > vram_bytes(sim))

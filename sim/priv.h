@@ -32,6 +32,7 @@ enum exception {
     EXCEPT_MQD_HOLE,      /* the unnamed word between CP_HQD_PQ_DOORBELL_CONTROL and PQ_CONTROL */
     EXCEPT_IH_RPTR_WORDS, /* IH_RB_RPTR as a number of words instead of bytes */
     EXCEPT_PSP_HDP,       /* a frame of the PSP's ring, not flushed from the HDP */
+    EXCEPT_PTE_UNALIGNED, /* a large page at a physical address that is no multiple of its size */
     EXCEPTIONS,
 };
 
