@@ -252,6 +252,8 @@ void fresh_after(struct wave *wave, struct fresh *fresh, const struct uop *uop)
         compare_written(wave, fresh, uop);
     } else {
         vector_written(fresh, uop, wave->EXEC, result_fresh(fresh, uop, fresh->in));
+        if (mad64_loses_high(uop))
+            fresh->v[uop->inst.dst + 1 - ISA_VGPR] |= wave->EXEC;
         if (uop->row->flags & ISA_SDST && uop->inst.sdst < SCALARS)
             fresh->s[uop->inst.sdst] = 0;
         if (uop->y)

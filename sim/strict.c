@@ -364,7 +364,8 @@ static void check_hazards(struct wave *wave, const struct uop *uop)
         wave_find(wave, "vcmpx-permlane", "no vector instruction between it and v_cmpx");
     if (op == ISA_v_mad_u64_u32 || op == ISA_v_mad_i64_i32)
         for (u32 n = 0; n < uop->reads; n++)
-            if (overlap(uop->read[n], uop->write[0]))
+            if (overlap(uop->read[n], uop->write[0]) &&
+                !(mad64_loses_high(uop) && uop->read[n].first == uop->inst.src[2]))
                 wave_find(wave, "mad64-overlap", "result and a source share a register");
 }
 

@@ -357,6 +357,14 @@ void strict_launch(struct wave *wave, const struct access *access);
 void strict_wait(struct wave *wave, u32 vm, u32 lgkm, u32 vs);
 void strict_valu_done(struct wave *wave); /* s_waitcnt_depctr va_vdst(0) */
 
+/* A result that begins in the addend's upper half: the bug loses the result's upper half, and LLVM
+ * does it where only the lower one is wanted. */
+static inline bool mad64_loses_high(const struct uop *uop)
+{
+    return (uop->inst.op == ISA_v_mad_u64_u32 || uop->inst.op == ISA_v_mad_i64_i32) &&
+           uop->inst.src[2] >= ISA_VGPR && uop->inst.dst == uop->inst.src[2] + 1u;
+}
+
 /* ---- fresh.c: what nobody has written (strict) ---- */
 
 struct fresh *fresh_create(struct wave *wave, struct fresh *reuse, u32 scalars);
