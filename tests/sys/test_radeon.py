@@ -1,0 +1,97 @@
+"""test_radeon.py: QEMU finds the simulated card. `radeon serve --socket` is a process of its own;
+QEMU's vfio-user-pci puts each card behind a PCIe root port; the firmware's own enumeration must see
+what it is: ids, BARs, link, and again after a reset of the machine.
+
+Guards sim/serve*.c and the card's PCI personality.
+"""
+import json
+import os
+import re
+import signal
+import subprocess
+
+from machine import Machine, closing_line, image, run_cases
+
+CARD = r"(\d\d:00\.0): VGA display 1002:744c .*BAR0 (\w+) at \w+, BAR2 2M at \w+, BAR5 1M at \w+"
+
+
+class Cards:
+    """`count` cards in one server, and the machine's options for them."""
+
+    def __init__(self, count, *options):
+        self.sockets = [f"build/sys/radeon{i}.sock" for i in range(count)]
+        listen = [word for path in self.sockets for word in ("--socket", path)]
+        self.process = subprocess.Popen(["build/host/radeon", "serve", *listen, *options],
+                                        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for path in self.sockets:
+            assert json.loads(self.process.stdout.readline())["socket"] == path
+
+    def variables(self):
+        words = ["-object memory-backend-memfd,id=m0,size=1024M,share=on",
+                 "-machine memory-backend=m0"]
+        for i, path in enumerate(self.sockets):
+            device = {"driver": "vfio-user-pci", "bus": f"port{i}",
+                      "socket": {"path": path, "type": "unix"}}
+            words += [f"-device pcie-root-port,id=port{i},slot={i + 1},chassis={i + 1}",
+                      "-device " + json.dumps(device, separators=(",", ":"))]
+        return {"MEM": "1024M", "QEMU_ARGS": " ".join(words)}
+
+    def end(self):
+        """Its exit status and what it said; QEMU has to be gone before."""
+        self.process.send_signal(signal.SIGTERM)
+        said = self.process.communicate(timeout=30)[1]
+        return self.process.returncode, said
+
+
+def boot(cards, name, looks):
+    with Machine(image(name, "none", "api_key = a-key-for-the-tests\n"),
+                 **cards.variables()) as machine:
+        machine.wait("cards in the boot log", lambda: len(
+            re.findall(CARD, machine.console())) >= len(cards.sockets), 60)
+        looks(machine)
+    status, said = cards.end()
+    assert status == 0, f"the card found fault, {status}:\n{said}"
+
+
+def one_card_with_its_whole_memory():
+    def looks(machine):
+        assert re.findall(CARD, machine.console())[0][1] == "32G", machine.console()
+        assert "link gen4 x16 of gen4 x16" in machine.console()
+        machine.wait_health(503)
+    boot(Cards(1), "radeon-one", looks)
+
+
+def a_small_bar_as_after_power_on():
+    def looks(machine):
+        assert re.findall(CARD, machine.console())[0][1] == "256M", machine.console()
+    boot(Cards(1, "--bar0", "256"), "radeon-small", looks)
+
+
+def two_cards_behind_two_ports():
+    def looks(machine):
+        seen = dict(re.findall(CARD, machine.console()))
+        assert len(seen) == 2, machine.console()
+    boot(Cards(2, "--bar0", "16384"), "radeon-two", looks)
+
+
+def the_server_outlives_a_client_that_talks_nonsense():
+    """Then it serves QEMU all the same."""
+    import socket
+    cards = Cards(1)
+    for nonsense in (os.urandom(4096), b"\0" * 64, b"\1\0\1\0\x10\0\0\0" + b"\xff" * 200,
+                     b"\1\0\2\0\x30\0\0\0" + b"\0" * 8 + b"\xff" * 32):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(cards.sockets[0])
+            client.sendall(nonsense)
+            client.settimeout(0.3)
+            try:
+                client.recv(4096)
+            except (TimeoutError, ConnectionError):
+                pass
+    boot(cards, "radeon-nonsense", lambda machine: None)
+
+
+if __name__ == "__main__":
+    raise SystemExit(closing_line([run_cases([
+        one_card_with_its_whole_memory, a_small_bar_as_after_power_on, two_cards_behind_two_ports,
+        the_server_outlives_a_client_that_talks_nonsense])]))
