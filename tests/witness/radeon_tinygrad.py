@@ -4,8 +4,8 @@
 tinygrad 0.14.0 (its AM driver, its LLVM back end with Debian's libLLVM) reaches the card through
 `radeon serve --tcp` in strict mode: cold start, compute and SDMA queues, tensor programs held
 against numpy, an MLP that learns as numpy's does, a warm start, faults and recovery. Nothing of
-tinygrad is changed but where firmware comes from: build/firmware instead of the network. Its list of
-sha256 names files of another date than Debian's (4 of 6 differ), so that one check is left out.
+tinygrad is changed but where firmware comes from: build/firmware instead of the network. Its list
+of sha256 names files of another date than Debian's (4 of 6 differ): that one check is left out.
 
     radeon_tinygrad.py [--radeon build/host/radeon] [--seed N] [--verbose] [CASE...]
 """
@@ -192,8 +192,8 @@ def assemble(body):
             ".amdhsa_user_sgpr_kernarg_segment_ptr 1\n.amdhsa_kernarg_size 8\n"
             ".end_amdhsa_kernel\n")
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["llvm-mc-19", "-arch=amdgcn", "-mcpu=gfx1100", "-filetype=obj", "-o",
-                        folder + "/o"], input=text, text=True, check=True)
+        subprocess.run(["llvm-mc-19", "-triple=amdgcn-amd-amdhsa", "-mcpu=gfx1100", "-filetype=obj",
+                        "-o", folder + "/o"], input=text, text=True, check=True)
         subprocess.run(["ld.lld-19", "-shared", "-o", folder + "/so", folder + "/o"], check=True)
         return open(folder + "/so", "rb").read()
 
