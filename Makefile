@@ -1,13 +1,7 @@
-# nohost: every build and every check. README.md says which of these a user needs.
-#
-#   make run    set up, build, boot in QEMU      make stop   end what `make run DETACH=1` started
-#   make image  build/nohost.img for a stick     make model  just the model
-#   make test   all that can be checked here     make bench  the comparisons of docs/BENCH.md
-#   make fuzz   fuzzers, SECONDS= each           make tidy   style and line budget
-#
-# Sources are found by folder: a new file needs no line here. Five object trees, one per way of
-# building: build/target (kernel), build/boot (EFI program), build/host (tools), build/test
-# (sanitized), build/fuzz.
+# nohost: every build and every check. README.md says which of these a user needs. Sources are found
+# by folder: a new file needs no line here. Five object trees, one per way of building:
+# build/target (kernel), build/boot (EFI program), build/host (tools), build/test (sanitized),
+# build/fuzz.
 
 MODEL   ?= build/model/SmolLM2-135M-Instruct.Q4_1.gguf
 CONF    ?= tools/nohost.conf
@@ -15,7 +9,7 @@ SECONDS ?= 30
 JOBS    ?= $(shell nproc)
 
 CC      = gcc
-CLANG   = clang
+CLANG   = clang -Wno-unknown-warning-option
 FETCH   = tools/fetch
 TREES   = build/target build/boot build/host build/test build/fuzz
 SAY     = @echo "  $@"; # make SAY= shows the commands
@@ -88,68 +82,60 @@ WARN     = -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Werror
 INCLUDE  = -I. -Ibuild/gen -iquote net/port -isystem $(LWIP)/include
 COMMON   = -std=c2x -ffreestanding -fbuiltin -O2 -g -ffunction-sections -fdata-sections -MMD -MP
 OURS     = $(COMMON) $(WARN) $(INCLUDE)
-THEIRS   = $(COMMON) -w $(INCLUDE)
+THEIRS   = $(COMMON) -w $(INCLUDE) -Inet/port
 TARGET   = -fno-pic -fno-pie -mno-red-zone -mcmodel=kernel -fno-asynchronous-unwind-tables \
 	-fstack-protector-strong -mstack-protector-guard=global
 SANITIZE = -fsanitize=address,undefined -fno-sanitize=nonnull-attribute \
 	-fno-sanitize-recover=all -fno-omit-frame-pointer
-HOST     = -march=x86-64-v3 -pthread
+HOST     = -march=x86-64-v3 -pthread -Wno-format-truncation
+FUZZ     = $(HOST) $(SANITIZE) -fsanitize=fuzzer-no-link
+BOOT     = -fpic -fshort-wchar -mno-red-zone -fno-stack-protector -maccumulate-outgoing-args \
+	-DGNU_EFI_USE_MS_ABI -isystem $(EFI)/include/efi -isystem $(EFI)/include/efi/x86_64
 
 objects  = $(patsubst %,$(1)/%.o,$(basename $(2)))
 build/target/kernel/%.o build/target/pci/%.o: ROOM = -mgeneral-regs-only
 build/target/kernel/rt.o: ROOM = -mgeneral-regs-only -fno-builtin
 build/target/ml/%.o: ROOM = -march=x86-64-v3
+build/host/sim/%.o build/test/sim/%.o: ROOM = -O3 -fno-math-errno -ffp-contract=off
 
 # ---- generated: the build's name, the page, the classes of characters, registers ----
 
-READY = $(addprefix build/gen/, version.h page.h unicode.h regs.h) $(DEPS)/lwip.ok
+READY = $(addprefix build/gen/, version.h page.h unicode.h regs.h) $(addprefix $(DEPS)/, \
+	gnu-efi.ok lwip.ok)
+$(shell mkdir -p build/gen build/image)
 
 build/gen/version.h: FORCE
-	@mkdir -p $(@D)
 	@version=0.1-$$(git --no-optional-locks describe --always --dirty 2>/dev/null || echo source); \
 		echo "#define NOHOST_VERSION \"$$version\"" >$@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 build/gen/page.h: net/page/index.html
-	@mkdir -p $(@D)
 	@echo 'static const unsigned char page_gz[] = {' >$@
 	@gzip -9nc $< | od -An -v -tu1 | sed 's/  */,/g; s/^,//; s/$$/,/' >>$@
 	@echo '};' >>$@
 build/gen/regs.h: tools/genregs amdgpu/regs.txt
-	@mkdir -p $(@D)
 	@python3 $^ >$@
 build/gen/unicode.h: tools/gen_unicode.py
-	@mkdir -p $(@D)
 	@python3 $< >$@
 FORCE:
 
-# ---- the five trees ----
+# ---- the five trees: folder, compiler, flags of our files, of lwIP's ----
 
-build/target/%.o: %.c Makefile | $(READY)
-	@mkdir -p $(@D)
-	$(SAY)$(CC) $(OURS) $(TARGET) $(ROOM) -c $< -o $@
+define tree
+build/$(1)/%.o: %.c Makefile | $(READY)
+	@mkdir -p $$(@D)
+	$$(SAY)$(2) $(OURS) $(3) $$(ROOM) -c $$< -o $$@
+build/$(1)/lwip/%.o: $(LWIP)/%.c Makefile
+	@mkdir -p $$(@D)
+	$$(SAY)$(2) $(THEIRS) $(4) -c $$< -o $$@
+endef
+$(eval $(call tree,target,$(CC),$(TARGET),$(TARGET)))
+$(eval $(call tree,boot,$(CC),$(BOOT)))
+$(eval $(call tree,host,$(CC),$(HOST),$(HOST)))
+$(eval $(call tree,test,$(CC),$(HOST) $(SANITIZE),$(HOST) -fsanitize=address))
+$(eval $(call tree,fuzz,$(CLANG),$(FUZZ),$(HOST) -fsanitize=address))
 build/target/%.o: %.S Makefile
 	@mkdir -p $(@D)
 	$(SAY)$(CC) $(OURS) $(TARGET) -c $< -o $@
-build/host/sim/%.o build/test/sim/%.o: ROOM = -O3 -fno-math-errno -ffp-contract=off
-build/host/%.o: %.c Makefile | $(READY)
-	@mkdir -p $(@D)
-	$(SAY)$(CC) $(OURS) $(HOST) -Wno-format-truncation $(ROOM) -c $< -o $@
-build/test/%.o: %.c Makefile | $(READY)
-	@mkdir -p $(@D)
-	$(SAY)$(CC) $(OURS) $(HOST) -Wno-format-truncation $(SANITIZE) $(ROOM) -c $< -o $@
-build/fuzz/%.o: %.c Makefile | $(READY)
-	@mkdir -p $(@D)
-	$(SAY)$(CLANG) $(OURS) $(HOST) $(SANITIZE) -fsanitize=fuzzer-no-link -c $< -o $@
-
-define third_party_rules
-build/$(1)/lwip/%.o: $(LWIP)/%.c Makefile
-	@mkdir -p $$(@D)
-	$$(SAY)$(2) $(THEIRS) -Inet/port $(3) -c $$< -o $$@
-endef
-$(eval $(call third_party_rules,target,$$(CC),$$(TARGET)))
-$(eval $(call third_party_rules,host,$$(CC),$$(HOST)))
-$(eval $(call third_party_rules,test,$$(CC),$$(HOST) -fsanitize=address))
-$(eval $(call third_party_rules,fuzz,$$(CLANG),$$(HOST) -fsanitize=address,fuzzer-no-link))
 
 build/%/rooms.a: ; @rm -f $@; ar crs $@ $^
 build/host/rooms.a: $(call objects,build/host,$(hosted)) $(third_party:%=build/host/%)
@@ -179,12 +165,6 @@ lint: # the second compiler's opinion of every file
 
 # ---- loader, kernel, image ----
 
-BOOT = -fpic -fshort-wchar -mno-red-zone -fno-stack-protector -maccumulate-outgoing-args \
-	-DGNU_EFI_USE_MS_ABI -isystem $(EFI)/include/efi -isystem $(EFI)/include/efi/x86_64
-
-build/boot/%.o: %.c Makefile | $(DEPS)/gnu-efi.ok
-	@mkdir -p $(@D)
-	$(SAY)$(CC) $(COMMON) $(WARN) -I. $(BOOT) -c $< -o $@
 # crt0 relocates the program and calls efi_main by the System V convention: no EFIAPI there.
 # Nothing else of gnu-efi's library is linked.
 build/boot/loader.so: $(call objects,build/boot,$(wildcard boot/*.c) $(addprefix kernel/, \
@@ -193,7 +173,6 @@ build/boot/loader.so: $(call objects,build/boot,$(wildcard boot/*.c) $(addprefix
 		-T $(EFI)/lib/elf_x86_64_efi.lds --defsym=_entry=efi_main \
 		$(EFI)/lib/crt0-efi-x86_64.o $^ $(EFI)/lib/libgnuefi.a -o $@
 build/image/BOOTX64.EFI: build/boot/loader.so
-	@mkdir -p $(@D)
 	$(SAY)objcopy -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j '.rel*' -j .reloc \
 		--target=efi-app-x86_64 --subsystem=10 $< $@
 build/nohost.elf: linker.ld $(call objects,build/target,$(kernel) $(portable)) \
@@ -201,7 +180,6 @@ build/nohost.elf: linker.ld $(call objects,build/target,$(kernel) $(portable)) \
 	$(SAY)$(CC) -static -nostdlib -no-pie -Wl,--gc-sections,--build-id=none,-z,noexecstack \
 		-Wl,-z,max-page-size=4096,-Map=build/nohost.map -T linker.ld $(filter %.o,$^) -lgcc -o $@
 build/image/nohost.elf: build/nohost.elf
-	@mkdir -p $(@D)
 	$(SAY)strip --strip-all $< -o $@
 build/nohost.img: build/image/BOOTX64.EFI build/image/nohost.elf FORCE \
 		$(if $(filter build/model/%,$(MODEL)),$(DEPS)/model.ok)

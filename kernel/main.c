@@ -15,8 +15,9 @@
 #define MODEL_ID_BYTES 65u /* conf.c's limit, and the end */
 #define HEAD_START_MS  100u
 #define FAREWELL_MS    100u
-#define QUIET_MS       3u  /* a peer answers faster */
-#define TALK_MAX_MS    50u /* that loading waits for */
+#define DEAF_NS        (20 * NS_PER_MS) /* a step of loading that made peers wait */
+#define QUIET_MS       20u              /* after it, for those who have given up and ask again */
+#define TALK_MAX_MS    50u
 
 struct system {
     const struct handoff *handoff;
@@ -248,12 +249,16 @@ static void leave(struct system *sys)
 
 static void serve(struct system *sys)
 {
+    bool deaf = true;
+
     await_address(sys);
     for (;;) {
         bool busy = net_poll(sys->net);
-        if (busy && !sys->sealed) /* whoever asks now need not wait for a step of loading */
+        if (busy && deaf)
             serve_network(sys, QUIET_MS, TALK_MAX_MS);
+        u64 start_ns = time_ns();
         busy |= ml_step(sys->ml, SLICE_US);
+        deaf = time_ns() - start_ns > DEAF_NS;
         note_ready(sys);
         feed_watchdog(sys);
         if (leaving)
