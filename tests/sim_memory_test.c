@@ -12,11 +12,16 @@
 static const struct client cp = {.unit = UNIT_CP};
 static const struct client copy = {.unit = UNIT_SDMA};
 
-static void start(struct machine *m)
+static void start_with(struct machine *m, const struct sim_options *options)
 {
-    machine_start(m, NULL);
+    machine_start(m, options);
     hub_setup(m, HUB_MM);
     hub_setup(m, HUB_GC);
+}
+
+static void start(struct machine *m)
+{
+    start_with(m, NULL);
 }
 
 static void fill(struct machine *m, u64 vram, u64 value)
@@ -50,6 +55,19 @@ TEST(sim_hub_page_sizes)
     EXPECT_EQ(look(&m, VA_START + 6 * MIB + 0x123450), 2);
     EXPECT_EQ(look(&m, VA_START + 5 * GIB + 0x23456780), 3);
     EXPECT_EQ(look(&m, FB + 64 * MIB + 0x123450), 2); /* by the card's own address */
+    EXPECT(!sim_failure(m.sim));
+    machine_end(&m);
+}
+
+TEST(sim_hub_leaf_place)
+{
+    /* tinygrad's large pages, by the exception: the offset is added */
+    struct machine m;
+
+    start(&m);
+    map(&m, VA_START, 21, 0x6034000 | RWX | PTE_LEAF);
+    fill(&m, 0x6034000 + 0x1ffff8, 9);
+    EXPECT_EQ(look(&m, VA_START + 0x1ffff8), 9);
     EXPECT(!sim_failure(m.sim));
     machine_end(&m);
 }
@@ -186,9 +204,10 @@ TEST(sim_hub_refuses_bad_entries)
     };
 
     for (u32 i = 0; i < ARRAY_LEN(cases); i++) {
+        struct sim_options refusing = {.seed = 1, .bar0_bytes = 32 * GIB, .refuse = ~0u};
         u64 value;
         struct machine m;
-        start(&m);
+        start_with(&m, &refusing);
         map(&m, VA_START, cases[i].shift, cases[i].entry);
         EXPECT(!mem_read(m.sim, cp, VA_START, &value, sizeof value));
         EXPECT(machine_found(&m, cases[i].name));
