@@ -13,7 +13,6 @@
 #define SAFE_MODE_US 10000u
 #define VMIDS        16u
 #define QUEUES       2u
-#define TCP_HASH     0x20000000u /* a bit that the driver's table of golden registers sets */
 
 #define SELECT_QUEUE(n) (FIELD(GRBM_GFX_CNTL__MEID, 1) | FIELD(GRBM_GFX_CNTL__QUEUEID, n))
 
@@ -58,55 +57,39 @@ err gfx_stop(struct gpu *gpu)
     return OK;
 }
 
-static void start_microengine(struct gpu *gpu)
+static const struct setting start_rows[] = {
+    {R_TCP_CNTL, 0x20000000, 0x20000000}, /* from Linux's golden registers */
+    {R_RLC_CNTL, 0, 1},
+    {R_RLC_SRM_CNTL, 3, 3}, /* save and restore, counting up */
+    {R_RLC_SPM_MC_CNTL, 0, 0xf},
+    {R_S2A_DOORBELL_ENTRY_0_CTRL, 0, 0x30000007}, /* doorbells to block 3 */
+    {R_S2A_DOORBELL_ENTRY_3_CTRL, 0, 0x3000000d}, /* and 6 */
+    {R_GRBM_CNTL, 0xff, 0xff},                    /* a read times out late */
+    {R_CP_MEC_DOORBELL_RANGE_LOWER, 0, 0},
+    {R_CP_MEC_DOORBELL_RANGE_UPPER, 0, 0xf8},
+    {R_CP_MEC_RS64_CNTL,
+     CP_MEC_RS64_CNTL__MEC_PIPE0_RESET | CP_MEC_RS64_CNTL__MEC_HALT |
+         CP_MEC_RS64_CNTL__MEC_PIPE0_ACTIVE,
+     CP_MEC_RS64_CNTL__MEC_PIPE0_ACTIVE},
+};
+
+/* The microengine at its firmware's entry; every address space with 64 bits, unaligned access, and
+ * apertures for LDS and scratch far above all buffers. */
+err gfx_start(struct gpu *gpu)
 {
     ip_write(gpu, R_GRBM_GFX_CNTL, SELECT_QUEUE(0));
     ip_write_pair(gpu, R_CP_MEC_RS64_PRGRM_CNTR_START, R_CP_MEC_RS64_PRGRM_CNTR_START_HI,
                   gpu->mec_start >> 2);
     ip_write(gpu, R_GRBM_GFX_CNTL, 0);
-    ip_update(gpu, R_CP_MEC_RS64_CNTL, CP_MEC_RS64_CNTL__MEC_PIPE0_RESET,
-              CP_MEC_RS64_CNTL__MEC_PIPE0_RESET);
+    ip_set(gpu, R_CP_MEC_RS64_CNTL, CP_MEC_RS64_CNTL__MEC_PIPE0_RESET);
     ip_update(gpu, R_CP_MEC_RS64_CNTL, CP_MEC_RS64_CNTL__MEC_PIPE0_RESET, 0);
-}
-
-/* Every address space: 64 bits, unaligned access allowed, apertures for LDS and scratch far above
- * all buffers. */
-static void start_address_spaces(struct gpu *gpu)
-{
     for (u32 i = 0; i < VMIDS; i++) {
         ip_write(gpu, R_GRBM_GFX_CNTL, FIELD(GRBM_GFX_CNTL__VMID, i));
-        ip_write(gpu, R_SH_MEM_CONFIG,
-                 FIELD(SH_MEM_CONFIG__ALIGNMENT_MODE, 3) |
-                     FIELD(SH_MEM_CONFIG__INITIAL_INST_PREFETCH, 3));
-        ip_write(gpu, R_SH_MEM_BASES,
-                 FIELD(SH_MEM_BASES__SHARED_BASE, 1) | FIELD(SH_MEM_BASES__PRIVATE_BASE, 2));
+        ip_write(gpu, R_SH_MEM_CONFIG, 0xc00c);
+        ip_write(gpu, R_SH_MEM_BASES, 0x10002);
     }
     ip_write(gpu, R_GRBM_GFX_CNTL, 0);
-}
-
-/* Doorbells of this port go to the block `awid`. Ports beyond 0 have the same fields. */
-#define ROUTE(awid)                                                                                \
-    (S2A_DOORBELL_ENTRY_0_CTRL__S2A_DOORBELL_PORT0_ENABLE |                                        \
-     FIELD(S2A_DOORBELL_ENTRY_0_CTRL__S2A_DOORBELL_PORT0_AWID, awid) |                             \
-     FIELD(S2A_DOORBELL_ENTRY_0_CTRL__S2A_DOORBELL_PORT0_AWADDR_31_28_VALUE, 3))
-
-err gfx_start(struct gpu *gpu)
-{
-    start_microengine(gpu);
-    ip_update(gpu, R_TCP_CNTL, TCP_HASH, TCP_HASH);
-    ip_write(gpu, R_RLC_CNTL, 1);
-    ip_update(gpu, R_RLC_SRM_CNTL, RLC_SRM_CNTL__SRM_ENABLE | RLC_SRM_CNTL__AUTO_INCR_ADDR,
-              RLC_SRM_CNTL__SRM_ENABLE | RLC_SRM_CNTL__AUTO_INCR_ADDR);
-    ip_write(gpu, R_RLC_SPM_MC_CNTL, 0xf);
-    ip_write(gpu, R_S2A_DOORBELL_ENTRY_0_CTRL, ROUTE(3));
-    ip_write(gpu, R_S2A_DOORBELL_ENTRY_3_CTRL, ROUTE(6));
-    ip_update(gpu, R_GRBM_CNTL, GRBM_CNTL__READ_TIMEOUT, FIELD(GRBM_CNTL__READ_TIMEOUT, 0xff));
-    start_address_spaces(gpu);
-    ip_write(gpu, R_CP_MEC_DOORBELL_RANGE_LOWER, 0);
-    ip_write(gpu, R_CP_MEC_DOORBELL_RANGE_UPPER, 0xf8);
-    const u32 off = CP_MEC_RS64_CNTL__MEC_PIPE0_RESET | CP_MEC_RS64_CNTL__MEC_HALT;
-    ip_update(gpu, R_CP_MEC_RS64_CNTL, off | CP_MEC_RS64_CNTL__MEC_PIPE0_ACTIVE,
-              CP_MEC_RS64_CNTL__MEC_PIPE0_ACTIVE);
+    ip_run(gpu, start_rows, ARRAY_LEN(start_rows));
     return OK;
 }
 
@@ -180,51 +163,26 @@ err gfx_queue_start(struct gpu *gpu)
     return OK;
 }
 
-// clang-format off
-static const struct {
-    u16 reg;
-    u32 mask, value;
-} gating_rows[] = {
-    {R_RLC_CGCG_CGLS_CTRL,
-     RLC_CGCG_CGLS_CTRL__CGCG_GFX_IDLE_THRESHOLD | RLC_CGCG_CGLS_CTRL__CGCG_EN |
-         RLC_CGCG_CGLS_CTRL__CGLS_REP_COMPANSAT_DELAY | RLC_CGCG_CGLS_CTRL__CGLS_EN,
-     FIELD(RLC_CGCG_CGLS_CTRL__CGCG_GFX_IDLE_THRESHOLD, 0x36) | RLC_CGCG_CGLS_CTRL__CGCG_EN |
-         FIELD(RLC_CGCG_CGLS_CTRL__CGLS_REP_COMPANSAT_DELAY, 0xf) | RLC_CGCG_CGLS_CTRL__CGLS_EN},
-    {R_CP_RB_WPTR_POLL_CNTL,
-     CP_RB_WPTR_POLL_CNTL__POLL_FREQUENCY | CP_RB_WPTR_POLL_CNTL__IDLE_POLL_COUNT,
-     FIELD(CP_RB_WPTR_POLL_CNTL__POLL_FREQUENCY, 0x100) |
-         FIELD(CP_RB_WPTR_POLL_CNTL__IDLE_POLL_COUNT, 0x90)},
-    {R_CP_INT_CNTL, 0,
-     CP_INT_CNTL__CNTX_BUSY_INT_ENABLE | CP_INT_CNTL__CNTX_EMPTY_INT_ENABLE |
-         CP_INT_CNTL__CMP_BUSY_INT_ENABLE},
-    {R_SDMA0_RLC_CGCG_CTRL, 0, SDMA0_RLC_CGCG_CTRL__CGCG_INT_ENABLE},
-    {R_SDMA1_RLC_CGCG_CTRL, 0, SDMA1_RLC_CGCG_CTRL__CGCG_INT_ENABLE},
-    {R_RLC_CGTT_MGCG_OVERRIDE,
-     RLC_CGTT_MGCG_OVERRIDE__GFXIP_REPEATER_FGCG_OVERRIDE |
-         RLC_CGTT_MGCG_OVERRIDE__GFXIP_FGCG_OVERRIDE |
-         RLC_CGTT_MGCG_OVERRIDE__GRBM_CGTT_SCLK_OVERRIDE |
-         RLC_CGTT_MGCG_OVERRIDE__RLC_CGTT_SCLK_OVERRIDE |
-         RLC_CGTT_MGCG_OVERRIDE__GFXIP_MGCG_OVERRIDE |
-         RLC_CGTT_MGCG_OVERRIDE__GFXIP_CGLS_OVERRIDE |
-         RLC_CGTT_MGCG_OVERRIDE__GFXIP_CGCG_OVERRIDE,
-     RLC_CGTT_MGCG_OVERRIDE__PERFMON_CLOCK_STATE},
-};
-// clang-format on
-
 /* An idle core draws little only with its clock gates on; they move in safe mode. */
 err gfx_clock_gating(struct gpu *gpu)
 {
-    const u32 enter = RLC_SAFE_MODE__CMD | FIELD(RLC_SAFE_MODE__MESSAGE, 1);
+    static const struct setting rows[] = {
+        {R_RLC_CGCG_CGLS_CTRL, 0x7ffffff, 0x363f}, /* coarse gates and sleep on, idle after 0x36 */
+        {R_CP_RB_WPTR_POLL_CNTL, 0, 0x900100},
+        {R_CP_INT_CNTL, 0x1c0000, 0x1c0000}, /* busy and empty tell the RLC */
+        {R_SDMA0_RLC_CGCG_CTRL, 2, 2},
+        {R_SDMA1_RLC_CGCG_CTRL, 2, 2},
+        {R_RLC_CGTT_MGCG_OVERRIDE, 0x73e, 0x400}, /* no gate held open but the counters' */
+    };
 
-    ip_update(gpu, R_HDP_MEM_POWER_CTRL, 0,
-              HDP_MEM_POWER_CTRL__ATOMIC_MEM_POWER_CTRL_EN |
-                  HDP_MEM_POWER_CTRL__ATOMIC_MEM_POWER_DS_EN);
+    ip_set(gpu, R_HDP_MEM_POWER_CTRL,
+           HDP_MEM_POWER_CTRL__ATOMIC_MEM_POWER_CTRL_EN |
+               HDP_MEM_POWER_CTRL__ATOMIC_MEM_POWER_DS_EN);
     ip_write(gpu, R_MM_ATC_L2_MISC_CG,
              MM_ATC_L2_MISC_CG__ENABLE | MM_ATC_L2_MISC_CG__MEM_LS_ENABLE);
-    ip_write(gpu, R_RLC_SAFE_MODE, enter);
+    ip_write(gpu, R_RLC_SAFE_MODE, RLC_SAFE_MODE__CMD | FIELD(RLC_SAFE_MODE__MESSAGE, 1));
     TRY(ip_wait(gpu, R_RLC_SAFE_MODE, RLC_SAFE_MODE__CMD, 0, SAFE_MODE_US));
-    for (u32 i = 0; i < ARRAY_LEN(gating_rows); i++)
-        ip_update(gpu, (enum reg)gating_rows[i].reg, gating_rows[i].mask, gating_rows[i].value);
+    ip_run(gpu, rows, ARRAY_LEN(rows));
     ip_write(gpu, R_RLC_SAFE_MODE, RLC_SAFE_MODE__CMD);
     return OK;
 }

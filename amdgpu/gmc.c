@@ -19,24 +19,22 @@ enum hub { MM, GC, HUBS };
 #define ALL_ADDRESSES 0x1fffffffffull /* 4 KiB pages */
 #define HDP_HOLE      0x7f000u        /* where Linux puts the flush register: behind the others */
 
+#define FAULT_REGS(hub)                                                                            \
+    {                                                                                              \
+        R_##hub##VM_L2_PROTECTION_FAULT_STATUS, R_##hub##VM_L2_PROTECTION_FAULT_ADDR_LO32,         \
+            R_##hub##VM_L2_PROTECTION_FAULT_ADDR_HI32, R_##hub##VM_L2_PROTECTION_FAULT_CNTL        \
+    }
+
 /* ---- VRAM from here ---- */
 
-static u32 window_read(struct gpu *gpu, u64 at)
+/* Beyond BAR 0 a pair of registers shows one word at a time. */
+static enum reg window(struct gpu *gpu, u64 at)
 {
     if (gpu->window_high != at >> 31)
         ip_write(gpu, R_BIF_BX_PF0_MM_INDEX_HI, (u32)(at >> 31));
     gpu->window_high = (u32)(at >> 31);
     ip_write(gpu, R_BIF_BX_PF0_MM_INDEX, (u32)at | 1u << 31);
-    return ip_read(gpu, R_BIF_BX_PF0_MM_DATA);
-}
-
-static void window_write(struct gpu *gpu, u64 at, u32 value)
-{
-    if (gpu->window_high != at >> 31)
-        ip_write(gpu, R_BIF_BX_PF0_MM_INDEX_HI, (u32)(at >> 31));
-    gpu->window_high = (u32)(at >> 31);
-    ip_write(gpu, R_BIF_BX_PF0_MM_INDEX, (u32)at | 1u << 31);
-    ip_write(gpu, R_BIF_BX_PF0_MM_DATA, value);
+    return R_BIF_BX_PF0_MM_DATA;
 }
 
 void vram_read(struct gpu *gpu, u64 at, void *out, u64 bytes)
@@ -44,7 +42,7 @@ void vram_read(struct gpu *gpu, u64 at, void *out, u64 bytes)
     bool direct = at + bytes <= gpu->vram.bytes;
 
     for (u64 i = 0; i < bytes; i += 4) {
-        u32 word = direct ? mmio_read32(&gpu->vram, at + i) : window_read(gpu, at + i);
+        u32 word = direct ? mmio_read32(&gpu->vram, at + i) : ip_read(gpu, window(gpu, at + i));
         memcpy((u8 *)out + i, &word, 4);
     }
 }
@@ -64,7 +62,7 @@ void vram_write(struct gpu *gpu, u64 at, const void *in, u64 bytes)
         if (direct && at + i + 4 <= gpu->vram.bytes)
             mmio_write32(&gpu->vram, at + i, (u32)word);
         else
-            window_write(gpu, at + i, (u32)word);
+            ip_write(gpu, window(gpu, at + i), (u32)word);
     }
 }
 
@@ -85,100 +83,50 @@ void gmc_flush_hdp(struct gpu *gpu)
 
 /* ---- hubs ---- */
 
-struct hub_row {
-    u16 reg[HUBS];
-    u32 mask, value; /* mask 0: a plain write */
-};
-
-// clang-format off
-static const struct hub_row aperture_rows[] = {
-    {HUB(MC_VM_AGP_BASE), 0, 0},
-    {HUB(MC_VM_AGP_BOT), 0, 0xffffff}, /* above the top: shut */
-    {HUB(MC_VM_AGP_TOP), 0, 0},
-};
-
-static const struct hub_row cache_rows[] = {
-    {HUB(VM_L2_PROTECTION_FAULT_CNTL2),
-     MASK(L2_PROTECTION_FAULT_CNTL2__ACTIVE_PAGE_MIGRATION_PTE_READ_RETRY),
-     MASK(L2_PROTECTION_FAULT_CNTL2__ACTIVE_PAGE_MIGRATION_PTE_READ_RETRY)},
-    {HUB(MC_VM_MX_L1_TLB_CNTL),
-     MMMC_VM_MX_L1_TLB_CNTL__ENABLE_L1_TLB | MMMC_VM_MX_L1_TLB_CNTL__SYSTEM_ACCESS_MODE |
-         MMMC_VM_MX_L1_TLB_CNTL__ENABLE_ADVANCED_DRIVER_MODEL |
-         MMMC_VM_MX_L1_TLB_CNTL__SYSTEM_APERTURE_UNMAPPED_ACCESS |
-         MMMC_VM_MX_L1_TLB_CNTL__MTYPE,
-     FIELD(MMMC_VM_MX_L1_TLB_CNTL__ENABLE_L1_TLB, 1) |
-         FIELD(MMMC_VM_MX_L1_TLB_CNTL__SYSTEM_ACCESS_MODE, 3) |
-         FIELD(MMMC_VM_MX_L1_TLB_CNTL__ENABLE_ADVANCED_DRIVER_MODEL, 1) |
-         FIELD(MMMC_VM_MX_L1_TLB_CNTL__MTYPE, 3)}, /* uncached */
-    {HUB(VM_L2_CNTL),
-     MASK(L2_CNTL__ENABLE_L2_CACHE) | MASK(L2_CNTL__ENABLE_L2_FRAGMENT_PROCESSING) |
-         MASK(L2_CNTL__ENABLE_DEFAULT_PAGE_OUT_TO_SYSTEM_MEMORY) |
-         MASK(L2_CNTL__L2_PDE0_CACHE_TAG_GENERATION_MODE) |
-         MASK(L2_CNTL__PDE_FAULT_CLASSIFICATION) | MASK(L2_CNTL__CONTEXT1_IDENTITY_ACCESS_MODE) |
-         MASK(L2_CNTL__IDENTITY_MODE_FRAGMENT_SIZE),
-     FIELD(MASK(L2_CNTL__ENABLE_L2_CACHE), 1) |
-         FIELD(MASK(L2_CNTL__ENABLE_DEFAULT_PAGE_OUT_TO_SYSTEM_MEMORY), 1) |
-         FIELD(MASK(L2_CNTL__CONTEXT1_IDENTITY_ACCESS_MODE), 1)},
-    {HUB(VM_L2_CNTL2), MASK(L2_CNTL2__INVALIDATE_ALL_L1_TLBS) | MASK(L2_CNTL2__INVALIDATE_L2_CACHE),
-     MASK(L2_CNTL2__INVALIDATE_ALL_L1_TLBS) | MASK(L2_CNTL2__INVALIDATE_L2_CACHE)},
-    {HUB(VM_L2_CNTL3), 0, 0x80130009}, /* both associativities, bank select 9, fragment 6 */
-    {HUB(VM_L2_CNTL4), 0, 1},          /* one partition for 4 KiB pages */
-    {HUB(VM_L2_CNTL5), 0, 0x3fe0},     /* the walker's priority client: none */
-};
-// clang-format on
-
-/* For each kind of fault an interrupt and the default page; four levels; on. */
-#define CONTEXT_CNTL 0x1fffe07u
-
-static void run_rows(struct gpu *gpu, enum hub hub, const struct hub_row *row, u32 count)
-{
-    for (u32 i = 0; i < count; i++)
-        if (row[i].mask)
-            ip_update(gpu, (enum reg)row[i].reg[hub], row[i].mask, row[i].value);
-        else
-            ip_write(gpu, (enum reg)row[i].reg[hub], row[i].value);
-}
-
-static void write_pair(struct gpu *gpu, enum hub hub, const u16 low[HUBS], u64 value)
-{
-    /* In regs.txt the high half follows the low one. */
-    ip_write(gpu, (enum reg)low[hub], low32(value));
-    ip_write_nth(gpu, (enum reg)low[hub], 1, high32(value));
-}
-
 static void start_hub(struct gpu *gpu, enum hub hub)
 {
-    static const u16 low[] = HUB(MC_VM_SYSTEM_APERTURE_LOW_ADDR);
-    static const u16 high[] = HUB(MC_VM_SYSTEM_APERTURE_HIGH_ADDR);
-    static const u16 context[] = HUB(VM_CONTEXT0_CNTL);
-    static const u16 engine[] = HUB(VM_INVALIDATE_ENG0_ADDR_RANGE_LO32);
-    static const struct {
+    enum { PAIR = UINT32_MAX };
+    const struct {
         u16 reg[HUBS];
+        u32 mask; /* 0: a plain write; PAIR: this register and the next */
         u64 value;
-    } before[] = {{HUB(MC_VM_SYSTEM_APERTURE_DEFAULT_ADDR_LSB), BOOT_SCRATCH_PAGE >> 12},
-                  {HUB(VM_L2_PROTECTION_FAULT_DEFAULT_ADDR_LO32), BOOT_FAULT_PAGE >> 12}},
-      tables[] = {{HUB(VM_CONTEXT0_PAGE_TABLE_START_ADDR_LO32), VA_START >> 12},
-                  {HUB(VM_CONTEXT0_PAGE_TABLE_END_ADDR_LO32), 0x7fffffffffffull >> 12},
-                  {HUB(VM_CONTEXT0_PAGE_TABLE_BASE_ADDR_LO32), BOOT_ROOT_TABLE | PTE_VALID}},
-      after[] = {{HUB(VM_L2_CONTEXT1_IDENTITY_APERTURE_LOW_ADDR_LO32), 0xfffffffffull},
-                 {HUB(VM_L2_CONTEXT1_IDENTITY_APERTURE_HIGH_ADDR_LO32), 0},
-                 {HUB(VM_L2_CONTEXT_IDENTITY_PHYSICAL_OFFSET_LO32), 0}};
+    } rows[] = {
+        {HUB(MC_VM_AGP_BASE), 0, 0},
+        {HUB(MC_VM_AGP_BOT), 0, 0xffffff}, /* above the top: shut */
+        {HUB(MC_VM_AGP_TOP), 0, 0},
+        {HUB(MC_VM_SYSTEM_APERTURE_LOW_ADDR), 0, gpu->fb_base >> 18},
+        {HUB(MC_VM_SYSTEM_APERTURE_HIGH_ADDR), 0, gpu->fb_end >> 18},
+        {HUB(MC_VM_SYSTEM_APERTURE_DEFAULT_ADDR_LSB), PAIR, BOOT_SCRATCH_PAGE >> 12},
+        {HUB(VM_L2_PROTECTION_FAULT_DEFAULT_ADDR_LO32), PAIR, BOOT_FAULT_PAGE >> 12},
+        {HUB(VM_L2_PROTECTION_FAULT_CNTL2), 0x40000, 0x40000}, /* a moving page is read again */
+        {HUB(MC_VM_MX_L1_TLB_CNTL), 0x3879, 0x1859},           /* on, advanced model, uncached */
+        {HUB(VM_L2_CNTL), 0x3fc0903, 0x80801}, /* on, default page in system memory */
+        {HUB(VM_L2_CNTL2), 3, 3},              /* forget all */
+        {HUB(VM_L2_CNTL3), 0, 0x80130009},     /* bank select 9, fragment 6 */
+        {HUB(VM_L2_CNTL4), 0, 1},              /* one partition for 4 KiB pages */
+        {HUB(VM_L2_CNTL5), 0, 0x3fe0},         /* no client first */
+        {HUB(VM_CONTEXT0_PAGE_TABLE_START_ADDR_LO32), PAIR, VA_START >> 12},
+        {HUB(VM_CONTEXT0_PAGE_TABLE_END_ADDR_LO32), PAIR, VA_LAST >> 12},
+        {HUB(VM_CONTEXT0_PAGE_TABLE_BASE_ADDR_LO32), PAIR, BOOT_ROOT_TABLE | PTE_VALID},
+        /* on, four levels, for each kind of fault an interrupt and the default page */
+        {HUB(VM_CONTEXT0_CNTL), 0, 0x1fffe07},
+        {HUB(VM_L2_CONTEXT1_IDENTITY_APERTURE_LOW_ADDR_LO32), PAIR, 0xfffffffff},
+        {HUB(VM_L2_CONTEXT1_IDENTITY_APERTURE_HIGH_ADDR_LO32), PAIR, 0},
+        {HUB(VM_L2_CONTEXT_IDENTITY_PHYSICAL_OFFSET_LO32), PAIR, 0},
+    };
+    static const u16 engine[HUBS] = HUB(VM_INVALIDATE_ENG0_ADDR_RANGE_LO32);
 
-    run_rows(gpu, hub, aperture_rows, ARRAY_LEN(aperture_rows));
-    ip_write(gpu, (enum reg)low[hub], (u32)(gpu->fb_base >> 18));
-    ip_write(gpu, (enum reg)high[hub], (u32)(gpu->fb_end >> 18));
-    for (u32 i = 0; i < ARRAY_LEN(before); i++)
-        write_pair(gpu, hub, before[i].reg, before[i].value);
-    run_rows(gpu, hub, cache_rows, ARRAY_LEN(cache_rows));
-    for (u32 i = 0; i < ARRAY_LEN(tables); i++)
-        write_pair(gpu, hub, tables[i].reg, tables[i].value);
-    ip_write(gpu, (enum reg)context[hub], CONTEXT_CNTL);
-    for (u32 i = 0; i < ARRAY_LEN(after); i++)
-        write_pair(gpu, hub, after[i].reg, after[i].value);
-    for (u32 i = 0; i < ENGINES; i++) {
-        ip_write_nth(gpu, (enum reg)engine[hub], 2 * i, low32(ALL_ADDRESSES));
-        ip_write_nth(gpu, (enum reg)engine[hub], 2 * i + 1, high32(ALL_ADDRESSES));
+    for (u32 i = 0; i < ARRAY_LEN(rows); i++) {
+        bool pair = rows[i].mask == PAIR;
+        const struct setting row = {rows[i].reg[hub], pair ? 0 : rows[i].mask,
+                                    low32(rows[i].value)};
+        ip_run(gpu, &row, 1);
+        if (pair)
+            ip_write_nth(gpu, (enum reg)row.reg, 1, high32(rows[i].value));
     }
+    for (u32 i = 0; i < 2 * ENGINES; i++)
+        ip_write_nth(gpu, (enum reg)engine[hub], i,
+                     i % 2 ? high32(ALL_ADDRESSES) : low32(ALL_ADDRESSES));
     gpu->hub_on[hub] = true;
 }
 
@@ -257,35 +205,29 @@ err gmc_gchub_start(struct gpu *gpu)
 /* Reads and clears what a hub has latched; false when there is nothing. */
 bool gmc_take_fault(struct gpu *gpu, bool mmhub, struct text *out)
 {
-    static const char *const gc_client[] = {
-        "CB/DB",      "?",   "GE1", "GE2",   "CPF",
-        "CPC",        "CPG", "RLC", "TCP",   "SQC (instructions)",
-        "SQC (data)", "SQG", "?",   "SDMA0", "SDMA1",
-        "GCR"};
-    static const u16 status_reg[] = HUB(VM_L2_PROTECTION_FAULT_STATUS);
-    static const u16 address_reg[] = HUB(VM_L2_PROTECTION_FAULT_ADDR_LO32);
-    static const u16 address_high[] = HUB(VM_L2_PROTECTION_FAULT_ADDR_HI32);
-    static const u16 control[] = HUB(VM_L2_PROTECTION_FAULT_CNTL);
+    static const char *const client_name[] = {
+        "CB/DB", "?",   "GE1",         "GE2", "CPF", "CPC",   "CPG",   "RLC",
+        "TCP",   "SQC", "SQC scalars", "SQG", "?",   "SDMA0", "SDMA1", "GCR"};
+    static const struct {
+        u16 status, low, high, control;
+    } hubs[HUBS] = {FAULT_REGS(MM), FAULT_REGS(GC)};
+    const u32 walk = MMVM_L2_PROTECTION_FAULT_STATUS__WALKER_ERROR;
+    const u32 permission = MMVM_L2_PROTECTION_FAULT_STATUS__PERMISSION_FAULTS;
     enum hub hub = mmhub ? MM : GC;
-    u32 status = ip_read(gpu, (enum reg)status_reg[hub]);
+    u32 status = ip_read(gpu, (enum reg)hubs[hub].status);
     u32 client = field_of(status, MMVM_L2_PROTECTION_FAULT_STATUS__CID);
-    u64 page = ip_read(gpu, (enum reg)address_reg[hub]);
 
     if (!status || gpu->gone)
         return false;
-    page |= (u64)ip_read(gpu, (enum reg)address_high[hub]) << 32;
-    text_fmt(out, "VM fault: %s of %lx by %s client %u (%s)",
-             status & MMVM_L2_PROTECTION_FAULT_STATUS__RW ? "write" : "read", page << 12,
-             mmhub ? "memory hub" : "graphics hub", client,
-             !mmhub && client < ARRAY_LEN(gc_client) ? gc_client[client] : "see docs/GPU.md");
-    if (field_of(status, MMVM_L2_PROTECTION_FAULT_STATUS__WALKER_ERROR))
-        text_fmt(out, ", not mapped at level %u",
-                 field_of(status, MMVM_L2_PROTECTION_FAULT_STATUS__WALKER_ERROR));
-    if (field_of(status, MMVM_L2_PROTECTION_FAULT_STATUS__PERMISSION_FAULTS))
-        text_fmt(out, ", not allowed (%x)",
-                 field_of(status, MMVM_L2_PROTECTION_FAULT_STATUS__PERMISSION_FAULTS));
-    memory_describe(gpu, page << 12, out);
-    ip_update(gpu, (enum reg)control[hub],
-              MMVM_L2_PROTECTION_FAULT_CNTL__CLEAR_PROTECTION_FAULT_STATUS_ADDR, 1);
+    u64 va = (u64)ip_read(gpu, (enum reg)hubs[hub].high) << 44 |
+             (u64)ip_read(gpu, (enum reg)hubs[hub].low) << 12;
+    text_fmt(out, "VM fault: %s of %lx by client %u%s%s%s, walk error %u, permissions %x",
+             status & MMVM_L2_PROTECTION_FAULT_STATUS__RW ? "write" : "read", va, client,
+             mmhub ? " of the memory hub" : " (",
+             !mmhub && client < ARRAY_LEN(client_name) ? client_name[client] : "", mmhub ? "" : ")",
+             field_of(status, walk), field_of(status, permission));
+    memory_describe(gpu, va, out);
+    ip_set(gpu, (enum reg)hubs[hub].control,
+           MMVM_L2_PROTECTION_FAULT_CNTL__CLEAR_PROTECTION_FAULT_STATUS_ADDR);
     return true;
 }

@@ -7,46 +7,26 @@
 #include "amdgpu/priv.h"
 
 #define ENTRIES_A_TURN 32u
-#define VMID_UTCL2     0x1bu /* client number of older families, seen in tables of newer ones */
 
-static const struct ih_regs {
-    u16 base, base_hi, cntl, wptr, rptr, doorbell;
-} ih_regs[] = {
-    {R_IH_RB_BASE, R_IH_RB_BASE_HI, R_IH_RB_CNTL, R_IH_RB_WPTR, R_IH_RB_RPTR, R_IH_DOORBELL_RPTR},
-    {R_IH_RB_BASE_RING1, R_IH_RB_BASE_HI_RING1, R_IH_RB_CNTL_RING1, R_IH_RB_WPTR_RING1,
-     R_IH_RB_RPTR_RING1, R_IH_DOORBELL_RPTR_RING1},
-};
-
+/* Ring 0 alone: the second one is for what no driver of ours asks. */
 err ih_start(struct gpu *gpu)
 {
     const u32 words_log2 = 16; /* of IH_RING_BYTES */
-    const u32 common = FIELD(IH_RB_CNTL__MC_SPACE, 4) | IH_RB_CNTL__WPTR_OVERFLOW_CLEAR |
-                       IH_RB_CNTL__MC_SNOOP | FIELD(IH_RB_CNTL__RB_SIZE, words_log2);
-    const u32 own[] = {IH_RB_CNTL__WPTR_OVERFLOW_ENABLE | IH_RB_CNTL__RPTR_REARM,
-                       IH_RB_CNTL__RB_FULL_DRAIN_ENABLE};
+    const u32 control = FIELD(IH_RB_CNTL__MC_SPACE, 4) | IH_RB_CNTL__MC_SNOOP |
+                        IH_RB_CNTL__WPTR_OVERFLOW_ENABLE | IH_RB_CNTL__RPTR_REARM |
+                        FIELD(IH_RB_CNTL__RB_SIZE, words_log2);
 
     _Static_assert(IH_RING_BYTES == 4u << 16, "words_log2");
-    for (u32 i = 0; i < ARRAY_LEN(ih_regs); i++) {
-        u64 at = gpu->fb_base + BOOT_IH_RING + i * (u64)IH_RING_BYTES;
-        ip_write_pair(gpu, (enum reg)ih_regs[i].base, (enum reg)ih_regs[i].base_hi, at >> 8);
-        ip_write(gpu, (enum reg)ih_regs[i].cntl, common | own[i]);
-        if (i == 0)
-            ip_write_pair(gpu, R_IH_RB_WPTR_ADDR_LO, R_IH_RB_WPTR_ADDR_HI,
-                          gpu->fb_base + BOOT_IH_WPTR);
-        ip_write(gpu, (enum reg)ih_regs[i].wptr, 0);
-        ip_write(gpu, (enum reg)ih_regs[i].rptr, 0);
-        ip_write(gpu, (enum reg)ih_regs[i].doorbell, 0);
-    }
-    ip_update(gpu, R_IH_STORM_CLIENT_LIST_CNTL, IH_STORM_CLIENT_LIST_CNTL__CLIENT18_IS_STORM_CLIENT,
-              IH_STORM_CLIENT_LIST_CNTL__CLIENT18_IS_STORM_CLIENT);
-    ip_update(gpu, R_IH_INT_FLOOD_CNTL, IH_INT_FLOOD_CNTL__FLOOD_CNTL_ENABLE,
-              IH_INT_FLOOD_CNTL__FLOOD_CNTL_ENABLE);
-    ip_update(gpu, R_IH_MSI_STORM_CTRL, IH_MSI_STORM_CTRL__DELAY,
-              FIELD(IH_MSI_STORM_CTRL__DELAY, 3));
-    const u32 on = IH_RB_CNTL__RB_ENABLE | IH_RB_CNTL__ENABLE_INTR;
-    ip_update(gpu, R_IH_RB_CNTL, on | IH_RB_CNTL__WPTR_OVERFLOW_CLEAR, on);
-    ip_update(gpu, R_IH_RB_CNTL_RING1, IH_RB_CNTL__RB_ENABLE | IH_RB_CNTL__WPTR_OVERFLOW_CLEAR,
-              IH_RB_CNTL__RB_ENABLE);
+    ip_write_pair(gpu, R_IH_RB_BASE, R_IH_RB_BASE_HI, (gpu->fb_base + BOOT_IH_RING) >> 8);
+    ip_write(gpu, R_IH_RB_CNTL, control | IH_RB_CNTL__WPTR_OVERFLOW_CLEAR);
+    ip_write_pair(gpu, R_IH_RB_WPTR_ADDR_LO, R_IH_RB_WPTR_ADDR_HI, gpu->fb_base + BOOT_IH_WPTR);
+    ip_write(gpu, R_IH_RB_WPTR, 0);
+    ip_write(gpu, R_IH_RB_RPTR, 0);
+    ip_write(gpu, R_IH_DOORBELL_RPTR, 0);
+    ip_set(gpu, R_IH_STORM_CLIENT_LIST_CNTL, IH_STORM_CLIENT_LIST_CNTL__CLIENT18_IS_STORM_CLIENT);
+    ip_set(gpu, R_IH_INT_FLOOD_CNTL, IH_INT_FLOOD_CNTL__FLOOD_CNTL_ENABLE);
+    ip_update(gpu, R_IH_MSI_STORM_CTRL, IH_MSI_STORM_CTRL__DELAY, 3);
+    ip_write(gpu, R_IH_RB_CNTL, control | IH_RB_CNTL__RB_ENABLE | IH_RB_CNTL__ENABLE_INTR);
     gpu->ih_rptr = 0;
     return OK;
 }
@@ -79,35 +59,28 @@ static void memory_event(struct gpu *gpu, const u32 *entry)
 
 static void event(struct gpu *gpu, const u32 *entry)
 {
-    static const struct {
-        u8 source;
-        const char *what; /* NULL: all is well */
-    } known[] = {
-        {IH_CP_EOP, NULL},
-        {IH_SDMA_TRAP, NULL},
-        {IH_CP_BAD_OPCODE, "packet processor: bad opcode"},
-        {IH_CP_PRIV_REG, "packet processor: register not allowed"},
-        {IH_CP_PRIV_INSTR, "packet processor: instruction not allowed"},
-    };
-    u32 client = IH_CLIENT(entry[0]), source = IH_SOURCE(entry[0]);
-
-    if (source == IH_UTCL2_FAULT) {
+    switch (IH_SOURCE(entry[0])) {
+    case IH_CP_EOP:
+    case IH_SDMA_TRAP:
+        return;
+    case IH_UTCL2_FAULT:
         memory_event(gpu, entry);
         return;
-    }
-    if (source == IH_SQ) {
+    case IH_SQ:
         shader_event(gpu, entry);
         return;
-    }
-    for (u32 i = 0; i < ARRAY_LEN(known); i++) {
-        if (known[i].source != source)
-            continue;
-        if (known[i].what)
-            gpu_fault(gpu, "%s (context %08x)", known[i].what, entry[IH_CONTEXT]);
+    case IH_CP_BAD_OPCODE:
+    case IH_CP_PRIV_REG:
+    case IH_CP_PRIV_INSTR:
+        gpu_fault(gpu, "packet processor: %s (context %08x)",
+                  IH_SOURCE(entry[0]) == IH_CP_BAD_OPCODE ? "bad opcode" : "not allowed",
+                  entry[IH_CONTEXT]);
         return;
+    default:
+        log_warn(gpu->name, "interrupt: client %02x source %u, context %08x %08x",
+                 IH_CLIENT(entry[0]), IH_SOURCE(entry[0]), entry[IH_CONTEXT],
+                 entry[IH_CONTEXT + 1]);
     }
-    log_warn(gpu->name, "interrupt: client %02x source %u ring %x, context %08x %08x", client,
-             source, IH_RING(entry[0]), entry[IH_CONTEXT], entry[IH_CONTEXT + 1]);
 }
 
 /* ---- the ring ---- */
@@ -118,7 +91,7 @@ static u32 overflowed(struct gpu *gpu, u32 wptr)
              wptr & IH_RB_WPTR__OFFSET, gpu->ih_rptr);
     wptr &= IH_RB_WPTR__OFFSET;
     gpu->ih_rptr = (wptr + IH_ENTRY_BYTES) % IH_RING_BYTES;
-    ip_update(gpu, R_IH_RB_CNTL, IH_RB_CNTL__WPTR_OVERFLOW_CLEAR, IH_RB_CNTL__WPTR_OVERFLOW_CLEAR);
+    ip_set(gpu, R_IH_RB_CNTL, IH_RB_CNTL__WPTR_OVERFLOW_CLEAR);
     ip_update(gpu, R_IH_RB_CNTL, IH_RB_CNTL__WPTR_OVERFLOW_CLEAR, 0);
     return wptr;
 }

@@ -85,6 +85,20 @@ void ip_update(struct gpu *gpu, enum reg reg, u32 mask, u32 value)
     ip_write(gpu, reg, (ip_read(gpu, reg) & ~mask) | value);
 }
 
+void ip_set(struct gpu *gpu, enum reg reg, u32 bits)
+{
+    ip_write(gpu, reg, ip_read(gpu, reg) | bits);
+}
+
+void ip_run(struct gpu *gpu, const struct setting *row, u32 count)
+{
+    for (u32 i = 0; i < count; i++)
+        if (row[i].mask)
+            ip_update(gpu, (enum reg)row[i].reg, row[i].mask, row[i].value);
+        else
+            ip_write(gpu, (enum reg)row[i].reg, row[i].value);
+}
+
 static err reached(struct gpu *gpu, enum reg reg, u32 mask, u32 want, u32 seen)
 {
     if (gpu->gone)

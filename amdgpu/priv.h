@@ -51,6 +51,7 @@ enum boot_vram {
 
 /* GPU virtual addresses: VRAM and system memory each at their own address plus a constant. */
 #define VA_START 0x200000000000ull
+#define VA_LAST  0x7fffffffffffull
 #define VA_VRAM  (VA_START)
 #define VA_HOST  (VA_START + (1ull << 46))
 
@@ -188,6 +189,12 @@ void ip_write(struct gpu *gpu, enum reg reg, u32 value);
 void ip_write_nth(struct gpu *gpu, enum reg reg, u32 nth, u32 value); /* nth dword after it */
 void ip_write_pair(struct gpu *gpu, enum reg low, enum reg high, u64 value);
 void ip_update(struct gpu *gpu, enum reg reg, u32 mask, u32 value); /* value: at its place */
+void ip_set(struct gpu *gpu, enum reg reg, u32 bits);
+struct setting {
+    u16 reg;
+    u32 mask, value; /* mask 0: a plain write */
+};
+void ip_run(struct gpu *gpu, const struct setting *row, u32 count);
 /* A wait over many turns, as gpu_await, logged. All ones never count as reached. */
 err ip_poll(struct gpu *gpu, enum reg reg, u32 mask, u32 want, u32 timeout_ms);
 /* A wait of microseconds, here and now; E_TIMEOUT is logged. */

@@ -5,13 +5,11 @@
 #include "amdgpu/priv.h"
 
 #define RESET_MS       10u
-#define WATCHDOG       100u /* of 100 ms each */
 #define COPY_WORDS     7u
 #define FILL_WORDS     5u
 #define LIST_WORDS     12u         /* the wait before and the fence after */
 #define POLL_MEMORY_EQ 0xb0000008u /* POLL_REGMEM, memory, equal */
 #define POLL_PACE      0x0fff0004u /* 4095 tries, 4 apart */
-#define ROUTE          0x3009001du /* doorbells from 0x800 on, 4 of them, to block 0xe */
 
 void sdma_dequeue(struct gpu *gpu)
 {
@@ -35,18 +33,16 @@ err sdma_stop(struct gpu *gpu)
 
 err sdma_start(struct gpu *gpu)
 {
-    ip_update(gpu, R_SDMA0_WATCHDOG_CNTL, SDMA0_WATCHDOG_CNTL__QUEUE_HANG_COUNT,
-              FIELD(SDMA0_WATCHDOG_CNTL__QUEUE_HANG_COUNT, WATCHDOG));
-    ip_update(gpu, R_SDMA0_UTCL1_CNTL, SDMA0_UTCL1_CNTL__RESP_MODE | SDMA0_UTCL1_CNTL__REDO_DELAY,
-              FIELD(SDMA0_UTCL1_CNTL__RESP_MODE, 3) | FIELD(SDMA0_UTCL1_CNTL__REDO_DELAY, 9));
-    ip_update(gpu, R_SDMA0_UTCL1_PAGE,
-              SDMA0_UTCL1_PAGE__RD_L2_POLICY | SDMA0_UTCL1_PAGE__WR_L2_POLICY,
-              FIELD(SDMA0_UTCL1_PAGE__RD_L2_POLICY, 2) |     /* does not allocate */
-                  FIELD(SDMA0_UTCL1_PAGE__WR_L2_POLICY, 3) | /* goes past the GL2 */
-                  SDMA0_UTCL1_PAGE__LLC_NOALLOC);
-    ip_update(gpu, R_SDMA0_F32_CNTL, SDMA0_F32_CNTL__HALT | SDMA0_F32_CNTL__TH1_RESET, 0);
-    ip_update(gpu, R_SDMA0_CNTL, SDMA0_CNTL__TRAP_ENABLE, SDMA0_CNTL__TRAP_ENABLE);
-    ip_write(gpu, R_S2A_DOORBELL_ENTRY_2_CTRL, ROUTE);
+    static const struct setting rows[] = {
+        {R_SDMA0_WATCHDOG_CNTL, 0xff, 100},         /* of 100 ms each: a queue hangs */
+        {R_SDMA0_UTCL1_CNTL, 0x61f, 0x609},         /* translations: mode 3, again after 9 */
+        {R_SDMA0_UTCL1_PAGE, 0x100f000, 0x100e000}, /* reads take no GL2 line, writes pass it */
+        {R_SDMA0_F32_CNTL, SDMA0_F32_CNTL__HALT | SDMA0_F32_CNTL__TH1_RESET, 0},
+        {R_SDMA0_CNTL, SDMA0_CNTL__TRAP_ENABLE, SDMA0_CNTL__TRAP_ENABLE},
+        {R_S2A_DOORBELL_ENTRY_2_CTRL, 0, 0x3009001d}, /* 4 doorbells from 0x800 on to block 14 */
+    };
+
+    ip_run(gpu, rows, ARRAY_LEN(rows));
     return OK;
 }
 
@@ -65,8 +61,7 @@ err sdma_queue_start(struct gpu *gpu)
                   wptr);
     ip_update(gpu, R_SDMA0_QUEUE0_DOORBELL_OFFSET, SDMA0_QUEUE0_DOORBELL_OFFSET__OFFSET,
               ring->doorbell);
-    ip_update(gpu, R_SDMA0_QUEUE0_DOORBELL, SDMA0_QUEUE0_DOORBELL__ENABLE,
-              SDMA0_QUEUE0_DOORBELL__ENABLE);
+    ip_set(gpu, R_SDMA0_QUEUE0_DOORBELL, SDMA0_QUEUE0_DOORBELL__ENABLE);
     ip_write(gpu, R_SDMA0_QUEUE0_MINOR_PTR_UPDATE, 0);
     ip_write(gpu, R_SDMA0_QUEUE0_RB_CNTL,
              SDMA0_QUEUE0_RB_CNTL__F32_WPTR_POLL_ENABLE |
@@ -74,8 +69,7 @@ err sdma_queue_start(struct gpu *gpu)
                  FIELD(SDMA0_QUEUE0_RB_CNTL__RPTR_WRITEBACK_TIMER, 4) |
                  SDMA0_QUEUE0_RB_CNTL__RB_ENABLE | SDMA0_QUEUE0_RB_CNTL__RB_PRIV |
                  FIELD(SDMA0_QUEUE0_RB_CNTL__RB_SIZE, __builtin_ctz(ring->count)));
-    ip_update(gpu, R_SDMA0_QUEUE0_IB_CNTL, SDMA0_QUEUE0_IB_CNTL__IB_ENABLE,
-              SDMA0_QUEUE0_IB_CNTL__IB_ENABLE);
+    ip_set(gpu, R_SDMA0_QUEUE0_IB_CNTL, SDMA0_QUEUE0_IB_CNTL__IB_ENABLE);
     return OK;
 }
 
