@@ -130,8 +130,8 @@ static bool line_holds(struct sim *sim, const struct compute_access *access, u64
     const char *name = flags & COMPUTE_FETCH    ? "code-stale-read"
                        : flags & COMPUTE_SCALAR ? "scalar-stale-read"
                                                 : "gl0-stale-read";
-    return sim_fail(sim, name, "WGP %u reads %u bytes at VRAM %#llx, which have changed",
-                    access->wgp, access->bytes, (unsigned long long)at);
+    return sim_fail(sim, name, "WGP %u reads %u bytes at VRAM %#lx, which have changed",
+                    access->wgp, access->bytes, at);
 }
 
 static struct client wave_client(const struct wave_view *view, const struct compute_access *access)

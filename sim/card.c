@@ -16,10 +16,8 @@ static const struct reg_row rows[REG_COUNT] = REG_ROWS;
 
 /* What is granted although the model would refuse it: by name, for docs/SIM.md and the log. */
 static const char *const exceptions[EXCEPTIONS] = {
-    [EXCEPT_EARLY_GC] = "early-gc",
-    [EXCEPT_MQD_HOLE] = "mqd-hole",
-    [EXCEPT_IH_RPTR_WORDS] = "ih-rptr-words",
-    [EXCEPT_PSP_HDP] = "psp-hdp",
+    [EXCEPT_EARLY_GC] = "early-gc",           [EXCEPT_MQD_HOLE] = "mqd-hole",
+    [EXCEPT_IH_RPTR_WORDS] = "ih-rptr-words", [EXCEPT_PSP_HDP] = "psp-hdp",
     [EXCEPT_PTE_UNALIGNED] = "pte-unaligned",
 };
 
@@ -388,16 +386,14 @@ static bool bar_reaches(struct sim *sim, u32 bar, u64 offset, u64 bytes)
 
     if (offset <= size && bytes <= size - offset)
         return pci_memory_space(sim);
-    return sim_fail(sim, "beyond-bar", "BAR %u has %#llx bytes, access at %#llx", bar,
-                    (unsigned long long)size, (unsigned long long)offset);
+    return sim_fail(sim, "beyond-bar", "BAR %u has %#lx bytes, access at %#lx", bar, size, offset);
 }
 
 static bool register_shape(struct sim *sim, u64 offset, u32 width)
 {
     if (width == 4 && offset % 4 == 0)
         return true;
-    return sim_fail(sim, "register-width", "%u bytes at %#llx of BAR 5", width,
-                    (unsigned long long)offset);
+    return sim_fail(sim, "register-width", "%u bytes at %#lx of BAR 5", width, offset);
 }
 
 u64 sim_bar_read(struct sim *sim, u32 bar, u64 offset, u32 width)

@@ -20,13 +20,15 @@
 #define HUB_REG(hub, name) ((hub) == HUB_GC ? R_GC##name : R_MM##name)
 
 struct tlb_entry {
-    u64 page, pte; /* page: va >> shift, + 1 so that 0 is free */
-    u32 tables_seen;
+    u64 page, pte;   /* page: va >> shift */
+    u32 tables_seen; /* when it was last compared with the tables */
+    u32 drops;       /* of its VMID when it was filled: good as long as this stays */
     u8 shift, vmid;
 };
 struct hub_tlb {
     struct tlb_entry place[TLB_PLACES];
-    u64 shifts; /* bit n: an entry of 2^n bytes may be there */
+    u32 drops[SIM_VMIDS]; /* how often it was emptied, and 1 */
+    u64 shifts;           /* bit n: an entry of 2^n bytes may be there */
 };
 
 enum fault_kind {
@@ -46,15 +48,10 @@ struct access { /* what is being translated */
 
 /* ---- registers ---- */
 
-static void tlb_drop(struct sim *sim, enum hub_kind hub, u32 vmids)
+static void tlb_drop(struct hub_tlb *tlb, u32 vmids)
 {
-    struct hub_tlb *tlb = sim->hub[hub].tlb;
-
-    if (!tlb)
-        return;
-    for (u32 i = 0; i < TLB_PLACES; i++)
-        if (vmids >> tlb->place[i].vmid & 1)
-            tlb->place[i].page = 0;
+    for (u32 vmid = 0; vmid < SIM_VMIDS; vmid++)
+        tlb->drops[vmid] += vmids >> vmid & 1;
 }
 
 void hub_reset(struct sim *sim)
@@ -66,7 +63,7 @@ void hub_reset(struct sim *sim)
         if (!sim->hub[hub].tlb)
             sim->hub[hub].tlb = calloc(1, sizeof *sim->hub[hub].tlb);
         CHECK(sim->hub[hub].tlb);
-        tlb_drop(sim, hub, ~0u);
+        tlb_drop(sim->hub[hub].tlb, ~0u);
         sim->hub[hub].semaphore = false;
         sim->hub[hub].acked = 0;
         sim->reg[HUB_REG(hub, MC_VM_FB_LOCATION_BASE)] = (u32)base;
@@ -111,7 +108,7 @@ static void invalidate(struct sim *sim, enum hub_kind k, u32 request)
         sim_fail(sim, "invalidate-without-semaphore", "MMHUB engine 17, request %#x", request);
     else if ((request & all) != all || vmids == 0)
         sim_fail(sim, "invalidate-partial", "request %#x leaves entries in the caches", request);
-    tlb_drop(sim, k, vmids);
+    tlb_drop(hub->tlb, vmids);
     hub->acked = vmids;
     hub->ack_ns = sim_after(sim, FLUSH_NS);
 }
@@ -179,8 +176,8 @@ static bool fault(struct sim *sim, const struct access *access, u32 kinds, const
     static const char *const uses[] = {"read", "write", "fetch"};
     static const char *const units[UNITS] = {"CP", "SDMA", "wave", "PSP", "SMU", "IH", "RLC"};
 
-    sim_note(sim, "vm-fault", "%s by %s at %#llx, VMID %u: %s", uses[access->use],
-             units[access->who.unit], (unsigned long long)access->va, access->who.vmid, why);
+    sim_note(sim, "vm-fault", "%s by %s at %#lx, VMID %u: %s", uses[access->use],
+             units[access->who.unit], access->va, access->who.vmid, why);
     if (sim->reg[status]) {
         sim->reg[status] |= MMVM_L2_PROTECTION_FAULT_STATUS__MORE_FAULTS;
     } else {
@@ -226,8 +223,8 @@ static bool fragment_holds(struct sim *sim, const struct leaf *leaf)
             return false;
         if (other != want)
             return sim_fail(sim, "fragment-not-contiguous",
-                            "entry %u is %#llx, entry %u of the same fragment %#llx", leaf->number,
-                            (unsigned long long)leaf->pte, i, (unsigned long long)other);
+                            "entry %u is %#lx, entry %u of the same fragment %#lx", leaf->number,
+                            leaf->pte, i, other);
     }
     return true;
 }
@@ -244,8 +241,8 @@ static bool hub_is_set_up(struct sim *sim, const struct access *access)
     if (access->who.vmid != 0)
         return sim_fail(sim, "vmid-without-context", "VMID %u on %s", access->who.vmid, name);
     if (!(control & MMVM_CONTEXT0_CNTL__ENABLE_CONTEXT))
-        return sim_fail(sim, "context-off", "%s translates %#llx, CONTEXT0_CNTL is %#x", name,
-                        (unsigned long long)access->va, control);
+        return sim_fail(sim, "context-off", "%s translates %#lx, CONTEXT0_CNTL is %#x", name,
+                        access->va, control);
     if ((l1 & l1_needs) != l1_needs)
         return sim_fail(sim, "hub-l1-tlb", "%s: MX_L1_TLB_CNTL is %#x", name, l1);
     if (!(l2 & MMVM_L2_CNTL__ENABLE_L2_CACHE))
@@ -304,8 +301,8 @@ static struct tlb_entry *tlb_find(struct hub_tlb *tlb, const struct access *acce
     for (u64 left = tlb->shifts; left; left &= left - 1) {
         u32 shift = (u32)__builtin_ctzll(left);
         struct tlb_entry *entry = tlb_place(tlb, access->va, shift, access->who.vmid);
-        if (entry->page == (access->va >> shift) + 1 && entry->shift == shift &&
-            entry->vmid == access->who.vmid)
+        if (entry->drops == tlb->drops[access->who.vmid] && entry->vmid == access->who.vmid &&
+            entry->page == access->va >> shift && entry->shift == shift)
             return entry;
     }
     return NULL;
@@ -319,12 +316,11 @@ static bool tlb_is_current(struct sim *sim, const struct access *access, struct 
     if (entry->tables_seen == mem_tables_changed(sim) || sim->options.fast)
         return true;
     if (!walk(sim, access, &leaf))
-        return sim_fail(sim, "tlb-stale", "%#llx is no longer mapped, and was not invalidated",
-                        (unsigned long long)access->va);
+        return sim_fail(sim, "tlb-stale", "%#lx is no longer mapped, and was not invalidated",
+                        access->va);
     if (leaf.pte != entry->pte || leaf.shift != entry->shift)
-        return sim_fail(sim, "tlb-stale", "%#llx: %#llx cached, %#llx in the table now",
-                        (unsigned long long)access->va, (unsigned long long)entry->pte,
-                        (unsigned long long)leaf.pte);
+        return sim_fail(sim, "tlb-stale", "%#lx: %#lx cached, %#lx in the table now", access->va,
+                        entry->pte, leaf.pte);
     entry->tables_seen = mem_tables_changed(sim);
     return true;
 }
@@ -338,7 +334,8 @@ static struct tlb_entry *tlb_fill(struct sim *sim, const struct access *access)
         return NULL;
     struct tlb_entry *entry = tlb_place(tlb, access->va, leaf.shift, access->who.vmid);
     tlb->shifts |= 1ull << leaf.shift;
-    *entry = (struct tlb_entry){.page = (access->va >> leaf.shift) + 1,
+    *entry = (struct tlb_entry){.page = access->va >> leaf.shift,
+                                .drops = tlb->drops[access->who.vmid],
                                 .pte = leaf.pte,
                                 .tables_seen = mem_tables_changed(sim),
                                 .shift = (u8)leaf.shift,
@@ -386,14 +383,13 @@ static bool page_from(struct sim *sim, const struct access *access, const struct
     if (access->use == USE_EXECUTE && !page->executable)
         return fault(sim, access, FAULT_EXECUTE, "the page may not be executed");
     if (entry->pte & PTE_ADDRESS & (size - 1) && !sim_excepted(sim, EXCEPT_PTE_UNALIGNED))
-        return sim_fail(sim, "pte-not-aligned", "entry %#llx for a page of %#llx bytes",
-                        (unsigned long long)entry->pte, (unsigned long long)size);
+        return sim_fail(sim, "pte-not-aligned", "entry %#lx for a page of %#lx bytes", entry->pte,
+                        size);
     if (!page->system && page->address + page->bytes > vram_bytes(sim))
-        return sim_fail(sim, "pte-beyond-vram", "entry %#llx at %#llx",
-                        (unsigned long long)entry->pte, (unsigned long long)access->va);
+        return sim_fail(sim, "pte-beyond-vram", "entry %#lx at %#lx", entry->pte, access->va);
     if (page->system && (page->cached || !page->snooped))
-        return sim_fail(sim, "system-page-cached", "entry %#llx: not snooped or not uncached",
-                        (unsigned long long)entry->pte);
+        return sim_fail(sim, "system-page-cached", "entry %#lx: not snooped or not uncached",
+                        entry->pte);
     return true;
 }
 

@@ -211,16 +211,14 @@ static bool none(struct sim *sim, const struct marks *marks, u64 at, u64 bytes, 
 
     if (found >= at + bytes)
         return true;
-    return sim_fail(sim, name, "VRAM %#llx, in an access of %llu bytes at %#llx",
-                    (unsigned long long)found, (unsigned long long)bytes, (unsigned long long)at);
+    return sim_fail(sim, name, "VRAM %#lx, in an access of %lu bytes at %#lx", found, bytes, at);
 }
 
 static bool reachable(struct sim *sim, enum unit unit, u64 at, u64 bytes)
 {
     if (unit == UNIT_PSP || !psp_owns(sim, at, bytes))
         return true;
-    return sim_fail(sim, "tmr-touched", "%llu bytes at VRAM %#llx are the PSP's",
-                    (unsigned long long)bytes, (unsigned long long)at);
+    return sim_fail(sim, "tmr-touched", "%lu bytes at VRAM %#lx are the PSP's", bytes, at);
 }
 
 static bool beside_gl2(enum unit unit)
@@ -252,8 +250,7 @@ bool vram_read_allowed(struct sim *sim, struct client who, u64 at, u64 bytes, bo
         return true; /* the wave's engine judges what it does not know */
     u64 unknown = marks_find(&vram->marks[KNOWN], at, bytes, false);
     return unknown >= at + bytes ||
-           sim_fail(sim, "uninitialised-vram", "VRAM %#llx was never written",
-                    (unsigned long long)unknown);
+           sim_fail(sim, "uninitialised-vram", "VRAM %#lx was never written", unknown);
 }
 
 /* Memory changed without the GL2 knowing. */
@@ -382,7 +379,7 @@ bool mem_table_read(struct sim *sim, u64 offset, u64 *entry)
     struct vram *vram = sim->vram;
 
     if (offset + sizeof *entry > vram->bytes)
-        return sim_fail(sim, "table-beyond-vram", "an entry at %#llx", (unsigned long long)offset);
+        return sim_fail(sim, "table-beyond-vram", "an entry at %#lx", offset);
     struct client walker = {.unit = UNIT_RLC};
     if (!vram_read_allowed(sim, walker, offset, sizeof *entry, false))
         return false;
@@ -443,8 +440,7 @@ void mem_cpu_write(struct sim *sim, u64 at, const void *in, u64 bytes)
     struct vram *vram = sim->vram;
 
     if (at >= vram->bytes || bytes > vram->bytes - at) {
-        sim_fail(sim, "beyond-vram", "a write of %llu bytes at %#llx of BAR 0",
-                 (unsigned long long)bytes, (unsigned long long)at);
+        sim_fail(sim, "beyond-vram", "a write of %lu bytes at %#lx of BAR 0", bytes, at);
         return;
     }
     if (vram->marked) {

@@ -25,8 +25,7 @@ static bool mm_in_vram(struct sim *sim)
 {
     if (mm_offset(sim) + 4 <= vram_bytes(sim))
         return true;
-    return sim_fail(sim, "mm-beyond-vram", "MM_INDEX points at %#llx",
-                    (unsigned long long)mm_offset(sim));
+    return sim_fail(sim, "mm-beyond-vram", "MM_INDEX points at %#lx", mm_offset(sim));
 }
 
 bool nbio_read(struct sim *sim, enum reg reg, u32 *value)
@@ -121,8 +120,7 @@ static u32 doorbell_route(const struct sim *sim, u64 word)
 void nbio_doorbell(struct sim *sim, u64 offset, u64 value, u32 width)
 {
     if (!(sim->reg[R_RCC_DEV0_EPF0_RCC_DOORBELL_APER_EN] & 1)) {
-        sim_fail(sim, "doorbell-aperture-off", "store at %#llx of BAR 2",
-                 (unsigned long long)offset);
+        sim_fail(sim, "doorbell-aperture-off", "store at %#lx of BAR 2", offset);
         return;
     }
     u32 awid = doorbell_route(sim, offset / 4);
@@ -131,6 +129,6 @@ void nbio_doorbell(struct sim *sim, u64 offset, u64 value, u32 width)
     else if (awid == AWID_CP)
         gfx_doorbell(sim, offset, value, width);
     else
-        sim_fail(sim, "doorbell-not-routed", "store at %#llx of BAR 2: no S2A entry takes it",
-                 (unsigned long long)offset);
+        sim_fail(sim, "doorbell-not-routed", "store at %#lx of BAR 2: no S2A entry takes it",
+                 offset);
 }

@@ -248,7 +248,7 @@ static bool dma_allowed(struct sim *sim, u64 bus)
     if (sim->stopped || sim->gone)
         return false;
     return pci_bus_master(sim) ||
-           sim_fail(sim, "dma-without-bus-master", "to bus address %#llx", (unsigned long long)bus);
+           sim_fail(sim, "dma-without-bus-master", "to bus address %#lx", bus);
 }
 
 bool dma_read(struct sim *sim, u64 bus, void *out, u64 bytes)
@@ -256,8 +256,7 @@ bool dma_read(struct sim *sim, u64 bus, void *out, u64 bytes)
     if (!dma_allowed(sim, bus))
         return false;
     return sim->host.dma_read(sim->host.ctx, bus, out, bytes) ||
-           sim_fail(sim, "dma-unmapped", "read of %llu bytes at bus address %#llx",
-                    (unsigned long long)bytes, (unsigned long long)bus);
+           sim_fail(sim, "dma-unmapped", "read of %lu bytes at bus address %#lx", bytes, bus);
 }
 
 bool dma_write(struct sim *sim, u64 bus, const void *in, u64 bytes)
@@ -265,8 +264,7 @@ bool dma_write(struct sim *sim, u64 bus, const void *in, u64 bytes)
     if (!dma_allowed(sim, bus))
         return false;
     return sim->host.dma_write(sim->host.ctx, bus, in, bytes) ||
-           sim_fail(sim, "dma-unmapped", "write of %llu bytes at bus address %#llx",
-                    (unsigned long long)bytes, (unsigned long long)bus);
+           sim_fail(sim, "dma-unmapped", "write of %lu bytes at bus address %#lx", bytes, bus);
 }
 
 u8 *dma_map(struct sim *sim, u64 bus, u64 *bytes)

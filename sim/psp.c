@@ -178,10 +178,10 @@ static bool setup_tmr(struct sim *sim, struct psp_command *command)
     if (!sim->psp.toc_loaded || sim->psp.tmr_set || sim->profile->boot_tmr)
         return sim_fail(sim, "psp-tmr-order", "SETUP_TMR before LOAD_TOC, or a second time");
     if (mc % PSP_TMR_ALIGN != 0 || offset >= vram || bytes > vram - offset)
-        return sim_fail(sim, "psp-tmr-place", "%#x bytes at %#llx", bytes, (unsigned long long)mc);
+        return sim_fail(sim, "psp-tmr-place", "%#x bytes at %#lx", bytes, mc);
     if (flags & PSP_TMR_VIRT_PHYS && system != offset)
-        return sim_fail(sim, "psp-tmr-address", "system address %#llx, but it is VRAM %#llx",
-                        (unsigned long long)system, (unsigned long long)offset);
+        return sim_fail(sim, "psp-tmr-address", "system address %#lx, but it is VRAM %#lx", system,
+                        offset);
     if (bytes < sim->profile->tmr_bytes) {
         sim_note(sim, "psp-tmr-small", "%#x bytes, LOAD_TOC said %#x", bytes,
                  sim->profile->tmr_bytes);
@@ -252,8 +252,7 @@ static bool frame_run(struct sim *sim)
     u64 at = (u64)frame.command_hi << 32 | frame.command_lo;
     u64 fence = (u64)frame.fence_hi << 32 | frame.fence_lo;
     if (at % 4096 != 0 || fence % sizeof(u32) != 0)
-        return sim_fail(sim, "psp-frame-address", "command at %#llx, fence at %#llx",
-                        (unsigned long long)at, (unsigned long long)fence);
+        return sim_fail(sim, "psp-frame-address", "command at %#lx, fence at %#lx", at, fence);
     if (!mem_read(sim, psp, at, &command, sizeof command))
         return false;
     memset(&command.response, 0, sizeof command.response);
@@ -306,9 +305,9 @@ static void ring_create(struct sim *sim)
     u32 bytes = sim->reg[R_MP0_SMN_C2PMSG_71];
 
     if (sim->psp.ring != 0)
-        sim_fail(sim, "psp-ring-exists", "a second ring at %#llx", (unsigned long long)mc);
+        sim_fail(sim, "psp-ring-exists", "a second ring at %#lx", mc);
     if (mc == 0 || mc % 4096 != 0 || bytes == 0 || bytes % 4096 != 0)
-        sim_fail(sim, "psp-ring-shape", "%#x bytes at %#llx", bytes, (unsigned long long)mc);
+        sim_fail(sim, "psp-ring-shape", "%#x bytes at %#lx", bytes, mc);
     sim->psp.ring = mc;
     sim->psp.ring_bytes = bytes;
     sim->psp.rptr = 0;

@@ -175,7 +175,7 @@ static void debug_run(struct sim *sim, u64 message)
     if (message == SMU_DEBUG_MODE1_RESET)
         smu_mode1_reset(sim);
     else
-        sim_note(sim, "smu-unknown-message", "debug %#llx", (unsigned long long)message);
+        sim_note(sim, "smu-unknown-message", "debug %#lx", message);
     sim->reg[R_MP1_SMN_C2PMSG_54] = message == SMU_DEBUG_MODE1_RESET ? SMU_OK : SMU_UNKNOWN;
 }
 
