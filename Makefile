@@ -97,6 +97,7 @@ build/target/kernel/%.o build/target/pci/%.o: ROOM = -mgeneral-regs-only
 build/target/kernel/rt.o: ROOM = -mgeneral-regs-only -fno-builtin
 build/target/ml/%.o: ROOM = -march=x86-64-v3
 build/host/sim/%.o build/test/sim/%.o: ROOM = -O3 -fno-math-errno -ffp-contract=off
+build/fuzz/sim/%.o: ROOM = -Wno-pass-failed -ffp-contract=off
 
 # ---- generated: the build's name, the page, the classes of characters, registers ----
 

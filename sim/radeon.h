@@ -8,7 +8,7 @@
 
 #include "kernel/base.h"
 
-/* ---- main.c ---- */
+/* ---- radeon.c ---- */
 
 /* The whole file from malloc, "-" is stdin; exits with a message when it cannot be read. */
 u8 *radeon_file(const char *path, usize *bytes);
