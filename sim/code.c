@@ -141,6 +141,7 @@ static struct uop *decode(struct wave *wave, u64 pc)
         return NULL;
     }
     uop->row = &isa_rows[uop->inst.op];
+    uop->at = pc;
     if (uop->inst.format == ISA_VOPD)
         uop->y = uop_new(cache);
     if (!choose(uop)) {
@@ -151,7 +152,7 @@ static struct uop *decode(struct wave *wave, u64 pc)
     return uop;
 }
 
-const struct uop *code_at(struct wave *wave, u64 pc)
+struct uop *code_at(struct wave *wave, u64 pc)
 {
     struct code_page *page = wave->code;
     struct uop **place;

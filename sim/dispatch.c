@@ -255,23 +255,37 @@ static bool is_vector(u32 class)
     return class >= CLASS_VALU && class <= CLASS_TRANS;
 }
 
+/* The uop at the wave's pc: most often what followed `last` before. */
+static inline struct uop *next_uop(struct wave *wave, struct uop *last)
+{
+    struct uop *uop = last ? last->follower : NULL;
+
+    if (uop && uop->at == wave->pc)
+        return uop;
+    uop = code_at(wave, wave->pc);
+    if (last)
+        last->follower = uop;
+    return uop;
+}
+
 static u64 run_fast(struct compute *compute, struct wave *wave, u64 budget)
 {
-    u64 left = budget;
+    u64 left = budget, lanes = 0;
+    struct uop *uop = NULL;
 
     while (left && wave->state == WAVE_RUNNING && compute->state == COMPUTE_RUNNING) {
-        const struct uop *uop = code_at(wave, wave->pc);
+        uop = next_uop(wave, uop);
         if (!uop)
             break;
         wave->at = wave->pc;
         wave->running = uop;
         wave->pc += uop->inst.bytes;
         compute->count[uop->class]++;
-        if (is_vector(uop->class))
-            compute->ledger.lanes += (u32)__builtin_popcount(wave->EXEC);
+        lanes += is_vector(uop->class) ? (u32)__builtin_popcount(wave->EXEC) : 0;
         uop->run(wave, uop);
         left--;
     }
+    compute->ledger.lanes += lanes;
     wave->issued += budget - left;
     return budget - left;
 }

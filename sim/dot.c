@@ -59,7 +59,8 @@ static inline __m256i row_load(const u32 *row, u32 at)
 
 void lanes_v_dot4_i32_iu8(struct lane_args *args)
 {
-    bool clamp = args->uop->inst.clamp, sa = args->neg0, sb = args->neg1;
+    const struct isa_inst *inst = &args->uop->inst;
+    bool clamp = inst->clamp, sa = inst->neg & 1, sb = inst->neg & 2;
 
     for (u32 at = 0; at < LANES; at += STEP) {
         __m256i a = row_load(args->s[0], at), b = row_load(args->s[1], at);
@@ -72,7 +73,8 @@ void lanes_v_dot4_i32_iu8(struct lane_args *args)
 
 void lanes_v_dot8_i32_iu4(struct lane_args *args)
 {
-    bool clamp = args->uop->inst.clamp, sa = args->neg0, sb = args->neg1;
+    const struct isa_inst *inst = &args->uop->inst;
+    bool clamp = inst->clamp, sa = inst->neg & 1, sb = inst->neg & 2;
 
     for (u32 at = 0; at < LANES; at += STEP) {
         __m256i a = row_load(args->s[0], at), b = row_load(args->s[1], at);

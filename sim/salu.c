@@ -107,14 +107,14 @@ static inline u64 whole_quads(u64 value)
 struct scalar_op {
     scalar_fn *run;
     u8 type[2];
-    bool has_result, to_exec;
+    bool to_exec;
 };
 
-#define P(name, R, A, B, ...) [ISA_##name] = {scalar_##name, {TYPE_##A, TYPE_##B}, true, false},
+#define P(name, R, A, B, ...) [ISA_##name] = {scalar_##name, {TYPE_##A, TYPE_##B}, false},
 #define N                     P
 #define K                     P
-#define C(name, A, B, ...)    [ISA_##name] = {scalar_##name, {TYPE_##A, TYPE_##B}, false, false},
-#define E(name, T, ...)       [ISA_##name] = {scalar_##name, {TYPE_##T, TYPE_none}, true, true},
+#define C(name, A, B, ...)    [ISA_##name] = {scalar_##name, {TYPE_##A, TYPE_##B}, false},
+#define E(name, T, ...)       [ISA_##name] = {scalar_##name, {TYPE_##T, TYPE_none}, true},
 #define W                     E
 static const struct scalar_op scalar_ops[ISA_OPS] = {
 #include "sim/salu.def"
@@ -137,23 +137,30 @@ static void register_write(struct wave *wave, u32 reg, u32 regs, u64 value)
 
 static void run_scalar(struct wave *wave, const struct uop *uop)
 {
-    const struct scalar_op *op = &scalar_ops[uop->inst.op];
-    struct scalar_args args = {.scc = wave->scc, .k = uop->inst.imm};
+    struct scalar_args args;
     u32 regs = uop->row->dst_regs, dst = uop->inst.dst;
 
-    if (op->type[0] != TYPE_none)
-        args.a = operand_scalar(wave, &uop->src[0]);
-    if (op->type[1] != TYPE_none)
-        args.b = operand_scalar(wave, &uop->src[1]);
-    if (op->to_exec)
-        args.b = register_read(wave, ISA_EXEC_LO, regs);
-    else if (op->has_result)
-        args.d = register_read(wave, dst, regs);
-    op->run(&args);
-    if (op->to_exec)
-        register_write(wave, ISA_EXEC_LO, regs, args.d);
-    if (op->has_result)
+    args.scc = wave->scc;
+    args.k = uop->inst.imm;
+    args.a = operand_scalar(wave, &uop->src[0]);
+    args.b = operand_scalar(wave, &uop->src[1]);
+    args.d = regs ? register_read(wave, dst, regs) : 0;
+    scalar_ops[uop->inst.op].run(&args);
+    if (regs)
         register_write(wave, dst, regs, args.result);
+    wave->scc = args.scc;
+}
+
+static void run_exec(struct wave *wave, const struct uop *uop)
+{
+    struct scalar_args args;
+    u32 regs = uop->row->dst_regs;
+
+    args.a = operand_scalar(wave, &uop->src[0]);
+    args.b = register_read(wave, ISA_EXEC_LO, regs);
+    scalar_ops[uop->inst.op].run(&args);
+    register_write(wave, ISA_EXEC_LO, regs, args.d);
+    register_write(wave, uop->inst.dst, regs, args.result);
     wave->scc = args.scc;
 }
 
@@ -190,6 +197,6 @@ bool salu_decode(struct uop *uop)
         return false;
     operand_decode(uop, 0, op->type[0]);
     operand_decode(uop, 1, op->type[1]);
-    uop->run = run_scalar;
+    uop->run = op->to_exec ? run_exec : run_scalar;
     return true;
 }

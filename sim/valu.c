@@ -117,7 +117,7 @@ u64 operand_scalar(const struct wave *wave, const struct operand *operand)
                                        : wave->VCC == 0;
 }
 
-static const u32 *fetch(struct wave *wave, const struct operand *operand, u32 n)
+static inline const u32 *fetch(struct wave *wave, const struct operand *operand, u32 n)
 {
     u32 *rows = wave->buffer[n][0];
     u64 value;
@@ -376,9 +376,7 @@ static void scalar_results(struct wave *wave, const struct uop *uop, u32 out, u3
 static struct lane_args arguments(struct wave *wave, const struct uop *uop)
 {
     struct lane_args args = {
-        .ieee = wave->mode & MODE_IEEE ? 1 : 0,
-        .neg0 = uop->inst.neg & 1,
-        .neg1 = uop->inst.neg >> 1 & 1,
+        .ieee = wave->mode & MODE_IEEE,
         .uop = uop,
     };
 
@@ -408,6 +406,23 @@ static void run_direct(struct wave *wave, const struct uop *uop)
     place(wave, uop, args.d, exec);
 }
 
+/* The common case: no modifiers, all lanes, the mode that compilers set. */
+static void run_simple(struct wave *wave, const struct uop *uop)
+{
+    struct lane_args args;
+
+    if (wave->EXEC != LANES_ALL || !wave->plain_mode) {
+        run_direct(wave, uop);
+        return;
+    }
+    args.ieee = wave->mode & MODE_IEEE;
+    args.uop = uop;
+    for (u32 n = 0; n < uop->sources; n++)
+        args.s[n] = fetch(wave, &uop->src[n], n);
+    args.d = wave->v[uop->inst.dst - ISA_VGPR];
+    uop->lanes(&args);
+}
+
 static void run_general(struct wave *wave, const struct uop *uop)
 {
     struct lane_args args = arguments(wave, uop);
@@ -427,6 +442,29 @@ static void run_general(struct wave *wave, const struct uop *uop)
         modify(wave, uop, args.d);
     if (uop->valu->result != TYPE_mask)
         place(wave, uop, args.d, exec);
+    scalar_results(wave, uop, args.out, exec);
+}
+
+/* The common case of comparisons and carries. */
+static void run_mask(struct wave *wave, const struct uop *uop)
+{
+    struct lane_args args;
+    u32 exec = wave->EXEC;
+    bool compares = uop->valu->result == TYPE_mask;
+
+    if ((exec != LANES_ALL && !compares) || !wave->plain_mode) {
+        run_general(wave, uop);
+        return;
+    }
+    for (u32 n = 0; n < uop->sources; n++)
+        if (uop->src[n].type == TYPE_mask)
+            args.in = (u32)operand_scalar(wave, &uop->src[n]);
+        else
+            args.s[n] = fetch(wave, &uop->src[n], n);
+    args.ieee = wave->mode & MODE_IEEE;
+    args.uop = uop;
+    args.d = compares ? wave->result[0] : wave->v[uop->inst.dst - ISA_VGPR];
+    uop->lanes(&args);
     scalar_results(wave, uop, args.out, exec);
 }
 
@@ -464,17 +502,28 @@ static bool decode_half(struct uop *uop)
     bool integer = valu->result != TYPE_pkf && !is_float_16(valu->result) &&
                    !is_float_32(valu->result) && !is_float_64(valu->result);
 
+    bool prepared = false, masked = false, plain, scalar;
+
     if (!valu->run)
         return false;
     uop->valu = valu;
     uop->lanes = uop->inst.clamp && integer && valu->saturate ? valu->saturate : valu->run;
     if (uop->row->flags & ISA_RD_DST && !uop->row->src_regs[2])
         uop->inst.src[2] = uop->inst.dst; /* fmac: the sum so far */
-    for (u32 n = 0; n < 3; n++)
+    for (u32 n = 0; n < 3; n++) {
         operand_decode(uop, n, valu->type[n]);
+        uop->sources = valu->type[n] != TYPE_none ? (u8)(n + 1) : uop->sources;
+        prepared |= uop->src[n].prepare;
+        masked |= valu->type[n] == TYPE_mask;
+    }
+    uop->simple = !prepared && !(uop->row->flags & ISA_RD_VCC);
     uop->rounds = rounds(uop);
-    uop->direct = !uop->inst.clamp && !uop->inst.omod && !uop->inst.dpp && !is_half(valu->result) &&
-                  valu->result != TYPE_mask && !(uop->row->flags & ISA_SDST);
+    plain = !uop->inst.clamp && !uop->inst.omod && !uop->inst.dpp && !is_half(valu->result);
+    scalar = valu->result == TYPE_mask || uop->row->flags & ISA_SDST;
+    uop->direct = plain && !scalar;
+    uop->run = uop->direct                      ? uop->simple && !masked ? run_simple : run_direct
+               : plain && scalar && uop->simple ? run_mask
+                                                : run_general;
     return true;
 }
 
@@ -492,7 +541,6 @@ bool valu_decode(struct uop *uop)
     if (!decode_half(uop))
         return false;
     uop->class = class_of(uop);
-    uop->run = uop->direct ? run_direct : run_general;
     if (uop->inst.format != ISA_VOPD)
         return true;
     uop->y->inst = (struct isa_inst){.op = uop->inst.y.op,

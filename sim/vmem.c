@@ -3,6 +3,7 @@
  * between memory and rows of registers, atomics. Knows counters and poison only as strict_launch.
  * Scratch is swizzled: dword n of lane l lies at 128 n + 4 l of the wave's part.
  */
+#include <immintrin.h>
 #include <string.h>
 
 #include "sim/wave.h"
@@ -77,8 +78,11 @@ static bool move_piece(const struct move *move, u64 va, u32 at, u32 bytes)
 bool memory_read(struct wave *wave, u64 va, void *out, u32 bytes, u32 flags)
 {
     struct move move = {wave, out, NULL, flags, false};
+    const u8 *host = wave->strict ? NULL : wave_host(wave, va, bytes, false);
 
-    return move_piece(&move, va, 0, bytes);
+    if (host)
+        memcpy(out, host, bytes);
+    return host || move_piece(&move, va, 0, bytes);
 }
 
 /* Lane i's `bytes` at raw + i * bytes. Lanes whose addresses follow each other go together. */
@@ -100,9 +104,37 @@ static bool move_lanes(const struct move *move, const u64 *va, u32 exec, u32 byt
 
 /* ---- rows of registers <-> bytes ---- */
 
+static inline __m256i two_lanes(const u8 *from, const u32 *offset)
+{
+    return _mm256_loadu2_m128i((const __m128i *)(from + offset[4]),
+                               (const __m128i *)(from + offset[0]));
+}
+
+/* 16 bytes a lane: eight lanes at once, four rows out of four pairs of lanes. */
+static void rows_from_quads(const u8 *from, const u32 *offset, u32 *rows)
+{
+    for (u32 i = 0; i < LANES; i += 8) {
+        __m256i a = two_lanes(from, offset + i), b = two_lanes(from, offset + i + 1);
+        __m256i c = two_lanes(from, offset + i + 2), d = two_lanes(from, offset + i + 3);
+        __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
+        __m256i *to = (__m256i *)(rows + i);
+
+        _mm256_storeu_si256(to, _mm256_unpacklo_epi64(ab, cd));
+        _mm256_storeu_si256(to + 4, _mm256_unpackhi_epi64(ab, cd));
+        ab = _mm256_unpackhi_epi32(a, b);
+        cd = _mm256_unpackhi_epi32(c, d);
+        _mm256_storeu_si256(to + 8, _mm256_unpacklo_epi64(ab, cd));
+        _mm256_storeu_si256(to + 12, _mm256_unpackhi_epi64(ab, cd));
+    }
+}
+
 static void rows_from_bytes(const struct memory_op *op, const u8 *from, const u32 *offset,
                             u32 *rows)
 {
+    if (op->bytes == 16) {
+        rows_from_quads(from, offset, rows);
+        return;
+    }
     if (op->bytes >= 4) {
         for (u32 row = 0; row < op->bytes / 4u; row++)
             for (u32 i = 0; i < LANES; i++)
@@ -166,8 +198,12 @@ static u8 *host_of_lanes(struct wave *wave, const struct access *access, u32 *of
     u32 exec = access->exec;
     u8 *host;
 
-    if (!wave->compute->options.fast)
+    if (wave->strict)
         return NULL;
+    if (access->packed) {
+        packed_offsets(offset, access->uop->memory->bytes);
+        return wave_host(wave, access->address[0], LANES * access->uop->memory->bytes, write);
+    }
     VECTOR_LOOP
     {
         u64 va = access->address[i];
@@ -446,6 +482,9 @@ static u64 sectors(const struct access *access)
 {
     u64 count = 0, last = ~0ull;
 
+    if (access->packed)
+        return (access->address[LANES - 1] + access->uop->memory->bytes - 1) / SECTOR -
+               access->address[0] / SECTOR + 1;
     for (u32 i = 0; i < LANES; i++) {
         u64 first = access->address[i] / SECTOR;
         u64 end = (access->address[i] + access->uop->memory->bytes - 1) / SECTOR;
@@ -503,6 +542,14 @@ static void addresses(const struct wave *wave, const struct uop *uop, u64 *addre
     }
 }
 
+static bool packed(const u64 *address, u32 bytes)
+{
+    u64 differs = 0;
+
+    VECTOR_LOOP differs |= address[i] - address[0] - i * bytes;
+    return !differs;
+}
+
 static void run_vmem(struct wave *wave, const struct uop *uop)
 {
     struct access access;
@@ -511,6 +558,7 @@ static void run_vmem(struct wave *wave, const struct uop *uop)
     access.uop = uop;
     access.exec = wave->EXEC;
     addresses(wave, uop, access.address);
+    access.packed = access.exec == LANES_ALL && packed(access.address, uop->memory->bytes);
     for (u32 row = 0; row < rows; row++)
         access.out[row] = wave->v[(uop->inst.data[0] - ISA_VGPR + row) % VGPRS_MAX];
     count(wave, &access);

@@ -44,7 +44,7 @@ struct lane_args {
     u32 *d;
     const u32 *s[3];
     u32 in, out; /* a bit each lane: carry or condition */
-    u32 ieee, neg0, neg1;
+    bool ieee;
     const struct uop *uop;
 };
 typedef void lane_fn(struct lane_args *args);
@@ -133,11 +133,15 @@ struct uop {
     const struct isa_row *row;
     u8 class;
     bool direct; /* VALU: the result needs no more than a place */
+    bool simple; /* VALU: its operands too */
     bool rounds; /* VALU: depends on the modes of rounding and denormals */
     u8 reads, writes;
     struct span read[8], write[3];
     const struct memory_op *memory;
-    struct uop *y; /* VOPD: the second half */
+    struct uop *y;        /* VOPD: the second half */
+    u64 at;               /* its address */
+    struct uop *follower; /* what ran after it last time */
+    u8 sources;           /* VALU: operands in use */
 };
 
 /* ---- memory ---- */
@@ -160,6 +164,7 @@ extern const struct memory_op memory_ops[ISA_OPS];
 struct access {
     const struct uop *uop;
     u32 exec;
+    bool packed;        /* all lanes, side by side */
     u64 address[LANES]; /* FLAT: as computed, apertures included; SCRATCH, DS: offsets */
     const u32 *out[6];  /* rows of data on their way to memory; DS: 4 and 5 are the second data */
     u32 *in;            /* rows of what comes back; SMEM: SGPRs */
@@ -306,7 +311,7 @@ struct code_cache *code_create(void);
 void code_forget(struct code_cache *cache);
 void code_destroy(struct code_cache *cache);
 /* NULL: the wave has failed. */
-const struct uop *code_at(struct wave *wave, u64 pc);
+struct uop *code_at(struct wave *wave, u64 pc);
 
 /* ---- salu.c, flow.c ---- */
 

@@ -268,9 +268,11 @@ for _from, _to in [(a, b) for a in ("f16", "f32", "f64", "bf16", "i32", "u32", "
         a.as_kind(k) if not a.is_float else a))(_from, _convert))
 
 TOKEN = re.compile(r"""\s*(?:
-    (?P<cast>\d+'[UIFB])(?=\() | (?P<type>\d+'[UIFB])\b | (?P<sized>\d+'(?:0x[0-9a-fA-F]+|\d+\.\d+|\d+)U?) |
+    (?P<cast>\d+'[UIFB])(?=\() | (?P<type>\d+'[UIFB])\b |
+    (?P<sized>\d+'(?:0x[0-9a-fA-F]+|\d+\.\d+|\d+)U?) |
     (?P<num>0x[0-9a-fA-F]+(?:ULL|LL|U)?|\d+\.\d+F?|\d+(?:ULL|LL|U|F)?) |
-    (?P<name>[A-Za-z_]\w*) | (?P<op>\*\*|<<|>>|<=|>=|==|!=|<>|&&|\|\||\+:|\+=|-=|[-+*/%&|^~!<>?:=.,;()\[\]{}])
+    (?P<name>[A-Za-z_]\w*) |
+    (?P<op>\*\*|<<|>>|<=|>=|==|!=|<>|&&|\|\||\+:|\+=|-=|[-+*/%&|^~!<>?:=.,;()\[\]{}])
     )""", re.X)
 
 

@@ -33,10 +33,12 @@ ASSEMBLER = ["clang-19", "-x", "assembler", "-target", "amdgcn-amd-amdhsa", "-mc
 
 # ---- corner values ----
 
-INT = [0, 1, 2, 3, 5, 7, 8, 15, 16, 31, 32, 33, 63, 64, 127, 128, 255, 256, 32767, 32768, 65535, 65536]
+INT = [0, 1, 2, 3, 5, 7, 8, 15, 16, 31, 32, 33, 63, 64, 127, 128, 255, 256, 32767, 32768, 65535,
+       65536]
 CORNERS = {
-    "f16": [0, 0x8000, 0x3C00, 0xBC00, 0x3800, 0x3E00, 0x4100, 0x4248, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00,
-            0x7E00, 0x7D01, 0xFE00, 1, 0x8001, 0x3FF, 0x400, 0x8400, 0x6400, 0x77FF, 0x5BFF, 0xD800],
+    "f16": [0, 0x8000, 0x3C00, 0xBC00, 0x3800, 0x3E00, 0x4100, 0x4248, 0x7BFF, 0xFBFF, 0x7C00,
+            0xFC00, 0x7E00, 0x7D01, 0xFE00, 1, 0x8001, 0x3FF, 0x400, 0x8400, 0x6400, 0x77FF,
+            0x5BFF, 0xD800],
     "f32": [0, 1 << 31, 0x3F800000, 0xBF800000, 0x3F000000, 0x3FC00000, 0x40200000, 0x40490FDB,
             0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7F800001, 0xFFC12345, 1,
             0x80000001, 0x7FFFFF, 0x800000, 0x80800000, 0x4F000000, 0xCF000000, 0x4F800000,
@@ -47,7 +49,8 @@ CORNERS = {
             0x41F << 52, 0xC1E << 52, 0x47EFFFFFE0000000, 0x36A << 52, 0x434 << 52, 0x380 << 52],
     "i32": INT + [(1 << 31) - 1, 1 << 31, (1 << 32) - 1, (1 << 32) - 2, 0x12345678, 0xFFFF8000,
                   0x800000, 0x7FFFFF, 0xFF000000, 0x80808080, 0x7F7F7F7F, 0xFFFF0001, 0x30005],
-    "i64": INT + [(1 << 32) - 1, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, 0x123456789ABCDEF0],
+    "i64": INT + [(1 << 32) - 1, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1,
+                  0x123456789ABCDEF0],
     "i16": INT + [0x7FFF, 0x8000, 0xFFFF, 0xFFFE, 0x1234, 0xFF00, 0x80FF],
 }
 
@@ -163,7 +166,7 @@ def below_one(kind):
 
 
 def frexp_by_hand(kind, integer):
-    """The text takes the exponent field; with denormals and 0 the pair must still make the number."""
+    """The text takes the exponent field; with denormals and 0 the pair must make the number."""
     def compute(s0, *_):
         x = decode_float(s0 & ((1 << int(kind[1:])) - 1), kind)
         bits = math.frexp(x)[1] if x and math.isfinite(x) else 0
@@ -239,7 +242,8 @@ def expected(case, lane, sources, old):
     env["S"] = [env["S0"], env["S1"], env["S2"]]
     end = PROGRAMS[case.text].run(
         D0=Val(old, f"u{case.kinds.get('D0', 32)}"), VCC=Val(VCC, "u64"), EXEC=Val(~0, "u64"),
-        laneId=Val(lane, "i32"), WAVE_MODE=Val(1, "u1"), SCC=Val(0, "u1"), **env, **(case_env(case)))
+        laneId=Val(lane, "i32"), WAVE_MODE=Val(1, "u1"), SCC=Val(0, "u1"), **env,
+        **case_env(case))
     mask = None
     if case.mask:
         where = "EXEC" if "EXEC" in case.text else "D0" if "D0.u64[laneId]" in case.text else "VCC"
@@ -381,12 +385,13 @@ def modifier_cases():
         kind = kinds["S0"]
         shape = ["-{}", "|{}|", "-|{}|"]
         used = [n for n in range(3) if f"S{n}" in kinds]
-        words = [shape[n].format(registers("v", 2 + 2 * n, source_width(kinds[f"S{n}"]))) for n in used]
+        words = [shape[n].format(registers("v", 2 + 2 * n, source_width(kinds[f"S{n}"])))
+                 for n in used]
         change = [sign_flip(kind, n != 1, n != 0) for n in range(3)]
         to = registers("v", 12, kinds.get("D0", 32))
         clamp = result_kind(name, TEXTS[name]) in NAN
-        yield Case(name + " neg abs", f"{name}_e64 {to}, {', '.join(words)}" + " clamp" * clamp, text,
-                   kinds=kinds, result=result_kind(name, text),
+        line = f"{name}_e64 {to}, {', '.join(words)}" + " clamp" * clamp
+        yield Case(name + " neg abs", line, text, kinds=kinds, result=result_kind(name, text),
                    prepare=lambda s, c=change: [f(x) for f, x in zip(c, s)],
                    finish=clamp_float(result_kind(name, text)) if clamp else None)
     for name in ("v_fma_f16", "v_mad_u16", "v_add_nc_u16", "v_max3_i16", "v_sub_nc_i16"):
@@ -417,14 +422,10 @@ OLD = 0xC0DEBEEF
 
 
 def saturating_cases():
-    rows = [("v_add_nc_u32", lambda a, b: a + b, 32, False), ("v_sub_nc_u32", lambda a, b: a - b, 32,
-                                                              False),
-            ("v_add_nc_i32", lambda a, b: a + b, 32, True), ("v_sub_nc_i32", lambda a, b: a - b, 32,
-                                                             True),
-            ("v_add_nc_u16", lambda a, b: a + b, 16, False), ("v_sub_nc_u16", lambda a, b: a - b, 16,
-                                                              False),
-            ("v_add_nc_i16", lambda a, b: a + b, 16, True), ("v_sub_nc_i16", lambda a, b: a - b, 16,
-                                                             True)]
+    plus, minus = (lambda a, b: a + b), (lambda a, b: a - b)
+    rows = [(f"v_{word}_nc_{kind}{width}", function, width, kind == "i")
+            for word, function in (("add", plus), ("sub", minus))
+            for kind in "ui" for width in (32, 16)]
     for name, function, width, signed in rows:
         def compute(s0, s1, *_, function=function, width=width, signed=signed):
             low, high = (-(1 << (width - 1)), (1 << (width - 1)) - 1) if signed else (
@@ -620,8 +621,8 @@ SCALAR_ONE = """
   s_add_u32 s6, s6, {step}
   s_addc_u32 s7, s7, 0
 """
-SCALAR_SKIP = ("movrel", "getreg", "setreg", "waitcnt", "version", "getpc", "setpc", "swappc", "rfe",
-               "sendmsg", "call", "subvector", "_f32", "_f16", "wrexec_b64", "saveexec_b64")
+SCALAR_SKIP = ("movrel", "getreg", "setreg", "waitcnt", "version", "getpc", "setpc", "swappc",
+               "rfe", "sendmsg", "call", "subvector", "_f32", "_f16", "wrexec_b64", "saveexec_b64")
 
 
 def scalar_cases():
@@ -652,7 +653,8 @@ def run_scalar(cases):
     rng = random.Random(repr([case.line for case in cases]))
     kinds = [cases[0].kinds.get(f"S{n}", "i32") for n in range(2)]
     count = 96
-    vectors = [[value_of(kind, rng) for kind in kinds] + [rng.getrandbits(64)] for _ in range(count)]
+    vectors = [[value_of(kind, rng) for kind in kinds] + [rng.getrandbits(64)]
+               for _ in range(count)]
     data = b"".join(struct.pack("<QQQQQQ", v[0], v[1], 0, 0, v[2], 0) for v in vectors)
     step = count * 32
     text = SCALAR_HEAD + "".join(SCALAR_ONE.format(
@@ -775,7 +777,8 @@ def compare_lds(case, vector, seen):
     back = Val(int.from_bytes(old, "little"), "u128")
     try:
         end = PROGRAMS[case.text].run(
-            MEMORY=memory, ADDR=zero, ADDR_BASE=zero, OFFSET=zero, OFFSET0=zero, OFFSET1=Val(1, "u32"),
+            MEMORY=memory, ADDR=zero, ADDR_BASE=zero, OFFSET=zero, OFFSET0=zero,
+            OFFSET1=Val(1, "u32"),
             DATA=Val(data, "u128"), DATA2=Val(vector[2], "u64"), RETURN_DATA=back)
     except Open as open_text:
         return f"open: {open_text}"
