@@ -270,7 +270,7 @@ static inline struct uop *next_uop(struct wave *wave, struct uop *last)
 
 static u64 run_fast(struct compute *compute, struct wave *wave, u64 budget)
 {
-    u64 left = budget, lanes = 0;
+    u64 left = budget, active = 0;
     struct uop *uop = NULL;
 
     while (left && wave->state == WAVE_RUNNING && compute->state == COMPUTE_RUNNING) {
@@ -281,11 +281,11 @@ static u64 run_fast(struct compute *compute, struct wave *wave, u64 budget)
         wave->running = uop;
         wave->pc += uop->inst.bytes;
         compute->count[uop->class]++;
-        lanes += is_vector(uop->class) ? (u32)__builtin_popcount(wave->EXEC) : 0;
+        active += is_vector(uop->class) ? (u32)__builtin_popcount(wave->EXEC) : 0;
         uop->run(wave, uop);
         left--;
     }
-    compute->ledger.lanes += lanes;
+    compute->ledger.lanes += active;
     wave->issued += budget - left;
     return budget - left;
 }
