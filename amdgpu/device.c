@@ -35,7 +35,7 @@ static const struct step {
     {"page tables", memory_start, 0},
     {"memory hub", gmc_mmhub_start, FULL},
     {"interrupt ring", ih_start, FULL},
-    {"secure processor: boot", psp_boot, FULL},
+    {"secure processor: boot", psp_load_system, FULL},
     {"secure processor: ring", psp_ring_start, FULL},
     {"secure processor: table of contents", psp_load_toc, FULL},
     {"secure processor: power controller's firmware", psp_load_first, FULL},

@@ -249,7 +249,7 @@ void memory_describe(struct gpu *gpu, u64 va, struct text *out);
 /* ---- psp.c, smu.c ---- */
 
 bool psp_alive(struct gpu *gpu);
-err psp_boot(struct gpu *gpu);
+err psp_load_system(struct gpu *gpu);
 err psp_ring_start(struct gpu *gpu);
 err psp_load_toc(struct gpu *gpu);
 err psp_load_first(struct gpu *gpu); /* the power controller's firmware */

@@ -38,7 +38,7 @@ static const struct {
                  {PSP_RAS, PSP_BOOT_RAS}, {PSP_SOS, PSP_BOOT_SOS}};
 
 /* One piece a turn; gpu->sub counts them. Exactly READY: the low byte would be an error. */
-err psp_boot(struct gpu *gpu)
+err psp_load_system(struct gpu *gpu)
 {
     bool alive = (gpu->sub == 0 || gpu->sub == ARRAY_LEN(boot_rows)) && psp_alive(gpu);
 

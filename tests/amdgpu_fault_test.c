@@ -1,0 +1,165 @@
+/*
+ * amdgpu_fault_test.c: what goes wrong while a card works: faults decoded and survived, and every
+ * access of a start going wrong once. The only ends: READY with the right bytes, or dead with a
+ * reason.
+ */
+#include <stdlib.h>
+
+#include "tests/amdgpu_rig.h"
+#include "tests/test.h"
+
+#define START_MS   60000u
+#define RECOVER_MS 20000u
+#define BYTES      8192u
+
+static struct rig *start(void)
+{
+    static struct rig rig;
+
+    memset(&rig, 0, sizeof rig);
+    rig_firmware(&rig);
+    rig_power_on(&rig);
+    rig_start(&rig, START_MS);
+    EXPECT_EQ(rig_status(&rig).state, GPU_READY);
+    return &rig;
+}
+
+static void settle(struct rig *rig)
+{
+    u64 end = time_ns() + RECOVER_MS * NS_PER_MS;
+
+    do
+        rig_turn(rig);
+    while (rig_status(rig).state != GPU_READY && rig_status(rig).state != GPU_DEAD &&
+           time_ns() < end);
+}
+
+/* The copy is lost and says so; what VRAM held is still there; the fault is told in words. */
+TEST(amdgpu_vm_fault_is_decoded_and_survived)
+{
+    struct rig *rig = start();
+    struct gpu_host host;
+    gpuva vram;
+    u64 fence;
+
+    EXPECT_OK(gpu_host_alloc(rig->gpu, BYTES, &host));
+    EXPECT_OK(gpu_alloc(rig->gpu, BYTES, &vram));
+    memset(host.ptr, 0x5a, BYTES);
+    EXPECT_OK(gpu_copy(rig->gpu, vram, host.va, BYTES, &fence));
+    EXPECT_OK(rig_wait(rig, fence, 1000));
+    EXPECT_OK(gpu_copy(rig->gpu, (gpuva){vram.v + 64 * MIB}, vram, BYTES, &fence));
+    EXPECT_EQ(rig_wait(rig, fence, RECOVER_MS), E_DEVICE);
+    settle(rig);
+    struct gpu_status status = rig_status(rig);
+    log_info("test", "reason: %s", status.reason);
+    EXPECT_EQ(status.state, GPU_READY);
+    EXPECT_EQ(status.recoveries, 1);
+    EXPECT_EQ(status.vram_losses, 0);
+    struct str reason = str_of(status.reason);
+    EXPECT(str_find(reason, STR("VM fault: write of")) < reason.len);
+    EXPECT(str_find(reason, STR("behind the buffer at")) < reason.len);
+    memset(host.ptr, 0, BYTES);
+    EXPECT_OK(gpu_copy(rig->gpu, host.va, vram, BYTES, &fence));
+    EXPECT_OK(rig_wait(rig, fence, 1000));
+    for (u32 i = 0; i < BYTES; i++)
+        EXPECT_EQ(host.ptr[i], 0x5a);
+    rig_close(rig);
+}
+
+/* The fourth in ten minutes is one too many. */
+TEST(amdgpu_three_recoveries_then_dead)
+{
+    struct rig *rig = start();
+    u64 fence;
+
+    for (u32 i = 0; i < 4; i++) {
+        EXPECT_EQ(rig_status(rig).state, GPU_READY);
+        EXPECT_OK(gpu_fill(rig->gpu, (gpuva){0x200000000000 + 5 * GIB}, 0, 4096, &fence));
+        EXPECT_EQ(rig_wait(rig, fence, RECOVER_MS), E_DEVICE);
+        settle(rig);
+    }
+    EXPECT_EQ(rig_status(rig).state, GPU_DEAD);
+    EXPECT_EQ(gpu_fill(rig->gpu, (gpuva){0x200000000000}, 0, 4096, &fence), E_STATE);
+    EXPECT(!gpu_step(rig->gpu));
+    rig_close(rig);
+}
+
+/* ---- every access goes wrong once ---- */
+
+/* A copy through VRAM; asked for again when it was lost in a recovery. */
+static bool copies(struct rig *rig)
+{
+    struct gpu_host from, to;
+    gpuva vram;
+    u64 fence;
+
+    if (gpu_host_alloc(rig->gpu, BYTES, &from) != OK ||
+        gpu_host_alloc(rig->gpu, BYTES, &to) != OK || gpu_alloc(rig->gpu, BYTES, &vram) != OK)
+        return false;
+    for (u32 i = 0; i < BYTES; i++)
+        from.ptr[i] = (u8)(i * 7 + 1);
+    for (u32 tries = 0; tries < 5; tries++) {
+        settle(rig);
+        if (gpu_copy(rig->gpu, vram, from.va, BYTES, &fence) != OK ||
+            gpu_copy(rig->gpu, to.va, vram, BYTES, &fence) != OK)
+            continue;
+        if (rig_wait(rig, fence, START_MS) == OK)
+            return memcmp(from.ptr, to.ptr, BYTES) == 0;
+    }
+    return false;
+}
+
+/* Ends READY with the right bytes or dead with a reason; a finding of the model stops the card, and
+ * is as good as a card that died of it. */
+static void run_with(u32 kind, u64 nth, u32 ends[3])
+{
+    static struct rig rig;
+
+    memset(&rig, 0, sizeof rig);
+    rig_firmware(&rig);
+    rig.config.hang_ms = 500;
+    rig.options.fault.kind = kind;
+    rig.options.fault.nth = nth;
+    rig_power_on(&rig);
+    if (!rig.dev || gpu_open(&rig.gpu, &rig.bus, rig.dev, &rig.config) != OK) {
+        ends[2]++;
+        rig_close(&rig);
+        return;
+    }
+    u64 end = time_ns() + 4ull * START_MS * NS_PER_MS;
+    while (rig_status(&rig).state != GPU_READY && rig_status(&rig).state != GPU_DEAD) {
+        rig_turn(&rig);
+        if (time_ns() > end)
+            test_fail(__FILE__, __LINE__, "fault %u at %lu: neither READY nor dead at \"%s\"", kind,
+                      nth, rig_status(&rig).step);
+    }
+    bool ready = rig_status(&rig).state == GPU_READY && copies(&rig);
+    struct gpu_status status = rig_status(&rig);
+    if (!ready && (status.state != GPU_DEAD || !status.reason[0]))
+        test_fail(__FILE__, __LINE__, "fault %u at %lu: state %u, \"%s\"; the card: %s", kind, nth,
+                  status.state, status.reason,
+                  sim_failure(rig.sim) ? sim_failure(rig.sim) : "no finding");
+    ends[ready ? 0 : 1]++;
+    if (!ready)
+        log_warn("test", "fault %u at %lu: dead: %s; the card: %s", kind, nth, status.reason,
+                 sim_failure(rig.sim) ? sim_failure(rig.sim) : "no finding");
+    rig_close(&rig);
+}
+
+/* A sample; `make sweep` runs all with SWEEP_STEP=1. */
+TEST(amdgpu_any_access_may_go_wrong)
+{
+    const char *wanted = getenv("SWEEP_STEP");
+    u64 step = wanted ? strtoull(wanted, NULL, 10) : 97, accesses;
+    struct rig *rig = start();
+    u32 ends[3] = {};
+
+    accesses = sim_accesses(rig->sim);
+    rig_close(rig);
+    for (u32 kind = SIM_FAULT_ONES; kind <= SIM_FAULT_GONE; kind++)
+        for (u64 nth = test_random_below((u32)step); nth < accesses; nth += step)
+            run_with(kind, nth, ends);
+    log_info("test", "%lu accesses: %u ready, %u dead, %u not taken", accesses, ends[0], ends[1],
+             ends[2]);
+    EXPECT(ends[0] > 0);
+}
