@@ -88,7 +88,7 @@ TARGET   = -fno-pic -fno-pie -mno-red-zone -mcmodel=kernel -fno-asynchronous-unw
 SANITIZE = -fsanitize=address,undefined -fno-sanitize=nonnull-attribute \
 	-fno-sanitize-recover=all -fno-omit-frame-pointer
 HOST     = -march=x86-64-v3 -pthread -Wno-format-truncation
-FUZZ     = $(HOST) $(SANITIZE) -fsanitize=fuzzer-no-link -Wno-pass-failed
+FUZZ     = $(HOST) $(SANITIZE) -fsanitize=fuzzer-no-link
 BOOT     = -fpic -fshort-wchar -mno-red-zone -fno-stack-protector -maccumulate-outgoing-args \
 	-DGNU_EFI_USE_MS_ABI -isystem $(EFI)/include/efi -isystem $(EFI)/include/efi/x86_64
 
