@@ -154,10 +154,12 @@ void lds_access(struct wave *wave, struct access *access, u32 exec)
 
         if (!(exec >> i & 1))
             continue;
-        for (u32 row = 0; row < 4 && op->kind != MEMORY_STORE; row++)
-            access->in[row * LANES + i] = 0;
-        if (!in_range(wave, i, address, op->bytes))
+        if (!in_range(wave, i, address, op->bytes)) {
+            for (u32 row = 0; row < max_u32(op->bytes / 4u, 1) && op->kind != MEMORY_STORE; row++)
+                access->in[row * LANES + i] = 0;
             continue;
+        }
+        /* What comes in may be on top of what goes out: nothing before the lane's turn. */
         if (op->kind == MEMORY_LOAD)
             lane_load(wave, access, i, address);
         else if (op->kind == MEMORY_STORE)

@@ -26,8 +26,9 @@ LEFT_OUT = re.compile(
     r"s_version|v_mov_b16|v_swap_b16|ds_gws_|ds_ordered_count|ds_bvh_|ds_(add|sub)_gs_reg"
     r"|s_atc_probe"
     r"|buffer_\w*format|buffer_load_lds|tbuffer_|image_|exp |lds_|v_dual_dot2acc_f32_bf16")
-
-ODD = re.compile(r"v_dual_dot2acc.*, (0x|-?\d)|src_lds_direct|(wmma|cndmask_b16).*(null|src_)|sext\(|v_illegal|_e64(_dpp)? src_|s_sendmsg")
+ODD = re.compile(
+    r"v_dual_dot2acc.*, (0x|-?\d)|src_lds_direct|(wmma|cndmask_b16).*(null|src_)"
+    r"|sext\(|v_illegal|_e64(_dpp)? src_|s_sendmsg")
 
 
 def tool():
