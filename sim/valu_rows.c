@@ -167,9 +167,8 @@ static inline const u32 *halves_at(u32 *buffer, const u32 *from, u32 shift)
                                                                                                    \
         for (u32 half = 0; half < 2; half++) {                                                     \
             struct lane_args one = *args;                                                          \
-            for (u32 n = 0; n < 3; n++)                                                            \
-                if (args->s[n])                                                                    \
-                    one.s[n] = halves_at(source[n], args->s[n], 16 * half);                        \
+            for (u32 n = 0; n < args->uop->sources; n++)                                           \
+                one.s[n] = halves_at(source[n], args->s[n], 16 * half);                            \
             one.d = result[half];                                                                  \
             row(&one);                                                                             \
         }                                                                                          \
