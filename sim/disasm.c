@@ -122,15 +122,16 @@ static const u32 *float_constants(const struct printer *p, u32 n)
         return is_int16(p->inst, n) ? NULL : half;
     if (p->row->src_regs[n] == 2)
         return str_ends(name, STR("_f64")) ? upper : NULL;
-    return single;
+    return p->inst->op == ISA_v_dot2_f32_bf16 ? NULL : single;
 }
 
 /* A literal that has an operand code of its own is written as that one is. */
 static void put_literal(struct printer *p, u32 n)
 {
     const u32 *floats = float_constants(p, n);
-    u32 literal = p->inst->literal, regs = p->row->src_regs[n];
-    i32 number = is(p, ISA_SRC16) ? (i32)(literal << 16) >> 16 : (i32)literal;
+    bool narrow = isa_narrow_literal(p->inst->op, n);
+    u32 literal = p->inst->literal & (narrow ? 0xffff : UINT32_MAX), regs = p->row->src_regs[n];
+    i32 number = narrow ? (i32)(literal << 16) >> 16 : (i32)literal;
     i32 most = regs == 2 && floats ? 0 : 64;
 
     if (number >= (regs == 1 ? -16 : 0) && number <= most) {

@@ -106,15 +106,13 @@ static bool operand_fits(u32 op, u32 n, u32 code)
     }
 }
 
-/* 16-bit sources take the lower half of a literal; the upper one must be zero. */
-static bool narrow_literal(const struct decoder *d, u32 n)
+bool isa_narrow_literal(u32 op, u32 n)
 {
-    switch (d->out->op) {
+    switch (op) {
     case ISA_v_mad_i32_i16:
     case ISA_v_mad_u32_u16:
         return n < 2;
     case ISA_v_dot2_f16_f16:
-    case ISA_v_dot2_bf16_bf16:
         return n == 2;
     case ISA_v_fmamk_f16:
     case ISA_v_fmaak_f16:
@@ -126,8 +124,16 @@ static bool narrow_literal(const struct decoder *d, u32 n)
     case ISA_v_fma_mixhi_f16:
         return true;
     default:
-        return flag(d, ISA_SRC16);
+        return isa_rows[op].flags & ISA_SRC16;
     }
+}
+
+/* Above 16 bits a literal has its sign or zeros. */
+static bool literal_fits(const struct decoder *d, u32 n)
+{
+    u32 upper = d->out->literal >> 16;
+
+    return !isa_narrow_literal(d->out->op, n) || upper == 0 || upper == 0xffff;
 }
 
 void decode_source(struct decoder *d, u32 n, u32 code)
@@ -144,8 +150,8 @@ void decode_source(struct decoder *d, u32 n, u32 code)
         d->literal = true;
     }
     demand(d, decode_operand_exists(code, regs) && operand_fits(d->out->op, n, code));
+    demand(d, code != ISA_LITERAL || literal_fits(d, n));
     demand(d, !d->out->dpp || (n == 1 ? code >= ISA_VGPR : code != ISA_LITERAL));
-    demand(d, code != ISA_LITERAL || !(d->out->literal >> 16) || !narrow_literal(d, n));
 }
 
 u16 decode_scalar_dst(struct decoder *d, u32 code, u32 regs)

@@ -27,7 +27,7 @@ LEFT_OUT = re.compile(
     r"|s_atc_probe"
     r"|buffer_\w*format|buffer_load_lds|tbuffer_|image_|exp |lds_|v_dual_dot2acc_f32_bf16")
 ODD = re.compile(
-    r"v_dual_dot2acc.*, (0x|-?\d)|src_lds_direct|(wmma|cndmask_b16).*(null|src_)"
+    r"v_dual_dot2acc.*, (0x|-?\d)|src_lds_direct|(wmma|cndmask).*(null|src_)"
     r"|sext\(|v_illegal|_e64(_dpp)? src_|s_sendmsg")
 
 
@@ -131,6 +131,7 @@ class Words:
         """Now and then a number that has an operand code of its own."""
         return self.rng.choice([self.rng.getrandbits(32), self.rng.getrandbits(16),
                                 self.rng.randrange(-20, 70) & 0xffffffff,
+                                self.rng.randrange(-2**15, 0) & 0xffffffff,
                                 self.rng.choice([0x3f000000, 0xbf800000, 0x40000000, 0xc0800000,
                                                  0x3e22f983, 0x3c00, 0x3118, 0xc400, 0xffff,
                                                  0x3ff00000, 0x3fe00000])])
