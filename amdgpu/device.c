@@ -34,7 +34,7 @@ static const struct step {
     {"bus interface", gmc_soc_start, 0},
     {"page tables", memory_start, 0},
     {"memory hub", gmc_mmhub_start, FULL},
-    {"interrupt ring", ih_start, FULL},
+    {"interrupt ring", ih_start, 0},
     {"secure processor: boot", psp_load_system, FULL},
     {"secure processor: ring", psp_ring_start, FULL},
     {"secure processor: table of contents", psp_load_toc, FULL},

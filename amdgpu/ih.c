@@ -8,7 +8,8 @@
 
 #define ENTRIES_A_TURN 32u
 
-/* Ring 0 alone: the second one is for what no driver of ours asks. */
+/* Ring 0 alone: the second one is for what no driver of ours asks. On a warm card it goes on where
+ * the last life stopped reading. */
 err ih_start(struct gpu *gpu)
 {
     const u32 words_log2 = 16; /* of IH_RING_BYTES */
@@ -17,6 +18,10 @@ err ih_start(struct gpu *gpu)
                         FIELD(IH_RB_CNTL__RB_SIZE, words_log2);
 
     _Static_assert(IH_RING_BYTES == 4u << 16, "words_log2");
+    if (gpu->partial) {
+        gpu->ih_rptr = ip_read(gpu, R_IH_RB_RPTR) % IH_RING_BYTES / IH_ENTRY_BYTES * IH_ENTRY_BYTES;
+        return OK;
+    }
     ip_write_pair(gpu, R_IH_RB_BASE, R_IH_RB_BASE_HI, (gpu->fb_base + BOOT_IH_RING) >> 8);
     ip_write(gpu, R_IH_RB_CNTL, control | IH_RB_CNTL__WPTR_OVERFLOW_CLEAR);
     ip_write_pair(gpu, R_IH_RB_WPTR_ADDR_LO, R_IH_RB_WPTR_ADDR_HI, gpu->fb_base + BOOT_IH_WPTR);

@@ -105,7 +105,7 @@ static void wave_start(struct compute *compute, struct group *group, u32 index)
     wave_mode_set(wave, bit_field(dispatch->rsrc1, 12, 8) | bit_field(dispatch->rsrc1, 21, 1) << 8 |
                             bit_field(dispatch->rsrc1, 23, 1) << 9);
     for (u32 n = 0; strict && n < wave->vgprs * LANES; n++)
-        wave->v[0][n] = (u32)compute_random(compute);
+        wave->v[n / LANES][n % LANES] = (u32)compute_random(compute);
     for (u32 n = 0; n < SCALARS; n++)
         wave->s[n] = strict ? (u32)compute_random(compute) : 0;
     wave->s[ISA_NULL] = 0;
