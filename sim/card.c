@@ -19,6 +19,7 @@ static const char *const exceptions[EXCEPTIONS] = {
     [EXCEPT_EARLY_GC] = "early-gc",           [EXCEPT_MQD_HOLE] = "mqd-hole",
     [EXCEPT_IH_RPTR_WORDS] = "ih-rptr-words", [EXCEPT_PSP_HDP] = "psp-hdp",
     [EXCEPT_PTE_UNALIGNED] = "pte-unaligned",
+    [EXCEPT_PEER_CACHED] = "peer-cached",
 };
 
 enum owner { OWNER_GFX, OWNER_SDMA, OWNER_HUB, OWNER_PSP, OWNER_SMU, OWNER_IH, OWNER_NBIO };

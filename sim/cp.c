@@ -68,6 +68,8 @@ static bool hqd_check(struct sim *sim, const struct queue *queue)
     if (!pair(sim, queue, R_CP_HQD_EOP_BASE_ADDR, R_CP_HQD_EOP_BASE_ADDR_HI) ||
         !(hqd_word(sim, queue, R_CP_HQD_EOP_CONTROL) & CP_HQD_EOP_CONTROL__EOP_SIZE))
         return sim_fail(sim, "hqd-eop", "queue %u: no EOP buffer", queue->number);
+    if (hqd_word(sim, queue, R_CP_HQD_AQL_CONTROL))
+        return sim_fail(sim, "hqd-aql", "queue %u: AQL packets are not modelled", queue->number);
     if (control & CP_HQD_PQ_CONTROL__UNORD_DISPATCH)
         return sim_fail(sim, "hqd-unordered", "queue %u: UNORD_DISPATCH is set", queue->number);
     if (!(doorbell & CP_HQD_PQ_DOORBELL_CONTROL__DOORBELL_EN) ||

@@ -387,6 +387,8 @@ static bool page_from(struct sim *sim, const struct access *access, const struct
                         size);
     if (!page->system && page->address + page->bytes > vram_bytes(sim))
         return sim_fail(sim, "pte-beyond-vram", "entry %#lx at %#lx", entry->pte, access->va);
+    if (page->system && page->cached && page->snooped)
+        page->cached = !sim_excepted(sim, EXCEPT_PEER_CACHED);
     if (page->system && (page->cached || !page->snooped))
         return sim_fail(sim, "system-page-cached", "entry %#lx: not snooped or not uncached",
                         entry->pte);

@@ -33,6 +33,7 @@ enum exception {
     EXCEPT_IH_RPTR_WORDS, /* IH_RB_RPTR as a number of words instead of bytes */
     EXCEPT_PSP_HDP,       /* a frame of the PSP's ring, not flushed from the HDP */
     EXCEPT_PTE_UNALIGNED, /* a large page at a physical address that is no multiple of its size */
+    EXCEPT_PEER_CACHED,   /* a host page that is snooped but not uncached: another card's BAR 0 */
     EXCEPTIONS,
 };
 

@@ -213,18 +213,6 @@ TEST(sim_cp_doorbells)
 
 /* ---- faults and what clears them ---- */
 
-static void recover(struct card *c)
-{
-    put(&c->m, R_GRBM_GFX_CNTL, 4);
-    put(&c->m, R_CP_HQD_DEQUEUE_REQUEST, 2);
-    put(&c->m, R_SPI_COMPUTE_QUEUE_RESET, 1);
-    put(&c->m, R_GRBM_SOFT_RESET, GRBM_SOFT_RESET__SOFT_RESET_CP | GRBM_SOFT_RESET__SOFT_RESET_CPC);
-    sim_wait(c->m.sim, 50 * NS_PER_MS);
-    put(&c->m, R_GRBM_SOFT_RESET, 0);
-    mec(&c->m);
-    queue(c);
-}
-
 static void works(struct card *c, u32 value)
 {
     emit_release(c, DATA_AT + 0x200, value, PM4_RELEASE_DATA32);

@@ -170,6 +170,19 @@ void card_start(struct card *card, const struct sim_options *options)
     EXPECT(!sim_failure(m->sim));
 }
 
+void recover(struct card *card)
+{
+    put(&card->m, R_GRBM_GFX_CNTL, 4);
+    put(&card->m, R_CP_HQD_DEQUEUE_REQUEST, 2);
+    put(&card->m, R_SPI_COMPUTE_QUEUE_RESET, 1);
+    put(&card->m, R_GRBM_SOFT_RESET,
+        GRBM_SOFT_RESET__SOFT_RESET_CP | GRBM_SOFT_RESET__SOFT_RESET_CPC);
+    sim_wait(card->m.sim, 50 * NS_PER_MS);
+    put(&card->m, R_GRBM_SOFT_RESET, 0);
+    mec(&card->m);
+    queue(card);
+}
+
 /* ---- submission ---- */
 
 u32 ram(const struct card *card, u32 offset)

@@ -27,6 +27,8 @@ void card_start(struct card *card, const struct sim_options *options);
 void mec(struct machine *m);
 void hqd(struct machine *m); /* a descriptor's registers, ACTIVE apart */
 void queue(struct card *card);
+/* Queue and CP reset, MEC and queue started anew. */
+void recover(struct card *card);
 
 u64 va(u32 offset);
 u32 lo(u64 value);
