@@ -44,10 +44,10 @@ static const struct step {
     {"secure processor: autoload", psp_autoload, FULL},
     {"power controller", smu_enable, FULL},
 #define STEP_QUEUES 17u
-    {"run list controller", gfx_wait_rlc, 0},
-    {"graphics hub", gmc_gchub_start, 0},
     {"compute: stop", gfx_stop, PART},
     {"copy: stop", sdma_stop, PART},
+    {"run list controller", gfx_wait_rlc, 0},
+    {"graphics hub", gmc_gchub_start, 0},
     {"compute: start", gfx_start, 0},
     {"compute: settle", gfx_enable, 0},
     {"copy: start", sdma_start, 0},
@@ -285,14 +285,9 @@ static void look_for_hang(struct gpu *gpu)
 
     for (u32 i = 0; i < RINGS; i++) {
         const struct ring *ring = &gpu->ring[i];
-        char bytes[LOG_LINE_MAX];
-        struct text state = TEXT_ON(bytes);
-        if (ring_idle(ring) || time_ns() - ring->progress_ns < limit_ns)
-            continue;
-        gfx_describe(gpu, &state);
-        gpu_fault(gpu, "%s queue hangs: want fence %lx, saw %lx; %.*s", ring->name,
-                  ring->pending[ring->first].fence >> 1, ring->queue->fence, (int)state.len,
-                  state.ptr);
+        if (!ring_idle(ring) && time_ns() - ring->progress_ns >= limit_ns)
+            gpu_fault(gpu, "%s queue hangs: want fence %lx, saw %lx", ring->name,
+                      ring->pending[ring->first].fence >> 1, ring->queue->fence);
     }
 }
 
@@ -307,8 +302,13 @@ static void live(struct gpu *gpu)
     look_for_hang(gpu);
     if (gpu->gone)
         gpu_fault(gpu, "the card is off the bus");
-    if (gpu->faults)
-        recover(gpu, false);
+    if (!gpu->faults)
+        return;
+    char bytes[LOG_LINE_MAX];
+    struct text state = TEXT_ON(bytes);
+    gfx_describe(gpu, &state);
+    log_error(gpu->name, "in %.*s", (int)state.len, state.ptr);
+    recover(gpu, false);
 }
 
 bool gpu_step(struct gpu *gpu)

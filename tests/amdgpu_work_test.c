@@ -1,0 +1,214 @@
+/*
+ * amdgpu_work_test.c: launches on the simulated card: kernels in RDNA3 machine code (assembled with
+ * llvm-mc, its text beside), their order, and what becomes of those that do wrong.
+ */
+#include "tests/amdgpu_rig.h"
+#include "tests/test.h"
+
+#define START_MS 60000u
+#define GROUPS   20u
+#define ITEMS    32u
+#define CODE     4096u
+
+/* to[group * 32 + item] = base + 4 * (group * 32 + item); kernarg {to, base} */
+static const u32 store_code[] = {
+    0xf4040100, 0xf8000000, /* s_load_b64 s[4:5], s[0:1], 0 */
+    0xf4000180, 0xf8000008, /* s_load_b32 s6, s[0:1], 8 */
+    0x360000ff, 0x000003ff, /* v_and_b32 v0, 0x3ff, v0 */
+    0x84078702,             /* s_lshl_b32 s7, s2, 7 */
+    0xd6460001, 0x001d0500, /* v_lshl_add_u32 v1, v0, 2, s7 */
+    0xbf89fc07,             /* s_waitcnt lgkmcnt(0) */
+    0x4a040206,             /* v_add_nc_u32 v2, s6, v1 */
+    0xdc6a0000, 0x00040201, /* global_store_b32 v1, v2, s[4:5] */
+    0xbfb00000,             /* s_endpgm */
+};
+
+/* to[group * 32 + item]++; kernarg {to} */
+static const u32 increment_code[] = {
+    0xf4040100, 0xf8000000, /* s_load_b64 s[4:5], s[0:1], 0 */
+    0x360000ff, 0x000003ff, /* v_and_b32 v0, 0x3ff, v0 */
+    0x84078702,             /* s_lshl_b32 s7, s2, 7 */
+    0xd6460001, 0x001d0500, /* v_lshl_add_u32 v1, v0, 2, s7 */
+    0xbf89fc07,             /* s_waitcnt lgkmcnt(0) */
+    0xdc520000, 0x02040001, /* global_load_b32 v2, v1, s[4:5] */
+    0xbf8903f7,             /* s_waitcnt vmcnt(0) */
+    0x4a040481,             /* v_add_nc_u32 v2, 1, v2 */
+    0xdc6a0000, 0x00040201, /* global_store_b32 v1, v2, s[4:5] */
+    0xbfb00000,             /* s_endpgm */
+};
+
+static const u32 illegal_code[] = {0xffffffff, 0xbfb00000};
+static const u32 spin_code[] = {0xbfa0ffff}; /* s_branch to itself */
+
+struct bench { /* code in VRAM, arguments and results in host memory */
+    struct rig *rig;
+    gpuva code;
+    struct gpu_host staging, kernarg, result;
+    u32 code_bytes;
+};
+
+static void copy_in(struct bench *b)
+{
+    u64 fence;
+
+    EXPECT_OK(gpu_copy(b->rig->gpu, b->code, b->staging.va, CODE, &fence));
+    EXPECT_OK(rig_wait(b->rig, fence, 1000));
+}
+
+static struct bench *setup(void)
+{
+    static struct rig rig;
+    static struct bench b;
+
+    memset(&rig, 0, sizeof rig);
+    b = (struct bench){.rig = &rig};
+    rig_firmware(&rig);
+    rig.config.hang_ms = 1000;
+    rig_power_on(&rig);
+    rig_start(&rig, START_MS);
+    EXPECT_EQ(rig_status(&rig).state, GPU_READY);
+    EXPECT_OK(gpu_alloc(rig.gpu, CODE, &b.code));
+    EXPECT_OK(gpu_host_alloc(rig.gpu, CODE, &b.staging));
+    EXPECT_OK(gpu_host_alloc(rig.gpu, 4096, &b.kernarg));
+    EXPECT_OK(gpu_host_alloc(rig.gpu, 4096, &b.result));
+    return &b;
+}
+
+static struct gpu_launch launch_of(struct bench *b, const u32 *code, usize bytes)
+{
+    struct gpu_launch launch = {.code = {b->code.v + b->code_bytes},
+                                .kernarg = b->kernarg.va,
+                                .rsrc1 = 0x40af0000, /* 8 VGPRs, denormals, memory in order */
+                                .rsrc2 = 0x84,       /* 2 user SGPRs, then the group */
+                                .groups = {GROUPS, 1, 1},
+                                .group_size = {ITEMS, 1, 1}};
+
+    memcpy(b->staging.ptr + b->code_bytes, code, bytes);
+    b->code_bytes += 256;
+    copy_in(b);
+    return launch;
+}
+
+static void set_arguments(struct bench *b, gpuva to, u32 base)
+{
+    memcpy(b->kernarg.ptr, &to, 8);
+    memcpy(b->kernarg.ptr + 8, &base, 4);
+}
+
+/* A list whose second launch waits for the first, results read back by the copy engine. */
+TEST(amdgpu_kernels_run_in_order_and_are_seen)
+{
+    struct bench *b = setup();
+    struct gpu *gpu = b->rig->gpu;
+    struct gpu_launch list[3] = {launch_of(b, store_code, sizeof store_code),
+                                 launch_of(b, increment_code, sizeof increment_code)};
+    gpuva vram;
+    u64 fence;
+
+    EXPECT_OK(gpu_alloc(gpu, 4096, &vram));
+    set_arguments(b, vram, 1000);
+    list[1].wait = true;
+    list[2] = list[1];
+    EXPECT_OK(gpu_submit(gpu, list, 3, &fence));
+    EXPECT_OK(gpu_copy(gpu, b->result.va, vram, GROUPS * ITEMS * 4, &fence));
+    EXPECT_OK(rig_wait(b->rig, fence, 5000));
+    for (u32 i = 0; i < GROUPS * ITEMS; i++) {
+        u32 seen;
+        memcpy(&seen, b->result.ptr + 4 * i, 4);
+        EXPECT_EQ(seen, 1002 + 4 * i);
+    }
+    if (sim_failure(b->rig->sim))
+        test_fail(__FILE__, __LINE__, "%s", sim_failure(b->rig->sim));
+    rig_close(b->rig);
+}
+
+/* More than the ring and the fence table hold at once: full is E_BUSY, nothing is lost. */
+TEST(amdgpu_many_submissions_wrap_the_ring)
+{
+    struct bench *b = setup();
+    struct gpu_launch one = launch_of(b, increment_code, sizeof increment_code);
+    static struct gpu_launch list[500];
+    u32 sent = 0, busy = 0;
+    u64 fence = 0;
+
+    one.groups[0] = 1;
+    one.wait = true;
+    for (u32 i = 0; i < ARRAY_LEN(list); i++)
+        list[i] = one;
+    set_arguments(b, b->result.va, 0);
+    memset(b->result.ptr, 0, 4096);
+    while (sent < 30) {
+        err e = gpu_submit(b->rig->gpu, list, ARRAY_LEN(list), &fence);
+        sent += e == OK;
+        busy += e == E_BUSY;
+        if (e == E_BUSY)
+            rig_turn(b->rig);
+    }
+    EXPECT_OK(rig_wait(b->rig, fence, 60000));
+    u32 seen;
+    memcpy(&seen, b->result.ptr, 4);
+    EXPECT_EQ(seen, 30 * ARRAY_LEN(list));
+    EXPECT(busy > 0);
+    rig_close(b->rig);
+}
+
+TEST(amdgpu_launches_that_no_card_takes)
+{
+    struct bench *b = setup();
+    struct gpu_launch good = launch_of(b, store_code, sizeof store_code), bad[6];
+    u64 fence;
+
+    for (u32 i = 0; i < ARRAY_LEN(bad); i++)
+        bad[i] = good;
+    bad[0].group_size[0] = 0;
+    bad[1].group_size[1] = 1025;
+    bad[2].lds_bytes = 65537;
+    bad[3].scratch_bytes = 4;
+    bad[4].groups[2] = 0;
+    bad[5].code.v += 4;
+    for (u32 i = 0; i < ARRAY_LEN(bad); i++)
+        EXPECT_EQ(gpu_submit(b->rig->gpu, &bad[i], 1, &fence), E_RANGE);
+    rig_close(b->rig);
+}
+
+/* What a kernel does wrong is told in words and survived. */
+static void expect_fault(const u32 *code, usize bytes, gpuva to, const char *words)
+{
+    struct bench *b = setup();
+    struct gpu_launch good = launch_of(b, store_code, sizeof store_code);
+    struct gpu_launch bad = launch_of(b, code, bytes);
+    u64 fence, end;
+
+    set_arguments(b, to, 0);
+    EXPECT_OK(gpu_submit(b->rig->gpu, &bad, 1, &fence));
+    EXPECT_EQ(rig_wait(b->rig, fence, 30000), E_DEVICE);
+    for (end = time_ns() + 30 * NS_PER_S;
+         rig_status(b->rig).state == GPU_RECOVERING && time_ns() < end;)
+        rig_turn(b->rig);
+    struct str reason = str_of(rig_status(b->rig).reason);
+    log_info("test", "%.*s", (int)reason.len, reason.ptr);
+    if (str_find(reason, str_of(words)) == reason.len)
+        test_fail(__FILE__, __LINE__, "reason \"%.*s\", expected \"%s\"", (int)reason.len,
+                  reason.ptr, words);
+    set_arguments(b, b->result.va, 7);
+    EXPECT_OK(gpu_submit(b->rig->gpu, &good, 1, &fence));
+    EXPECT_OK(rig_wait(b->rig, fence, 5000));
+    EXPECT_EQ(b->result.ptr[0], 7);
+    EXPECT_EQ(rig_status(b->rig).vram_losses, 0);
+    rig_close(b->rig);
+}
+
+TEST(amdgpu_illegal_instruction_is_decoded)
+{
+    expect_fault(illegal_code, sizeof illegal_code, (gpuva){0}, "illegal instruction");
+}
+
+TEST(amdgpu_stray_store_is_decoded)
+{
+    expect_fault(store_code, sizeof store_code, (gpuva){0x200123400000}, "VM fault: write of");
+}
+
+TEST(amdgpu_endless_kernel_is_a_hang)
+{
+    expect_fault(spin_code, sizeof spin_code, (gpuva){0}, "compute queue hangs");
+}
