@@ -186,7 +186,8 @@ static bool fault(struct sim *sim, const struct access *access, u32 kinds, const
         sim->reg[status + 1] = (u32)(access->va >> PAGE_SHIFT);
         sim->reg[status + 2] = (u32)(access->va >> 44);
     }
-    fault_raise(sim, access, kinds);
+    if (access->who.unit != UNIT_IH) /* its own fault cannot be told through its ring */
+        fault_raise(sim, access, kinds);
     return false;
 }
 

@@ -94,8 +94,10 @@ static bool copies(struct rig *rig)
     u64 fence;
 
     if (gpu_host_alloc(rig->gpu, BYTES, &from) != OK ||
-        gpu_host_alloc(rig->gpu, BYTES, &to) != OK || gpu_alloc(rig->gpu, BYTES, &vram) != OK)
+        gpu_host_alloc(rig->gpu, BYTES, &to) != OK || gpu_alloc(rig->gpu, BYTES, &vram) != OK) {
+        settle(rig);
         return false;
+    }
     for (u32 i = 0; i < BYTES; i++)
         from.ptr[i] = (u8)(i * 7 + 1);
     for (u32 tries = 0; tries < 5; tries++) {
