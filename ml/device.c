@@ -16,11 +16,11 @@ struct phase {
 
 struct loaded { /* in one run of pages with its tables and the workspace */
     struct program program;
-    usize bytes, code_bytes;
-    u8 *code;
-    u64 *table; /* the global table: externals, buffers, symbols */
-    u64 *args;  /* per launch, as the kernels read them */
-    u64 *items; /* per launch, of this run */
+    u8 *code, *scratch;
+    usize scratch_stride; /* a worker's */
+    u64 *table;           /* the global table: externals, buffers, symbols */
+    u64 *args;            /* per launch, as the kernels read them */
+    u64 *items;           /* per launch, of this run */
     u32 *chunk_items;
     struct phase *phase;
     u32 phase_count;
@@ -34,8 +34,6 @@ struct device {
     const struct phase *phase; /* of the program, or the only one of work: a chunk per item */
     u32 phase_count;
     struct phase work_phase;
-    u8 *scratch;
-    usize scratch_stride;    /* a worker's */
     _Alignas(64) u64 ticket; /* phase << 32 | next chunk */
     _Alignas(64) u32 done;   /* finished chunks of the phase */
     _Alignas(64) u32 running;
@@ -81,7 +79,7 @@ static void run_launch_chunk(struct device *d, u32 phase, u32 chunk, u32 worker)
     u64 begin = (u64)chunk * r->chunk_items[l];
     u64 end = min_u64(begin + r->chunk_items[l], r->items[l]);
     kernel_entry entry = (kernel_entry)(uintptr_t)(r->code + launch->code_offset);
-    entry(r->args + launch->arg_first, begin, end, d->scratch + worker * d->scratch_stride);
+    entry(r->args + launch->arg_first, begin, end, r->scratch + worker * r->scratch_stride);
 }
 
 static bool run_chunk(struct device *d, u32 worker)
@@ -200,21 +198,6 @@ err device_open(struct device **out, u32 threads)
     return OK;
 }
 
-u32 device_threads(const struct device *d)
-{
-    return d->threads;
-}
-
-void device_close(struct device *d)
-{
-    CHECK(!d->running);
-    if (d->threads > 1)
-        workers_start(NULL, NULL);
-    if (d->scratch)
-        pages_free(d->scratch, d->scratch_stride * d->threads);
-    pages_free(d, sizeof *d);
-}
-
 static void *copy(struct arena *arena, const void *from, usize bytes)
 {
     void *to = arena_alloc(arena, bytes, 8);
@@ -223,22 +206,24 @@ static void *copy(struct arena *arena, const void *from, usize bytes)
     return memcpy(to, from, bytes);
 }
 
-/* The program with its tables and workspace in pages of its own; NULL: there are none. */
-static struct loaded *carve(const struct program *p)
+/* The program with its tables, workspace and scratch in pages of its own; NULL: there are none. */
+static struct loaded *carve(const struct program *p, u32 threads)
 {
     u32 entries = p->external_count + p->buffer_count + p->sym_count;
-    usize bytes =
-        round_up(sizeof(struct loaded) + entries * 8ull + p->arg_count * 12ull +
-                     p->buffer_count * sizeof(struct program_buffer) + p->workspace_bytes + KIB +
-                     (p->launch_count + 1) * (sizeof(struct launch) + sizeof(struct phase) + 12ull),
-                 4 * KIB);
+    usize stride = round_up(p->scratch_bytes + 64, 4 * KIB);
+    usize bytes = round_up(
+        sizeof(struct loaded) + entries * 8ull + p->arg_count * 12ull +
+            p->buffer_count * sizeof(struct program_buffer) + p->workspace_bytes +
+            (p->launch_count + 1) * (sizeof(struct launch) + sizeof(struct phase) + 12ull) +
+            stride * threads + 12 * KIB,
+        4 * KIB);
     void *pages = pages_alloc(bytes);
     struct arena arena = arena_on("program", pages, bytes);
 
     if (!pages)
         return NULL;
     struct loaded *r = arena_new(&arena, struct loaded, 1);
-    *r = (struct loaded){.program = *p, .bytes = bytes};
+    *r = (struct loaded){.program = *p, .scratch_stride = stride};
     r->program.launch = copy(&arena, p->launch, p->launch_count * sizeof *p->launch);
     r->program.buffer = copy(&arena, p->buffer, p->buffer_count * sizeof *p->buffer);
     r->program.arg = copy(&arena, p->arg, p->arg_count * sizeof *p->arg);
@@ -247,7 +232,8 @@ static struct loaded *carve(const struct program *p)
     r->items = arena_new(&arena, u64, p->launch_count);
     r->chunk_items = arena_new(&arena, u32, p->launch_count);
     r->phase = arena_new(&arena, struct phase, p->launch_count + 1);
-    u8 *workspace = arena_take(&arena, p->workspace_bytes, 64);
+    r->scratch = arena_take(&arena, stride * threads, 4 * KIB);
+    u8 *workspace = arena_take(&arena, p->workspace_bytes, 4 * KIB);
     CHECK(workspace);
     for (u32 i = 0; i < p->buffer_count; i++)
         r->table[p->external_count + i] = (u64)(uintptr_t)(workspace + p->buffer[i].offset);
@@ -257,48 +243,16 @@ static struct loaded *carve(const struct program *p)
     return r;
 }
 
-static err grow_scratch(struct device *d, u32 bytes)
-{
-    usize stride = round_up(bytes + 64, 4 * KIB);
-
-    if (stride <= d->scratch_stride)
-        return OK;
-    u8 *scratch = pages_alloc(stride * d->threads);
-    if (!scratch)
-        return E_NOMEM;
-    if (d->scratch)
-        pages_free(d->scratch, d->scratch_stride * d->threads);
-    d->scratch = scratch;
-    d->scratch_stride = stride;
-    return OK;
-}
-
 err device_load(struct device *d, const struct program *program, struct loaded **out)
 {
-    struct loaded *r = carve(program);
+    struct loaded *r = *out = carve(program, d->threads);
+    usize code_bytes = round_up(max_u64(program->code_bytes, 1), 4 * KIB);
+    u8 *code = code_alloc(code_bytes);
 
-    if (!r)
+    if (!r || !code)
         return E_NOMEM;
-    r->code_bytes = round_up(max_u64(program->code_bytes, 1), 4 * KIB);
-    r->code = code_alloc(r->code_bytes);
-    err e = r->code ? grow_scratch(d, program->scratch_bytes) : E_NOMEM;
-    if (e == OK) {
-        memcpy(r->code, program->code, program->code_bytes);
-        e = code_seal(r->code, r->code_bytes);
-    }
-    if (e != OK)
-        device_unload(d, r);
-    else
-        *out = r;
-    return e;
-}
-
-void device_unload(struct device *d, struct loaded *r)
-{
-    CHECK(!d->running);
-    if (r->code)
-        pages_free(r->code, r->code_bytes);
-    pages_free(r, r->bytes);
+    r->code = memcpy(code, program->code, program->code_bytes);
+    return code_seal(code, code_bytes);
 }
 
 void device_bind(struct loaded *r, u32 external, void *data)

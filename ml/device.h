@@ -14,12 +14,11 @@ struct device;
 /* threads: cores that compute including the caller's, 0: all. Starts the workers. Memory from
  * pages_alloc. */
 err device_open(struct device **device, u32 threads);
-u32 device_threads(const struct device *device);
-void device_close(struct device *device);
 
-struct loaded; /* a program with its code sealed, workspace, scratch and argument table */
+/* A program with its code sealed, workspace, scratch and argument table: there for ever, for a
+ * machine serves one model from its start to its end. E_NOMEM. */
+struct loaded;
 err device_load(struct device *device, const struct program *program, struct loaded **loaded);
-void device_unload(struct device *device, struct loaded *loaded);
 /* Where external i lives. Must be set for every external before the first start. */
 void device_bind(struct loaded *loaded, u32 external, void *data);
 /* Address of output i; valid after the run. */

@@ -30,17 +30,6 @@ static void close_arena(struct arena *arena)
     *arena = (struct arena){};
 }
 
-void ml_close(struct ml *ml)
-{
-    if (ml->model)
-        model_close(ml->model);
-    close_arena(&ml->tables);
-    close_arena(&ml->vocabulary);
-    close_arena(&ml->work);
-    close_arena(&ml->scratch);
-    pages_free(ml, sizeof(*ml));
-}
-
 /* ---- the steps; E_BUSY: again ---- */
 
 static err read_model(struct ml *ml)

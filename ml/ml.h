@@ -40,7 +40,6 @@ struct ml;
 /* Memory for everything comes from pages_alloc. Never reads the model yet: ml_step does, step by
  * step. */
 err ml_open(struct ml **ml, const struct ml_config *config);
-void ml_close(struct ml *ml);
 
 enum ml_state { ML_LOADING, ML_READY, ML_FAILED };
 

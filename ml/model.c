@@ -10,7 +10,6 @@
 
 struct memory { /* of an external */
     void *data;
-    usize bytes;
     struct packing packing; /* of a matrix */
     bool is_matrix;
 };
@@ -28,8 +27,8 @@ struct model {
     u32 group_rows, group_count;   /* rows of a group; groups in flight on the device */
     err load_status;               /* of a group that failed */
     u64 weights_done, weights_all; /* bytes of the file */
-    u8 *staging;
-    usize weight_bytes, staging_bytes, staging_stride; /* a group's rows as in the file, a worker */
+    u8 *staging;                   /* a group's rows as in the file, for each worker */
+    usize staging_stride;
 };
 
 static err model_compile(struct model *m, struct text *why);
@@ -63,32 +62,12 @@ err model_open(struct model **out, struct gguf *gguf, const struct ml_config *co
     TRY(hyper_read(gguf, config, outputs_max, &m->hyper, why));
     TRY(check_memory(m, why));
     TRY(device_open(&m->device, m->hyper.target.cores));
-    m->weight_bytes = round_up(gguf->tensor_count * sizeof(struct weight), 4 * KIB);
-    m->io.weight = pages_alloc(m->weight_bytes);
+    m->io.weight = pages_alloc(round_up(gguf->tensor_count * sizeof(struct weight), 4 * KIB));
     if (!m->io.weight)
         return E_NOMEM;
     TRY(model_compile(m, why));
     TRY(alloc_staging(m));
     return bind_inputs(m, why);
-}
-
-static void give_back(void *pages, usize bytes)
-{
-    if (pages)
-        pages_free(pages, bytes);
-}
-
-void model_close(struct model *m)
-{
-    if (m->loaded)
-        device_unload(m->device, m->loaded);
-    if (m->device)
-        device_close(m->device);
-    for (u32 i = 0; i < EXTERNALS_MAX; i++)
-        give_back(m->memory[i].data, m->memory[i].bytes);
-    give_back(m->staging, m->staging_bytes);
-    give_back(m->io.weight, m->weight_bytes);
-    pages_free(m, sizeof *m);
 }
 
 const struct model_shape *model_shape(const struct model *m)
@@ -123,7 +102,8 @@ static err model_compile(struct model *m, struct text *why)
     err e = pages ? build(m, &arena, &program, why) : E_NOMEM;
 
     m->hyper.shape.program_bytes = program.code_bytes;
-    give_back(pages, COMPILE_BYTES);
+    if (pages)
+        pages_free(pages, COMPILE_BYTES);
     if (e == OK)
         log_info("model",
                  "compiled %u launches, %u kernels, %zu KiB of code, %lu KiB workspace in %llu ms",
@@ -140,8 +120,7 @@ static err external_alloc(struct model *m, u32 external, u64 bytes)
 {
     struct memory *memory = &m->memory[external];
 
-    memory->bytes = round_up(bytes + 64, 4 * KIB);
-    memory->data = pages_take(memory->bytes);
+    memory->data = pages_take(round_up(bytes + 64, 4 * KIB));
     if (!memory->data)
         return E_NOMEM;
     device_bind(m->loaded, external, memory->data);
@@ -222,8 +201,7 @@ static err alloc_staging(struct model *m)
         m->weights_all += t->bytes;
         m->staging_stride = max_u64(m->staging_stride, round_up(bytes, 4 * KIB));
     }
-    m->staging_bytes = m->staging_stride * m->hyper.target.cores;
-    m->staging = pages_alloc(m->staging_bytes);
+    m->staging = pages_alloc(m->staging_stride * m->hyper.target.cores);
     return m->staging ? OK : E_NOMEM;
 }
 

@@ -31,7 +31,6 @@ struct model_shape {
  * config slots. The gguf must outlive loading. */
 err model_open(struct model **model, struct gguf *gguf, const struct ml_config *config,
                u32 outputs_max, struct text *why);
-void model_close(struct model *model);
 const struct model_shape *model_shape(const struct model *model);
 
 /* Repacks weights tile by tile until done or the deadline; the parts' bytes are released as they

@@ -11,7 +11,6 @@
 
 /* The engine is compiled into this file under other names, beside the real one. */
 #define ml_open fake_ml_open
-#define ml_close fake_ml_close
 #define ml_status fake_ml_status
 #define ml_model_info fake_ml_model_info
 #define ml_submit fake_ml_submit
@@ -22,7 +21,6 @@
 #define load_advance fake_load_advance
 #define engine_start fake_engine_start
 #define model_open fake_model_open
-#define model_close fake_model_close
 #define model_shape fake_model_shape
 #define model_load fake_model_load
 #define model_batch fake_model_batch
@@ -82,7 +80,6 @@ err model_open(struct model **model, struct gguf *gguf, const struct ml_config *
     return OK;
 }
 
-void model_close(struct model *model) { (void)model; }
 const struct model_shape *model_shape(const struct model *model) { return &model->shape; }
 struct model_batch *model_batch(struct model *model) { return &model->batch; }
 

@@ -76,7 +76,6 @@ static void close_clean(void)
     EXPECT_EQ(stats.kv_pages_used, 0);
     for (u32 i = 0; i < t.ml->sequence_count; i++)
         EXPECT_EQ(t.ml->sequence[i].state, SEQUENCE_FREE);
-    ml_close(t.ml);
 }
 
 static struct ml_request ask_for(const char *prompt)
@@ -137,7 +136,6 @@ TEST(ml_engine_says_what_loading_does)
     ml_status(t.ml, &status);
     EXPECT(status.state == ML_READY && !status.reason);
     EXPECT_STR(ml_model_info(t.ml)->id, STR("made-up"));
-    ml_close(t.ml);
 }
 
 TEST(ml_engine_fails_with_a_reason)
@@ -153,7 +151,6 @@ TEST(ml_engine_fails_with_a_reason)
     ml_status(t.ml, &status);
     EXPECT(status.state == ML_FAILED && str_eq(str_of(status.reason), STR("no model file")));
     EXPECT_EQ(ml_submit(t.ml, &request, &ticket, &refusal), E_STATE);
-    ml_close(t.ml);
     memset(&fake, 0, sizeof(fake));
     fake.fails_to_open = true;
     EXPECT_OK(ml_open(&t.ml, &config));
@@ -162,7 +159,6 @@ TEST(ml_engine_fails_with_a_reason)
     ml_status(t.ml, &status);
     EXPECT(status.state == ML_FAILED && str_eq(str_of(status.reason), STR("no such architecture")));
     EXPECT_STR(str_of(status.step), STR("compiling"));
-    ml_close(t.ml);
 }
 
 TEST(ml_engine_four_slots_share_steps)

@@ -81,6 +81,5 @@ int cmd_bench(int argc, char **argv)
     print_rates("tg_tok_s", gen_rate, reps);
     printf("\"rss_bytes\":%llu}\n", (unsigned long long)usage_now.ru_maxrss * 1024);
     free(token);
-    session_close(&session);
     return 0;
 }

@@ -98,9 +98,11 @@ static void read_options(struct eval *eval, int argc, char **argv)
         tool_fail("eval: out of memory");
     eval->options.int8_activations = tool_flag(argc, argv, "--int8");
     eval->options.dump_passes = tool_option(argc, argv, "--dump");
-    if (device_open(&eval->device, (u32)tool_number(argc, argv, "--threads", 0)) != OK)
+    u32 wanted = (u32)tool_number(argc, argv, "--threads", 0);
+    u32 threads = min_u32(wanted ? wanted : UINT_MAX, workers_count() + 1);
+    if (device_open(&eval->device, threads) != OK)
         tool_fail("eval: cannot start the workers");
-    eval->target = target_of(cpu_features(), device_threads(eval->device));
+    eval->target = target_of(cpu_features(), threads);
 }
 
 static void read_graph(struct eval *eval, const char *path)

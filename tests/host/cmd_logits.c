@@ -73,6 +73,5 @@ int cmd_logits(int argc, char **argv)
     if (fclose(sink.file) || sink.failed)
         tool_fail("logits: cannot write %s", out);
     printf("{\"tokens\":%u,\"vocab\":%u,\"file\":\"%s\"}\n", count, session.vocab, out);
-    session_close(&session);
     return 0;
 }

@@ -76,6 +76,5 @@ int cmd_perplexity(int argc, char **argv)
     printf("],\"ppl\":%.6f}\n", exp(score.nll / (f64)score.count));
     free(token);
     free(text);
-    session_close(&session);
     return 0;
 }

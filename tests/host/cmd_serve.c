@@ -233,6 +233,5 @@ int cmd_serve(int argc, char **argv)
         tool_fail("serve: %s", err_text(e));
     serve(server, ml, listen_on(config.port));
     server_close(server);
-    ml_close(ml);
     return 0;
 }

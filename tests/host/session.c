@@ -41,12 +41,6 @@ static void load(struct session *session, struct text *why)
             tool_fail("loading: %.*s", (int)why->len, why->ptr);
 }
 
-void session_close(struct session *session)
-{
-    model_close(session->model);
-    free(session->arena.base);
-}
-
 void session_run(struct session *session, const struct stretch *part, session_take *take,
                  void *ctx)
 {

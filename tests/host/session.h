@@ -21,7 +21,6 @@ struct session {
 /* Loads the model; exits with a message when it can not. outputs_max: logits per step. */
 void session_open(struct session *session, const char *path, const struct ml_config *config,
                   u32 outputs_max);
-void session_close(struct session *session);
 
 /* Tokens for positions first.. of the sequence; logits are wanted from position `wanted` on. */
 struct stretch {
