@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """rdna_pcode.py [--radeon PROGRAM]: every VALU, SALU and LDS instruction on corner values, run by
 `radeon run` in strict mode from code that clang-19 assembles, against AMD's own pseudo-code as
-tinygrad carries it, evaluated by tests/pcode.py. What the text leaves open is computed by hand rows here.
+tinygrad carries it, evaluated by tests/pcode.py. What the text leaves open is computed by hand.
 
 Exit codes: 0 same, 1 different (the first cases of each instruction are printed), 77 no clang-19 or
 no radeon.
