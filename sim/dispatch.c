@@ -115,9 +115,9 @@ void compute_destroy(struct compute *compute)
 {
     if (!compute)
         return;
+    compute_kill(compute);
     for (u32 n = 0; n < compute->helper_count; n++)
         compute_destroy(compute->helper[n]);
-    compute_kill(compute);
     for (struct wave *wave = compute->free_waves, *next; wave; wave = next) {
         next = wave->next;
         strict_destroy(wave->strict);
@@ -190,7 +190,9 @@ static u32 groups_per_wgp(const struct compute *compute)
     return min_u32(groups, RESIDENT_MAX / compute->options.wgps);
 }
 
-static err engine_start(struct compute *compute, const struct compute_dispatch *dispatch)
+/* The nth of `engines`, which share groups and scratch memory. */
+static err engine_start(struct compute *compute, const struct compute_dispatch *dispatch, u32 nth,
+                        u32 engines)
 {
     u32 slots = SLOTS_MAX, items = 1;
     bool strict = !compute->options.fast;
@@ -219,6 +221,9 @@ static err engine_start(struct compute *compute, const struct compute_dispatch *
         log_error("compute", "want scratch for %u waves, seen %u", compute->waves_per_group, slots);
         return E_RANGE;
     }
+    engines = min_u32(engines, slots / compute->waves_per_group);
+    slots /= engines;
+    compute->slot_first = nth * slots;
     compute->slot_count = slots;
     compute->groups_per_wgp = groups_per_wgp(compute);
     compute->resident_max =
@@ -233,16 +238,18 @@ static err engine_start(struct compute *compute, const struct compute_dispatch *
     compute->order_start = strict ? compute_random(compute) : 0;
     compute->own_next_group = 0;
     compute->next_group = &compute->own_next_group;
-    compute->state = COMPUTE_RUNNING;
+    compute->state = nth < engines ? COMPUTE_RUNNING : COMPUTE_DONE;
     return OK;
 }
 
 err compute_start(struct compute *compute, const struct compute_dispatch *dispatch)
 {
+    u32 engines = compute->helper_count + 1;
+
     TRY(check_sizes(dispatch));
-    TRY(engine_start(compute, dispatch));
+    TRY(engine_start(compute, dispatch, 0, engines));
     for (u32 n = 0; n < compute->helper_count; n++) {
-        TRY(engine_start(compute->helper[n], dispatch));
+        TRY(engine_start(compute->helper[n], dispatch, n + 1, engines));
         compute->helper[n]->next_group = &compute->own_next_group;
     }
     return OK;

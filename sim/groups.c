@@ -32,7 +32,7 @@ static void wave_scratch(struct wave *wave)
     u32 bytes = bit_field(compute->dispatch.tmpring, 12, 15) * 256;
 
     wave->slot = slot_take(compute);
-    wave->scratch = compute->dispatch.scratch + (u64)wave->slot * bytes;
+    wave->scratch = compute->dispatch.scratch + (u64)(compute->slot_first + wave->slot) * bytes;
     wave->scratch_bytes = compute->dispatch.rsrc2 & 1 ? bytes / LANES : 0;
 }
 

@@ -55,7 +55,12 @@ static bool move_piece(const struct move *move, u64 va, u32 at, u32 bytes)
 {
     const struct compute_memory *memory = &move->wave->compute->memory;
     u32 known[COMPUTE_LINE / 32];
+    u8 *host = move->wave->strict ? NULL : wave_host(move->wave, va, bytes, move->write);
 
+    if (host) {
+        memcpy(move->write ? host : move->raw + at, move->write ? move->raw + at : host, bytes);
+        return true;
+    }
     while (bytes) {
         u32 part = (u32)min_u64(bytes, COMPUTE_LINE - va % COMPUTE_LINE);
         struct compute_access access = {va, move->wave->group->wgp, part, move->flags};
@@ -78,11 +83,8 @@ static bool move_piece(const struct move *move, u64 va, u32 at, u32 bytes)
 bool memory_read(struct wave *wave, u64 va, void *out, u32 bytes, u32 flags)
 {
     struct move move = {wave, out, NULL, flags, false};
-    const u8 *host = wave->strict ? NULL : wave_host(wave, va, bytes, false);
 
-    if (host)
-        memcpy(out, host, bytes);
-    return host || move_piece(&move, va, 0, bytes);
+    return move_piece(&move, va, 0, bytes);
 }
 
 /* Lane i's `bytes` at raw + i * bytes. Lanes whose addresses follow each other go together. */

@@ -264,7 +264,8 @@ struct compute {
     u64 order_mask, order_factor, order_start;
     struct group *group[RESIDENT_MAX];
     u32 resident, resident_max, resident_wish, turn;
-    u32 waves_per_group, vgprs, lds_bytes, groups_per_wgp, slot_count;
+    u32 waves_per_group, vgprs, lds_bytes, groups_per_wgp;
+    u32 slot_first, slot_count; /* of scratch memory */
     u8 wgp_groups[COMPUTE_WGPS_MAX];
     u64 slots_used[SLOTS_MAX / 64];
     u64 since_progress; /* instructions since a group has ended */
