@@ -43,9 +43,14 @@ void smem_perform(struct wave *wave, struct access *access)
     u32 bytes = access->uop->row->dst_regs * 4u;
     u32 flags = COMPUTE_SCALAR | (access->uop->inst.glc ? COMPUTE_GLC : 0u);
 
+    u32 known[DWORDS_MAX * 4 / 32] = {~0u, ~0u};
+
     memset(access->in, 0, bytes);
     if (access->address[1])
-        memory_read(wave, access->address[0], access->in, bytes, flags);
+        memory_read(&(struct move){wave, (u8 *)access->in, known, flags, false}, access->address[0],
+                    bytes);
+    for (u32 n = 0; n < bytes / 4; n++)
+        access->unknown[n] = known[n / 8] >> n % 8 * 4 & 15 ? 0 : ~0u;
 }
 
 static void run_invalidate(struct wave *wave, const struct uop *uop)

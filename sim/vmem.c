@@ -41,16 +41,6 @@ static bool all_known(const u32 *known, u32 bytes)
     return true;
 }
 
-/* Host bytes on one side, memory on the other, in pieces of a line. `known` has a bit for each byte
- * of `raw`, may be NULL. */
-struct move {
-    struct wave *wave;
-    u8 *raw;
-    u32 *known;
-    u32 flags;
-    bool write;
-};
-
 static bool move_piece(const struct move *move, u64 va, u32 at, u32 bytes)
 {
     const struct compute_memory *memory = &move->wave->compute->memory;
@@ -80,11 +70,9 @@ static bool move_piece(const struct move *move, u64 va, u32 at, u32 bytes)
     return true;
 }
 
-bool memory_read(struct wave *wave, u64 va, void *out, u32 bytes, u32 flags)
+bool memory_read(const struct move *move, u64 va, u32 bytes)
 {
-    struct move move = {wave, out, NULL, flags, false};
-
-    return move_piece(&move, va, 0, bytes);
+    return move_piece(move, va, 0, bytes);
 }
 
 /* Lane i's `bytes` at raw + i * bytes. Lanes whose addresses follow each other go together. */

@@ -348,7 +348,16 @@ void access_start(struct wave *wave, struct access *access);
 bool access_returns(const struct uop *uop);
 /* What has come back, into registers; also after a flight. */
 void access_deliver(struct wave *wave, const struct access *access);
-bool memory_read(struct wave *wave, u64 va, void *out, u32 bytes, u32 flags);
+/* Host bytes on one side, memory on the other. `known` has a bit for each byte of `raw`, set
+ * before, cleared where nobody has written; it may be NULL. */
+struct move {
+    struct wave *wave;
+    u8 *raw;
+    u32 *known;
+    u32 flags; /* struct compute_access */
+    bool write;
+};
+bool memory_read(const struct move *move, u64 va, u32 bytes);
 
 /* ---- strict.c ---- */
 

@@ -35,8 +35,8 @@ def decode_float(bits, kind):
     return sign * math.ldexp(mantissa | 1 << man_bits, exponent - bias - man_bits)
 
 
-def encode_float(value, kind, toward_zero=False):
-    """A float or a Fraction to bits; a Fraction of 0 is +0."""
+def encode_float(value, kind, rounding="even"):
+    """A float or a Fraction to bits; a Fraction of 0 is +0. rounding: even, up, down, zero."""
     exp_bits, man_bits = FLOATS[kind]
     top, bias = (1 << exp_bits) - 1, (1 << (exp_bits - 1)) - 1
     if isinstance(value, float) and not math.isfinite(value):
@@ -55,15 +55,16 @@ def encode_float(value, kind, toward_zero=False):
     scaled = exact / Fraction(2) ** (exponent - man_bits)
     whole = scaled.numerator // scaled.denominator
     rest = scaled - whole
-    if not toward_zero and (rest > Fraction(1, 2) or (rest == Fraction(1, 2) and whole & 1)):
-        whole += 1
+    away = {"even": rest > Fraction(1, 2) or (rest == Fraction(1, 2) and whole & 1),
+            "up": rest and not negative, "down": rest and negative, "zero": False}[rounding]
+    whole += bool(away)
     if whole >> (man_bits + 1):
         whole >>= 1
         exponent += 1
     if exponent > bias:
-        if toward_zero:
-            return sign | ((top << man_bits) - 1)
-        return sign | top << man_bits
+        if rounding == "even" or rounding == ("down" if negative else "up"):
+            return sign | top << man_bits
+        return sign | ((top << man_bits) - 1)
     if whole < 1 << man_bits:
         return sign | whole
     return sign | (exponent + bias) << man_bits | (whole & ((1 << man_bits) - 1))
@@ -99,7 +100,7 @@ class Val:
 def number(value, kind, loose=False):
     """A number as a value of a kind: rounds floats, wraps integers."""
     if kind in FLOATS:
-        return Val(encode_float(value, kind, Pcode.toward_zero), kind, loose)
+        return Val(encode_float(value, kind, Pcode.rounding), kind, loose)
     return Val(int(value), kind, loose)
 
 
@@ -121,6 +122,11 @@ def exact(op, a, b):
         if op in "*/":
             return math.copysign(0.0, math.copysign(1, a) * math.copysign(1, b))
         b = -b if op == "-" else b
+        if (a or b) and Pcode.rounding == "down":
+            return -0.0
+        if not a and not b and Pcode.rounding == "down" and \
+                math.copysign(1, a) != math.copysign(1, b):
+            return -0.0
         return -0.0 if not a and not b and math.copysign(1, a) < 0 > math.copysign(1, b) else 0.0
     return result
 
@@ -135,9 +141,9 @@ def fma(a, b, c):
     result = Fraction(product) + Fraction(c)
     if result == 0:
         zero = isinstance(product, float)
-        if zero and not c and math.copysign(1, product) < 0 > math.copysign(1, c):
-            return -0.0
-        return 0.0
+        if zero and not c and math.copysign(1, product) == math.copysign(1, c):
+            return c
+        return -0.0 if Pcode.rounding == "down" else 0.0
     return result
 
 
@@ -298,7 +304,7 @@ TYPE = re.compile(r"(?:bf16|[uifb]\d+)$")
 class Pcode:
     """One instruction's text. `lookup(name)` gives the text of another (v_min_f32 ...)."""
 
-    toward_zero = False
+    mode = rounding = "even"
 
     def __init__(self, text, lookup=None):
         self.text = tokens_of(text)
@@ -308,7 +314,7 @@ class Pcode:
         self.env = {name: value if isinstance(value, (Val, list, bytearray)) else Val(value, "u64")
                     for name, value in env.items()}
         self.result = None
-        Pcode.toward_zero = False
+        Pcode.rounding = Pcode.mode
         self.toks, self.pos = self.text, 0
         self.block(True, ())
         return self.env
@@ -554,7 +560,7 @@ class Pcode:
     def assign(self, target, value):
         name, index, accesses = target
         if name == "ROUND_MODE":
-            Pcode.toward_zero = value.true()
+            Pcode.rounding = "zero" if value.true() else Pcode.mode
         if accesses and accesses[0][0] == "bit" and isinstance(self.env.get(name), list):
             kind = accesses[-1][1] if accesses[-1][0] == "kind" else value.kind
             self.env[name][accesses[0][1].num()] = self.fit(value, kind)

@@ -100,6 +100,8 @@ class Case:
         self.kinds = how.get("kinds") or kinds_of(text)
         self.hand, self.prepare, self.finish = (how.get(k) for k in ("hand", "prepare", "finish"))
         self.ulp, self.result = how.get("ulp", 0), how.get("result")
+        self.before, self.after = how.get("before", ""), how.get("after", "")
+        self.mode, self.ieee = how.get("mode", "even"), how.get("ieee", 1)
         self.mask = how.get("mask")  # the SGPR whose bits are the result: v_cmp, carry
         self.clean = "exec_lo" if how.get("to_exec") else None
 
@@ -240,9 +242,10 @@ def expected(case, lane, sources, old):
     env = {f"S{n}": Val(bits, "u64" if case.kinds.get(f"S{n}", "").endswith("64") else "u32")
            for n, bits in enumerate(sources)}
     env["S"] = [env["S0"], env["S1"], env["S2"]]
+    Pcode.mode = case.mode
     end = PROGRAMS[case.text].run(
         D0=Val(old, f"u{case.kinds.get('D0', 32)}"), VCC=Val(VCC, "u64"), EXEC=Val(~0, "u64"),
-        laneId=Val(lane, "i32"), WAVE_MODE=Val(1, "u1"), SCC=Val(0, "u1"), **env,
+        laneId=Val(lane, "i32"), WAVE_MODE=Val(case.ieee, "u1"), SCC=Val(0, "u1"), **env,
         **case_env(case))
     mask = None
     if case.mask:
@@ -421,6 +424,42 @@ def high_half(bits, _):
 OLD = 0xC0DEBEEF
 
 
+def flushed(kind):
+    def apply(bits):
+        low = (1 << int(kind[1:])) - 1
+        return bits if is_nan(bits & low, kind) or abs(decode_float(bits & low, kind)) >= \
+            2.0 ** (2 - (1 << (FLOATS[kind][0] - 1))) else bits & ~(low >> 1)
+    return apply
+
+
+def mode_cases():
+    """MODE: rounding (f32, f64 and f16 apart), denormals flushed, min and max without IEEE rules."""
+    for number, mode in enumerate(("up", "down", "zero"), 1):
+        for name in ("v_add_f32", "v_mul_f32", "v_fma_f32", "v_sub_f32", "v_cvt_f32_f64", "v_add_f64",
+                     "v_fma_f64", "v_add_f16", "v_mul_f16", "v_cvt_f16_f32", "v_cvt_f32_i32"):
+            case = vector_case(name, TEXTS[name])
+            case.name += f" round {mode}"
+            wide = case.result != "f32"
+            case.before = f"s_round_mode {number << 2 if wide else number:#x}"
+            case.after, case.mode = "s_round_mode 0x0", mode
+            yield case
+    for name in ("v_add_f32", "v_mul_f32", "v_fma_f32", "v_max_f32", "v_add_f64", "v_mul_f16"):
+        case = vector_case(name, TEXTS[name])
+        kind = case.result
+        case.name += " flush"
+        case.before, case.after = "s_denorm_mode 0x0", "s_denorm_mode 0xf"
+        case.prepare = lambda sources, f=flushed(kind): [f(x) for x in sources]
+        case.finish = lambda bits, _, f=flushed(kind): f(bits)
+        yield case
+    for name in ("v_min_f32", "v_max_f32", "v_min_f16", "v_max_f64", "v_med3_f32", "v_max3_f32"):
+        case = vector_case(name, TEXTS[name])
+        case.name += " without IEEE"
+        case.before = "s_setreg_imm32_b32 hwreg(HW_REG_MODE, 9, 1), 0"
+        case.after = "s_setreg_imm32_b32 hwreg(HW_REG_MODE, 9, 1), 1"
+        case.ieee = 0
+        yield case
+
+
 def saturating_cases():
     plus, minus = (lambda a, b: a + b), (lambda a, b: a - b)
     rows = [(f"v_{word}_nc_{kind}{width}", function, width, kind == "i")
@@ -461,7 +500,9 @@ ONE = """
   v_dual_mov_b32 v14, v10 :: v_dual_mov_b32 v15, v11
   s_mov_b32 vcc_lo, {vcc}
   s_mov_b32 s20, 0
+  {before}
   {line}
+  {after}
   s_mov_b32 s21, {mask}
   s_mov_b32 exec_lo, -1
   s_waitcnt_depctr 0xfff
@@ -550,7 +591,8 @@ def run_vector(cases):
     data = b"".join(struct.pack("<QQQQ4I", *(x & (1 << 64) - 1 for x in v), 0, OLD, 0x11111111,
                                 0x22222222, 0x33333333) for v in vectors)
     step = VECTORS * 32
-    text = HEAD + "".join(ONE.format(vcc=VCC, line=case.line, mask=case.mask or "s20", step=step)
+    text = HEAD + "".join(ONE.format(vcc=VCC, line=case.line, mask=case.mask or "s20", step=step,
+                                     before=case.before, after=case.after)
                           for case in cases) + TAIL.format(kernarg=16, lds=0)
     out, errors = run(text, data, step * len(cases), WAVES)
     if out is None:
@@ -822,7 +864,8 @@ def main():
     if not shutil.which("clang-19") or not os.path.exists(RADEON):
         print("no clang-19 or no radeon")
         return 77
-    ALL["vector"] = accepted([*vector_cases(), *modifier_cases(), *saturating_cases()])
+    ALL["vector"] = accepted([*vector_cases(), *modifier_cases(), *saturating_cases(),
+                              *mode_cases()])
     ALL["scalar"] = accepted(list(scalar_cases()))
     ALL["lds"] = accepted(list(lds_cases()))
     jobs = []
