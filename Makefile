@@ -182,8 +182,9 @@ build/nohost.elf: linker.ld $(call objects,build/target,$(kernel) $(portable)) \
 		-Wl,-z,max-page-size=4096,-Map=build/nohost.map -T linker.ld $(filter %.o,$^) -lgcc -o $@
 build/image/nohost.elf: build/nohost.elf
 	$(SAY)strip --strip-all $< -o $@
-build/nohost.img: build/image/BOOTX64.EFI build/image/nohost.elf FORCE \
+build/nohost.img: build/image/BOOTX64.EFI build/image/nohost.elf $(DEPS)/firmware.ok FORCE \
 		$(if $(filter build/model/%,$(MODEL)),$(DEPS)/model.ok)
-	@tools/mkimage $@ $(CONF) build/image/BOOTX64.EFI build/image/nohost.elf $(MODEL)
+	@FIRMWARE="$$(echo build/firmware/*.bin build/firmware/LICENCE.txt)" tools/mkimage $@ \
+		$(CONF) build/image/BOOTX64.EFI build/image/nohost.elf $(MODEL)
 
 -include $(shell find $(TREES) -name '*.d' 2>/dev/null)

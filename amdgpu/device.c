@@ -251,12 +251,15 @@ static void turn_step(struct gpu *gpu)
     if (e == E_STATE) { /* a reset: from the beginning */
         take_bus(gpu);
         go_to(gpu, 0);
-    } else if (e != OK)
+    } else if (e != OK) {
         step_failed(gpu, step, e);
-    else if (gpu->step + 1 < ARRAY_LEN(steps))
-        go_to(gpu, gpu->step + 1);
-    else
-        ready(gpu);
+    } else {
+        log_info(gpu->name, "%s", step->name);
+        if (gpu->step + 1 == ARRAY_LEN(steps))
+            ready(gpu);
+        else
+            go_to(gpu, gpu->step + 1);
+    }
 }
 
 /* ---- life ---- */

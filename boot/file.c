@@ -96,29 +96,58 @@ static void hand_on(EFI_FILE_HANDLE root, struct str path)
         say("  %.*s: more than %u files, left out\r\n", (int)path.len, path.ptr, HANDOFF_FILES_MAX);
 }
 
-/* ---- the model ---- */
+/* ---- folders ---- */
+
+/* The next file of an open folder; false at its end. FAT names end at 255 characters. */
+static bool next_file(EFI_FILE_HANDLE folder, struct text *name)
+{
+    u64 room[(sizeof(EFI_FILE_INFO) + 512) / 8];
+    EFI_FILE_INFO *info = (EFI_FILE_INFO *)room;
+
+    for (UINTN bytes = sizeof(room); !EFI_ERROR(folder->Read(folder, &bytes, info)) && bytes > 0;
+         bytes = sizeof(room)) {
+        name->len = name->truncated = 0;
+        for (usize i = 0; info->FileName[i]; i++)
+            text_char(name, info->FileName[i] < 0x7f ? (char)info->FileName[i] : '?');
+        if (!name->truncated && !(info->Attribute & EFI_FILE_DIRECTORY))
+            return true;
+    }
+    return false;
+}
 
 /* First name in the root folder, in alphabetical order, that ends in ".gguf"; empty: none. */
 static void find_model(EFI_FILE_HANDLE root, struct text *name)
 {
-    u64 room[(sizeof(EFI_FILE_INFO) + 512) / 8]; /* FAT names end at 255 characters */
-    EFI_FILE_INFO *info = (EFI_FILE_INFO *)room;
+    char narrow[HANDOFF_NAME_MAX];
+    struct text seen = TEXT_ON(narrow);
 
-    for (UINTN bytes = sizeof(room); !EFI_ERROR(root->Read(root, &bytes, info)) && bytes > 0;
-         bytes = sizeof(room)) {
-        char narrow[HANDOFF_NAME_MAX];
-        struct text seen = TEXT_ON(narrow);
-        for (usize i = 0; info->FileName[i]; i++)
-            text_char(&seen, info->FileName[i] < 0x7f ? (char)info->FileName[i] : '?');
-        if (seen.truncated || info->Attribute & EFI_FILE_DIRECTORY ||
-            !str_ends(text_str(&seen), STR(".gguf")))
-            continue;
-        if (name->len == 0 || memcmp(seen.ptr, name->ptr, min_u64(seen.len, name->len)) < 0) {
+    while (next_file(root, &seen))
+        if (str_ends(text_str(&seen), STR(".gguf")) &&
+            (name->len == 0 || memcmp(seen.ptr, name->ptr, min_u64(seen.len, name->len)) < 0)) {
             name->len = 0;
             text_put(name, text_str(&seen));
         }
-    }
 }
+
+/* What is in the folder for devices: drivers look for it by name. */
+static void load_firmware(EFI_FILE_HANDLE root)
+{
+    char narrow[HANDOFF_NAME_MAX], path[HANDOFF_NAME_MAX];
+    struct text seen = TEXT_ON(narrow);
+    EFI_FILE_HANDLE folder;
+
+    if (EFI_ERROR(root->Open(root, &folder, L"firmware", EFI_FILE_MODE_READ, 0)))
+        return;
+    while (next_file(folder, &seen)) {
+        struct text whole = TEXT_ON(path);
+        text_fmt(&whole, "firmware/%.*s", (int)seen.len, seen.ptr);
+        if (str_ends(text_str(&seen), STR(".bin")))
+            hand_on(root, text_str(&whole));
+    }
+    (void)folder->Close(folder);
+}
+
+/* ---- the model ---- */
 
 /* "x-00001-of-00003.gguf" is one model in three files. */
 static void load_model(EFI_FILE_HANDLE root, struct str wanted)
@@ -179,5 +208,6 @@ u64 files_load(void)
     load_model(root, config_value(config, STR("model"), 0));
     for (u32 i = 0; (extra = config_value(config, STR("file"), i)).len; i++)
         hand_on(root, extra);
+    load_firmware(root);
     return entry;
 }

@@ -255,7 +255,7 @@ struct config {
     struct str hostname, ip, netmask, gateway, dns, fallback_ip, ntp, model, model_id, selftest;
     struct str api_key[CONF_KEYS_MAX];
     u32 api_key_count;
-    u64 port, ctx, slots, kv_tokens, threads, watchdog_s;
+    u64 port, ctx, slots, kv_tokens, threads, watchdog_s, power_cap_w;
     u32 mistakes; /* lines that were not understood; each was logged with its number */
 };
 

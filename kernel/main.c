@@ -3,6 +3,7 @@
  * room; it holds no logic of theirs. The network is up before the model is, so that /health can say
  * what the machine is doing. Follows: docs/MAP.md.
  */
+#include "amdgpu/amdgpu.h"
 #include "kernel/kernel.h"
 #include "ml/ml.h"
 #include "net/net.h"
@@ -18,6 +19,7 @@
 #define DEAF_NS        (20 * NS_PER_MS) /* a step of loading that made peers wait */
 #define QUIET_MS       20u              /* after it, for those who have given up and ask again */
 #define TALK_MAX_MS    50u
+#define GPU_NAVI31     0x744cu
 
 struct system {
     const struct handoff *handoff;
@@ -29,13 +31,16 @@ struct system {
     struct store part[ML_PARTS_MAX];
     struct watchdog watchdog;
     u64 fed_ns;
+    struct gpu *gpu[GPU_CARDS_MAX];
+    u32 gpu_count;
+    struct gpu_file firmware[HANDOFF_FILES_MAX];
+    void (*leaving)(void); /* what an authorised client has asked for: the loop does it */
     bool sealed;
     char model_id[MODEL_ID_BYTES];
 };
 
 u64 __stack_chk_guard;
-/* What an authorised client has asked for: the loop does it. */
-static void (*leaving)(void);
+static struct system machine; /* callbacks without a context find it here */
 void kernel_main(const struct handoff *handoff);
 
 /* ---- the boot table ---- */
@@ -89,6 +94,25 @@ static err start_pci(struct system *sys)
     return e == E_NOTFOUND ? OK : e;
 }
 
+/* Opens only: the event loop brings the cards up, step by step. One that cannot be had is left out.
+ */
+static err start_gpus(struct system *sys)
+{
+    struct gpu_config config = {.file = sys->firmware, .power_cap_w = (u32)sys->config.power_cap_w};
+    struct pci_dev *dev = NULL;
+
+    for (u32 i = 0; i < sys->handoff->file_count; i++) {
+        const struct handoff_file *file = &sys->handoff->files[i];
+        if (!file->status && str_starts(str_of(file->name), STR("firmware/")))
+            sys->firmware[config.file_count++] = (struct gpu_file){
+                str_of(file->name), {(const char *)(HANDOFF_DIRECT_MAP + file->base), file->bytes}};
+    }
+    while (sys->gpu_count < GPU_CARDS_MAX &&
+           (dev = pci_find(&sys->bus, dev, GPU_VENDOR, GPU_NAVI31)))
+        sys->gpu_count += gpu_open(&sys->gpu[sys->gpu_count], &sys->bus, dev, &config) == OK;
+    return OK;
+}
+
 /* Opens only: the event loop loads step by step. */
 static err start_model(struct system *sys)
 {
@@ -116,14 +140,37 @@ static void put_metrics(struct text *out)
              pages_available());
 }
 
+/* What the cards are doing, or have died of; false: there are none. */
+static bool put_gpu_step(struct text *out)
+{
+    struct gpu_status status;
+
+    for (u32 i = 0; i < machine.gpu_count; i++) {
+        gpu_status(machine.gpu[i], &status);
+        text_fmt(out, "%s%s%s%s", i ? "; " : "", status.step, status.state == GPU_DEAD ? ": " : "",
+                 status.state == GPU_DEAD ? status.reason : "");
+    }
+    return machine.gpu_count;
+}
+
+static void put_gpus(struct text *out)
+{
+    text_fmt(out, "{\"gpus\":[");
+    for (u32 i = 0; i < machine.gpu_count; i++) {
+        text_fmt(out, i ? "," : "");
+        gpu_report(machine.gpu[i], out);
+    }
+    text_fmt(out, "]}");
+}
+
 static void ask_reset(void)
 {
-    leaving = machine_reset;
+    machine.leaving = machine_reset;
 }
 
 static void ask_power_off(void)
 {
-    leaving = machine_power_off;
+    machine.leaving = machine_power_off;
 }
 
 static err start_net(struct system *sys)
@@ -143,6 +190,8 @@ static err start_net(struct system *sys)
         .reset = ask_reset,
         .power_off = ask_power_off,
         .metrics = put_metrics,
+        .gpu_step = put_gpu_step,
+        .gpus = put_gpus,
     };
 
     memcpy(net.api_key, c->api_key, sizeof(net.api_key));
@@ -160,7 +209,7 @@ static const struct step {
     bool vital;
 } boot_table[] = {
     {"machine", start_machine, true}, {"config", start_config, true}, {"pci", start_pci, false},
-    {"model", start_model, true},     {"net", start_net, true},
+    {"gpus", start_gpus, false},      {"model", start_model, true},   {"net", start_net, true},
 };
 
 static void boot(struct system *sys)
@@ -243,8 +292,10 @@ static void await_address(struct system *sys)
 static void leave(struct system *sys)
 {
     serve_network(sys, FAREWELL_MS, FAREWELL_MS);
-    leaving();
-    leaving = NULL;
+    for (u32 i = 0; i < sys->gpu_count; i++)
+        gpu_close(sys->gpu[i]);
+    sys->leaving();
+    sys->leaving = NULL;
 }
 
 static void serve(struct system *sys)
@@ -258,10 +309,12 @@ static void serve(struct system *sys)
             serve_network(sys, QUIET_MS, TALK_MAX_MS);
         u64 start_ns = time_ns();
         busy |= ml_step(sys->ml, SLICE_US);
+        for (u32 i = 0; i < sys->gpu_count; i++)
+            busy |= gpu_step(sys->gpu[i]);
         deaf = time_ns() - start_ns > DEAF_NS;
         note_ready(sys);
         feed_watchdog(sys);
-        if (leaving)
+        if (sys->leaving)
             leave(sys);
         if (!busy)
             idle(sys);
@@ -270,16 +323,14 @@ static void serve(struct system *sys)
 
 void kernel_main(const struct handoff *handoff)
 {
-    static struct system sys; /* too big for the stack */
-
     memcpy(&__stack_chk_guard, handoff->entropy, sizeof(__stack_chk_guard));
     __stack_chk_guard ^= cpu_tsc();
     __stack_chk_guard &= ~0xffull; /* a zero byte stops string overruns */
     serial_start();
     CHECK(handoff->magic == HANDOFF_MAGIC && handoff->version == HANDOFF_VERSION &&
           handoff->bytes == sizeof(struct handoff));
-    sys.handoff = handoff;
-    boot(&sys);
-    selftest(sys.config.selftest);
-    serve(&sys);
+    machine.handoff = handoff;
+    boot(&machine);
+    selftest(machine.config.selftest);
+    serve(&machine);
 }

@@ -89,6 +89,15 @@ static bool answer_models(struct conn *conn)
     return reply_ok(conn, "application/json");
 }
 
+static void put_gpu_step(const struct server *server, struct text *out)
+{
+    char bytes[LOG_LINE_MAX];
+    struct text step = TEXT_ON(bytes);
+
+    if (server->config->gpu_step && server->config->gpu_step(&step))
+        json_put_member(out, ",\"gpu\":", text_str(&step));
+}
+
 static bool answer_health(struct conn *conn)
 {
     struct text *out = reply_line(conn->server);
@@ -96,7 +105,9 @@ static bool answer_health(struct conn *conn)
 
     conn->server->on->status(conn->server->ml, &status);
     if (status.state == ML_READY) {
-        text_fmt(out, "{\"status\":\"ok\"}");
+        text_fmt(out, "{\"status\":\"ok\"");
+        put_gpu_step(conn->server, out);
+        text_fmt(out, "}");
         return reply_ok(conn, "application/json");
     }
     text_fmt(out, "{\"status\":\"%s\"", status.state == ML_FAILED ? "failed" : "loading");
@@ -104,6 +115,7 @@ static bool answer_health(struct conn *conn)
     text_fmt(out, ",\"percent\":%u", status.percent);
     json_put_member(
         out, ",\"reason\":", str_of(status.reason ? status.reason : "The model is loading."));
+    put_gpu_step(conn->server, out);
     text_fmt(out, "}");
     return reply_send(conn, "503 Not Ready\r\nRetry-After: 1", "application/json", text_str(out));
 }
@@ -131,6 +143,14 @@ static bool answer_log(struct conn *conn)
 
     out->len = log_read(out->ptr, out->cap);
     return reply_ok(conn, "text/plain; charset=utf-8");
+}
+
+static bool answer_gpus(struct conn *conn)
+{
+    if (!conn->server->config->gpus)
+        return fault_set(conn->server, FAULT_NO_ROUTE, "", "This machine drives no GPU.");
+    conn->server->config->gpus(reply_line(conn->server));
+    return reply_ok(conn, "application/json");
 }
 
 /* Reset or power-off. Says yes first; server.c acts when that has left. */
@@ -164,6 +184,7 @@ static const struct route routes[] = {
     {STR("/"),                    false, HTTP_GET,  PUBLIC,     answer_page},
     {STR("/favicon.ico"),         false, HTTP_GET,  PUBLIC,     NULL},
     {STR("/debug/log"),           false, HTTP_GET,  PRIVILEGED, answer_log},
+    {STR("/debug/gpu"),           false, HTTP_GET,  PRIVILEGED, answer_gpus},
     {STR("/v1/nohost/reset"),     false, HTTP_POST, PRIVILEGED, answer_action},
     {STR("/v1/nohost/power-off"), false, HTTP_POST, PRIVILEGED, answer_action},
 };

@@ -23,6 +23,8 @@ struct net_config {
     void (*reset)(void);      /* what a privileged client may ask for; NULL: absent */
     void (*power_off)(void);
     void (*metrics)(struct text *out); /* lines for /metrics from other rooms; may be NULL */
+    bool (*gpu_step)(struct text *out); /* words for /health; false: no GPU; may be NULL */
+    void (*gpus)(struct text *out);     /* JSON for /debug/gpu; may be NULL */
 };
 
 /* ---- a network interface card, as netif.c sees it ---- */
