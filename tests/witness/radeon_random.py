@@ -55,7 +55,8 @@ typedef float f32; typedef double f64;
 
 
 def helpers():
-    """Division for every divisor; floats to integers where C says what comes out; NaN is NaN."""
+    """Division for every divisor; floats to integers where C says what comes out. A NaN is a NaN
+    and a zero a zero: clang lets their signs go (a product in v_fma_mix adds +0)."""
     lines = []
     for t, bits in INTS.items():
         if t[0] == "i":
@@ -73,10 +74,12 @@ def helpers():
             cast = "f32" if f == "f16" else f
             lines.append(f"static inline {t} {t}_of_{f}({f} x) {{ {cast} y = x; return y > {low!r} && "
                          f"y < {high!r} ? ({t})y : ({t})9; }}")
+    lines += [f"static inline {f} div_{f}({f} a, {f} b) {{ return b == 0 ? a : a / b; }}"
+              for f in FLOATS]
     lines += ["static inline u32 bits_f32(f32 x) { union { f32 f; u32 u; } v; v.f = x; "
-              "return x != x ? 0x7fc00000u : v.u; }",
+              "return x != x ? 0x7fc00000u : x == 0 ? 0 : v.u; }",
               "static inline u64 bits_f64(f64 x) { union { f64 f; u64 u; } v; v.f = x; "
-              "return x != x ? 0x7ff8000000000000ul : v.u; }",
+              "return x != x ? 0x7ff8000000000000ul : x == 0 ? 0 : v.u; }",
               "static inline u32 bits_f16(f16 x) { return bits_f32((f32)x); }",
               "static inline f32 f32_from(u32 x) { union { u32 u; f32 f; } v; v.u = x; return v.f; }",
               "static inline f64 f64_from(u32 a, u32 b) { union { u64 u; f64 f; } v; "
@@ -180,9 +183,11 @@ class Program:
         if op == "sqrt":
             return f"({t})__builtin_sqrt{s}(__builtin_fabs{s}({a}))"
         if op == "sign":
-            return f"({t})__builtin_copysign{s}({a}, {b} != {b} ? 1 : {b})"  # NaNs' signs are free
+            return f"({t})__builtin_copysign{s}({a}, {b} < 0 ? -1 : 1)"
         if op == "neg":
             return f"({t})(-{a})"
+        if op == "/":
+            return f"div_{t}({a}, {b})"
         return f"({t})({a} {op} {b})"
 
     # -- statements --
