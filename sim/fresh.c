@@ -15,6 +15,7 @@ struct fresh {
     bool scc;
     /* Of the instruction that runs: what it read. */
     u32 in[3], in_y[3], scalar[2][2], selector;
+    u32 exec; /* before the instruction, which may change it */
 };
 
 struct fresh *fresh_create(struct wave *wave, struct fresh *reuse, u32 scalars)
@@ -87,6 +88,7 @@ static bool is_valu(const struct uop *uop)
 
 void fresh_before(struct wave *wave, struct fresh *fresh, const struct uop *uop)
 {
+    fresh->exec = wave->EXEC;
     if (uop->class == CLASS_BRANCH)
         check_branch(wave, fresh, uop->inst.op);
     else if (uop->memory || uop->class == CLASS_SMEM)
@@ -154,7 +156,7 @@ static void vector_written(struct fresh *fresh, const struct uop *uop, u32 exec,
 
 static void compare_written(struct wave *wave, struct fresh *fresh, const struct uop *uop)
 {
-    u32 bits = (fresh->in[0] | fresh->in[1]) & wave->EXEC;
+    u32 bits = (fresh->in[0] | fresh->in[1]) & fresh->exec;
 
     if (uop->row->flags & ISA_WR_EXEC)
         condition(wave, bits, "exec");
