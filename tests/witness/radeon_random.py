@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""radeon_random.py [--count N] [--seed N] [--keep FOLDER]: random C programs, compiled by clang once
-for x86 and once for gfx1100, must give the same bits: integers of every width, floats (half, single,
-double) without contraction, loops, branches, arrays, calls.
+"""radeon_random.py [--count N] [--seed N] [--keep FOLDER]: random C programs, compiled by clang
+once for x86 and once for gfx1100, must give the same bits: integers of every width, floats (half,
+single, double) without contraction, loops, branches, arrays, calls.
 
-A unit holds UNIT programs; each is run on ITEMS inputs, in turn by the CPU, at once by `radeon run`.
-What differs is printed with the seed of its unit; --keep leaves the sources. 77: no clang for
-amdgcn, or no radeon.
+A unit holds UNIT programs; each is run on ITEMS inputs, in turn by the CPU, at once by `radeon
+run` (every fourth unit in fast mode). What differs is printed with the seed of its unit; --keep
+leaves the sources. 77: no clang for amdgcn, or no radeon.
 """
 import argparse
 import concurrent.futures
@@ -32,8 +32,8 @@ INTS = {"i8": 8, "u8": 8, "i16": 16, "u16": 16, "i32": 32, "u32": 32, "i64": 64,
 FLOATS = ("f16", "f32", "f64")
 SUFFIX = {"f16": "f", "f32": "f", "f64": ""}  # of the builtin; halves are computed as floats
 
-# clang up to 22 divides unsigned numbers that were sign-extended in too few bits (LLVM issue 194829):
-# HIDE keeps from it where they come from.
+# clang up to 22 divides unsigned numbers that were sign-extended in too few bits (LLVM issue
+# 194829): HIDE keeps from it where they come from.
 PRELUDE = """
 #ifdef __OPENCL_C_VERSION__
 #pragma OPENCL EXTENSION cl_khr_fp16 : enable
@@ -59,21 +59,17 @@ def helpers():
     and a zero a zero: clang lets their signs go (a product in v_fma_mix adds +0)."""
     lines = []
     for t, bits in INTS.items():
-        if t[0] == "i":
-            lines.append(f"static inline {t} div_{t}({t} a, {t} b) {{ return b == 0 || b == -1 ? -a "
-                         f": a / b; }}")
-            lines.append(f"static inline {t} mod_{t}({t} a, {t} b) {{ return b == 0 || b == -1 ? a "
-                         f": a % b; }}")
-        else:
-            hide = "HIDE(a); HIDE(b); " if bits >= 32 else ""
-            lines.append(f"static inline {t} div_{t}({t} a, {t} b) {{ {hide}return b ? a / b : a; }}")
-            lines.append(f"static inline {t} mod_{t}({t} a, {t} b) {{ {hide}return b ? a % b : 5; }}")
+        hide = "HIDE(a); HIDE(b);" if t in ("u32", "u64") else ""
+        odd = "b == 0 || b == -1" if t[0] == "i" else "b == 0"
+        for name, op, other in (("div", "/", "-a"), ("mod", "%", "a")):
+            lines.append(f"static inline {t} {name}_{t}({t} a, {t} b) "
+                         f"{{ {hide} return {odd} ? {other} : a {op} b; }}")
         low = -(2.0 ** (bits - 1)) if t[0] == "i" else -1.0
         high = 2.0 ** (bits - (t[0] == "i"))
         for f in FLOATS:
             cast = "f32" if f == "f16" else f
-            lines.append(f"static inline {t} {t}_of_{f}({f} x) {{ {cast} y = x; return y > {low!r} && "
-                         f"y < {high!r} ? ({t})y : ({t})9; }}")
+            lines.append(f"static inline {t} {t}_of_{f}({f} x) {{ {cast} y = x; "
+                         f"return y > {low!r} && y < {high!r} ? ({t})y : ({t})9; }}")
     lines += [f"static inline {f} div_{f}({f} a, {f} b) {{ return b == 0 ? a : a / b; }}"
               for f in FLOATS]
     lines += ["static inline u32 bits_f32(f32 x) { union { f32 f; u32 u; } v; v.f = x; "
@@ -81,7 +77,8 @@ def helpers():
               "static inline u64 bits_f64(f64 x) { union { f64 f; u64 u; } v; v.f = x; "
               "return x != x ? 0x7ff8000000000000ul : x == 0 ? 0 : v.u; }",
               "static inline u32 bits_f16(f16 x) { return bits_f32((f32)x); }",
-              "static inline f32 f32_from(u32 x) { union { u32 u; f32 f; } v; v.u = x; return v.f; }",
+              "static inline f32 f32_from(u32 x) { union { u32 u; f32 f; } v; v.u = x; "
+              "return v.f; }",
               "static inline f64 f64_from(u32 a, u32 b) { union { u64 u; f64 f; } v; "
               "v.u = (u64)a << 32 | b; return v.f; }"]
     return "\n".join(lines) + "\n"
@@ -142,8 +139,8 @@ class Program:
 
     def int_op(self, t, a, b):
         width = INTS[t]
-        op = self.rng.choice(["+", "-", "*", "&", "|", "^", "<<", ">>", "/", "%", "~", "rot", "bits",
-                              "mulhi", "field", "+", "-", "*", "max"])
+        op = self.rng.choice(["+", "-", "*", "&", "|", "^", "<<", ">>", "/", "%", "~", "rot",
+                              "bits", "mulhi", "field", "+", "-", "*", "max"])
         if op in "<<>>":
             return f"({t})({a} {op} ({b} & {width - 1}))"
         if op in "/%":
@@ -229,7 +226,8 @@ class Program:
             name = f"n{self.names}"
             self.names += 1
             self.loops += 1
-            bound = self.rng.choice([str(self.rng.randrange(1, 9)), f"(in[{self.rng.randrange(8)}] & 7)"])
+            bound = self.rng.choice([str(self.rng.randrange(1, 9)),
+                                     f"(in[{self.rng.randrange(8)}] & 7)"])
             self.add(f"u32 {name} = 0;")
             self.block(f"for (; {name} < {bound}; {name}++)", self.rng.randrange(1, 4))
             self.vars["u32"].append(self.declare("u32", name)) if self.indent == 1 else None
@@ -237,7 +235,8 @@ class Program:
         else:
             at = self.expr("u32", 1)
             if self.rng.random() < 0.5:
-                self.add(f"a[({at}) & 7] {self.rng.choice(['=', '+=', '^='])} {self.expr('u32', 2)};")
+                op = self.rng.choice(["=", "+=", "^="])
+                self.add(f"a[({at}) & 7] {op} {self.expr('u32', 2)};")
             else:
                 t = self.rng.choice([k for k in INTS if self.vars[k]])
                 self.add(f"{self.rng.choice(self.vars[t])} ^= ({t})a[({at}) & 7];")
@@ -316,8 +315,8 @@ def run_unit(folder, seed, strict):
             want.ctypes.data_as(ctypes.c_void_p))
     data.tofile(base + ".in")
     done = subprocess.run([RADEON, "run", base + ".hsaco", "--kernel", "programs", "--grid",
-                           str(len(data)), "--block", str(ITEMS), "--strict" if strict else "--fast",
-                           "--seed", str(seed), "--arg", f"in:{base}.in", "--arg",
+                           str(len(data)), "--block", str(ITEMS), "--seed", str(seed),
+                           "--strict" if strict else "--fast", "--arg", f"in:{base}.in", "--arg",
                            f"out:{want.nbytes}:{base}.out"], capture_output=True, text=True)
     if done.returncode:
         return UNIT, [f"unit {seed}: {done.stderr.strip()}"]
@@ -328,8 +327,8 @@ def run_unit(folder, seed, strict):
         wrong = np.argwhere(seen[part] != want[part])
         if len(wrong):
             item, word = wrong[0]
-            lines.append(f"unit {seed} prog_{program}: {len(wrong)} words differ, first item {item} "
-                         f"word {word}: radeon {seen[part][item, word]:08x}, "
+            lines.append(f"unit {seed} prog_{program}: {len(wrong)} words differ, first item "
+                         f"{item} word {word}: radeon {seen[part][item, word]:08x}, "
                          f"x86 {want[part][item, word]:08x}")
     return len(lines), lines
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""radeon_run.py: the command line of `radeon run` and `radeon disasm`: what a kernel does wrong ends
-with exit code 1 and is named with wave, place and instruction; what the caller does wrong ends with
-2; code objects of versions 4 to 6 and clang's bundles run; listings agree with llvm-objdump.
+"""radeon_run.py: the command line of `radeon run` and `radeon disasm`: what a kernel does wrong
+ends with exit code 1 and is named with wave, place and instruction; what the caller does wrong ends
+with 2; code objects of versions 4 to 6 and clang's bundles run; listings agree with llvm-objdump.
 """
 import json
 import os
@@ -15,8 +15,8 @@ import tempfile
 import numpy as np
 
 RADEON = os.environ.get("RADEON", "build/host/radeon")
-CLANG = next((path for path in map(shutil.which, ("clang-19", "clang")) if path), None)
-OBJDUMP = next((path for path in map(shutil.which, ("llvm-objdump-19", "llvm-objdump")) if path), None)
+CLANG = shutil.which("clang-19") or shutil.which("clang")
+OBJDUMP = shutil.which("llvm-objdump-19") or shutil.which("llvm-objdump")
 SOURCE = """
 #define ITEM (__builtin_amdgcn_workgroup_id_x() * 64 + __builtin_amdgcn_workitem_id_x())
 #define KERNEL __attribute__((reqd_work_group_size(64, 1, 1))) __kernel void
@@ -54,13 +54,13 @@ class Bench:
     def compile(self, version):
         out = self.path(f"v{version}.hsaco")
         subprocess.run([CLANG, "-x", "cl", "-cl-std=CL2.0", "-target", "amdgcn-amd-amdhsa",
-                        "-mcpu=gfx1100", f"-mcode-object-version={version}", "-O2", "-nogpulib", "-w",
-                        self.path("k.cl"), "-o", out], check=True)
+                        "-mcpu=gfx1100", f"-mcode-object-version={version}", "-O2", "-nogpulib",
+                        "-w", self.path("k.cl"), "-o", out], check=True)
         return out
 
     def run(self, *args, kernel="add", file=None, grid="64"):
-        return subprocess.run([RADEON, "run", file or self.object, "--kernel", kernel, "--grid", grid,
-                               "--block", "64", *args], capture_output=True, text=True)
+        return subprocess.run([RADEON, "run", file or self.object, "--kernel", kernel, "--grid",
+                               grid, "--block", "64", *args], capture_output=True, text=True)
 
     def args(self, *values):
         return [word for value in values for word in ("--arg", value)]
@@ -108,8 +108,8 @@ def kernels_at_fault(t):
     t.fails("store to a read-only buffer", 1, ["argument 0", "read-only"], done)
     done = t.run(*t.args("u64:0xdead0000"), *t.args(f"out:256:{t.path('out')}"), kernel="wild")
     t.fails("load from nowhere", 1, ["where nothing is"], done)
-    done = t.run("--limit", "100000", *t.args("inout:" + t.path("zero"), f"out:256:{t.path('out')}"),
-                 kernel="spin")
+    done = t.run("--limit", "100000", kernel="spin", *t.args("inout:" + t.path("zero"),
+                                                             f"out:256:{t.path('out')}"))
     t.fails("no end", 1, ["time-limit"], done)
     t.fails("LDS read before the barrier", 1, ["lds-race", "wave"], t.run(*t.a_b(), kernel="race"))
     done = t.run(*t.args("in:" + t.path("zero"), f"out:512:{t.path('out')}"), kernel="choose")
