@@ -70,6 +70,10 @@ def pick(kind, width, rng):
 
 def kinds_of(text):
     """{"S0": "f32", ...}: corner values for each source; "D0": its width in bits."""
+    if "v_sad_u8(S0[55" in text or "v_msad_u8(S0[55" in text:
+        return {"S0": "i64", "S1": "i32", "S2": "i64", "D0": 64}
+    if "tmp += S0.u64[i]" in text:
+        return {"S0": "i64", "D0": 32}
     found = {}
     for name in ("S0", "S1", "S2", "D0"):
         types = re.findall(rf"\b{name}(?:\[[^]]*\])?\.(\w+)", text)
@@ -101,6 +105,7 @@ class Case:
         self.hand, self.prepare, self.finish = (how.get(k) for k in ("hand", "prepare", "finish"))
         self.ulp, self.result = how.get("ulp", 0), how.get("result")
         self.before, self.after = how.get("before", ""), how.get("after", "")
+        self.in_memory, self.lanes = how.get("memory"), how.get("lanes")
         self.mode, self.ieee = how.get("mode", "even"), how.get("ieee", 1)
         self.mask = how.get("mask")  # the SGPR whose bits are the result: v_cmp, carry
         self.clean = "exec_lo" if how.get("to_exec") else None
@@ -320,6 +325,10 @@ def result_kind(name, text):
 
 def vector_case(name, text):
     kinds = kinds_of(text)
+    constant = re.match(r"v_cmpx?_[ft]_([fiu])(\d+)$", name)
+    if constant:
+        kind = ("f" if constant.group(1) == "f" else "i") + constant.group(2)
+        kinds.update(S0=kind, S1=kind)
     sources = [registers("v", 2 + 2 * n, source_width(kinds[f"S{n}"])) for n in range(3)
                if f"S{n}" in kinds]
     how = {"kinds": kinds, "result": result_kind(name, text)}
@@ -433,10 +442,11 @@ def flushed(kind):
 
 
 def mode_cases():
-    """MODE: rounding (f32, f64 and f16 apart), denormals flushed, min and max without IEEE rules."""
+    """MODE: rounding (f32 and the others apart), flushed denormals, min and max without IEEE."""
     for number, mode in enumerate(("up", "down", "zero"), 1):
-        for name in ("v_add_f32", "v_mul_f32", "v_fma_f32", "v_sub_f32", "v_cvt_f32_f64", "v_add_f64",
-                     "v_fma_f64", "v_add_f16", "v_mul_f16", "v_cvt_f16_f32", "v_cvt_f32_i32"):
+        for name in ("v_add_f32", "v_mul_f32", "v_fma_f32", "v_sub_f32", "v_cvt_f32_f64",
+                     "v_add_f64", "v_fma_f64", "v_add_f16", "v_mul_f16", "v_cvt_f16_f32",
+                     "v_cvt_f32_i32"):
             case = vector_case(name, TEXTS[name])
             case.name += f" round {mode}"
             wide = case.result != "f32"
@@ -784,7 +794,45 @@ def lds_cases():
         yield case
 
 
-def run_lds(cases):
+MEMORY_ONE = """
+  v_dual_mov_b32 v12, v8 :: v_dual_mov_b32 v13, v9
+  v_dual_mov_b32 v14, v10 :: v_dual_mov_b32 v15, v11
+  global_store_b64 v20, v[2:3], s[6:7]
+  global_store_b64 v20, v[8:9], s[6:7] offset:8
+  v_add_co_u32 v22, vcc_lo, s6, v20
+  v_add_co_ci_u32 v23, vcc_lo, s7, 0, vcc_lo
+  s_waitcnt_vscnt null, 0x0
+  {line}
+  s_waitcnt vmcnt(0) lgkmcnt(0)
+  global_store_b128 v20, v[12:15], s[6:7] offset:16
+  s_add_u32 s6, s6, {step}
+  s_addc_u32 s7, s7, 0
+"""
+
+
+def memory_cases():
+    """Atomics of GLOBAL and FLAT, with and without the old value."""
+    for name in sorted(name[1] for name in TEXTS if isinstance(name, tuple) and name[0] in (
+            "GLOBALOp", "FLATOp") and "atomic" in name[1]):
+        regs = (2 if name.endswith("64") else 1)
+        data = regs * (2 if "cmpswap" in name else 1)
+        kind = "f32" if name.endswith("f32") else "i64" if regs == 2 else "i32"
+        source = f"v[4:{3 + data}]" if data > 1 else "v4"
+        back = "v[12:13]" if regs == 2 else "v12"
+        flat = name.startswith("flat")
+        where = ("v[22:23]", "") if flat else ("v20", ", s[6:7]")
+        for glc in (False, True):
+            to = f"{back}, " if glc else ""
+            line = f"{name} {to}{where[0]}, {source}{where[1]}" + " glc" * glc
+            yield Case(f"{name}{' glc' * glc}", line, TEXTS[name],
+                       kinds={"S0": kind, "S1": kind, "S2": kind, "D0": 128}, memory=True)
+
+
+def run_memory(cases):
+    return run_lds(cases, MEMORY_ONE)
+
+
+def run_lds(cases, template=None):
     rng = random.Random(repr([case.line for case in cases]))
     kind = cases[0].kinds["S0"]
     vectors = [[value_of(kind, rng) for _ in range(3)] for _ in range(VECTORS)]
@@ -794,7 +842,8 @@ def run_lds(cases):
                     for v in vectors)
     step = VECTORS * 32
     head = HEAD + "  v_and_b32 v21, 31, v0\n  v_lshlrev_b32 v21, 5, v21\n"
-    text = head + "".join(LDS_ONE.format(line=case.line, step=step) for case in cases) + \
+    template = template or LDS_ONE
+    text = head + "".join(template.format(line=case.line, step=step) for case in cases) + \
         TAIL.format(kernarg=16, lds=1024)
     out, errors = run(text, data, step * len(cases), WAVES)
     if out is None:
@@ -815,6 +864,8 @@ def compare_lds(case, vector, seen):
     old = struct.pack("<4I", OLD, 0x11111111, 0x22222222, 0x33333333)
     memory = bytearray(struct.pack("<QQQQ", vector[0], OLD | 0x11111111 << 32, vector[2], 0))
     data = int.from_bytes(struct.pack("<QQ", vector[1], vector[2]), "little")
+    if case.in_memory:
+        seen = seen[16:] + seen[:16]
     zero = Val(0, "u32")
     back = Val(int.from_bytes(old, "little"), "u128")
     try:
@@ -824,15 +875,168 @@ def compare_lds(case, vector, seen):
             DATA=Val(data, "u128"), DATA2=Val(vector[2], "u64"), RETURN_DATA=back)
     except Open as open_text:
         return f"open: {open_text}"
-    returned = end["RETURN_DATA"].bits if "rtn" in case.name or "load" in case.name else back.bits
+    gives = any(word in case.name for word in ("rtn", "load", "glc"))
+    returned = end["RETURN_DATA"].bits if gives else back.bits
     want = returned.to_bytes(16, "little") + bytes(memory[:16])
     same = seen == want
-    if not same and case.name.endswith("f32"):
+    if not same and case.kinds["S0"] == "f32":
         same = seen[:16] == want[:16] and all(is_nan(int.from_bytes(x[16:20], "little"), "f32")
                                               for x in (seen, want))
     if not same:
         return f"{vector[0]:x} {vector[1]:x} {vector[2]:x}: want {want.hex()}, seen {seen.hex()}"
     return None
+
+
+# ---- instructions that move data between lanes: by hand, a whole wave at a time ----
+
+PARTIAL = 0x0F0FF0F1
+
+
+def picked(choose, active=0xFFFFFFFF, write=0xFFFFFFFF, fetch_inactive=False, zero=False):
+    """D = v2 of lane choose(i), where that lane exists and is active; else 0 or the old D."""
+    def compute(waves):
+        result = []
+        for i in range(LANES):
+            lane = choose(i)
+            fetched = lane is not None and (fetch_inactive or active >> lane & 1)
+            writes = (active & write) >> i & 1 and (fetched or zero)
+            result.append((waves[0][lane] if fetched else 0) & 0xFFFFFFFF if writes else OLD)
+        return result
+    return compute
+
+
+def in_row(step):
+    def choose(i):
+        lane = step(i & 15)
+        return (i & 16) + lane if 0 <= lane < 16 else None
+    return choose
+
+
+DPP = {
+    "quad_perm:[3,0,1,2]": lambda i: (i & ~3) + [3, 0, 1, 2][i & 3],
+    "row_shl:3": in_row(lambda at: at + 3), "row_shr:5": in_row(lambda at: at - 5),
+    "row_ror:7": in_row(lambda at: (at - 7) % 16), "row_mirror": in_row(lambda at: 15 - at),
+    "row_half_mirror": in_row(lambda at: at ^ 7), "row_share:4": in_row(lambda at: 4),
+    "row_xmask:6": in_row(lambda at: at ^ 6),
+}
+SWIZZLE = {
+    "swizzle(QUAD_PERM,2,3,0,1)": lambda i: (i & ~3) + [2, 3, 0, 1][i & 3],
+    "swizzle(BITMASK_PERM,\"01pi0\")": lambda i: (i & 4 | 8 | (i & 2 ^ 2)),
+    "swizzle(BROADCAST,8,3)": lambda i: (i & ~7) + 3,
+    "swizzle(SWAP,4)": lambda i: i ^ 4, "swizzle(REVERSE,16)": lambda i: i ^ 15,
+    "0xc040": lambda i: (i + 2) % 32, "0xc440": lambda i: (i - 2) % 32,
+    "0xe003": lambda i: int(format(i, "05b")[::-1], 2) >> 2 | i & 3,
+    "0xe01f": lambda i: i,
+}
+LOW, HIGH = 0x3210FEDC, 0x1B2A9876
+SELECT = HIGH << 32 | LOW
+
+
+def lane_cases():
+    def case(name, line, compute, **how):
+        return Case(name, line, "", kinds={"S0": "i32", "S1": "i32", "S2": "i32", "D0": 32},
+                    lanes=compute, **how)
+
+    for control, choose in DPP.items():
+        for zero in (False, True):
+            yield case(f"dpp {control} {zero}", f"v_mov_b32_dpp v12, v2 {control} row_mask:0xf "
+                       f"bank_mask:0xf{' bound_ctrl:1' * zero}", picked(choose, zero=zero))
+        for inactive in (False, True):
+            yield case(f"dpp {control} exec {inactive}", f"v_mov_b32_dpp v12, v2 {control} "
+                       f"row_mask:0xf bank_mask:0xf{' fi:1' * inactive}",
+                       picked(choose, PARTIAL, fetch_inactive=inactive),
+                       before=f"s_mov_b32 exec_lo, {PARTIAL:#x}")
+        yield case(f"dpp {control} masks", f"v_mov_b32_dpp v12, v2 {control} row_mask:0x2 "
+                   "bank_mask:0x5", picked(choose, write=0x0F0F0000))
+    yield case("dpp8", "v_mov_b32_dpp v12, v2 dpp8:[7,5,3,1,6,4,2,0]",
+               picked(lambda i: (i & ~7) + [7, 5, 3, 1, 6, 4, 2, 0][i & 7], zero=True))
+    for name, flip in (("v_permlane16_b32", 0), ("v_permlanex16_b32", 16)):
+        for options, bits in (("", 0), (" op_sel:[1,0]", 1), (" op_sel:[0,1]", 2)):
+            for exec_mask in (0xFFFFFFFF, PARTIAL):
+                yield case(f"{name}{options} {exec_mask:x}", f"{name} v12, v2, s22, s23{options}",
+                           picked(lambda i, f=flip: (i & 16 ^ f) + (SELECT >> 4 * (i & 15) & 15),
+                                  exec_mask, fetch_inactive=bits & 1, zero=bits & 2),
+                           before=f"s_mov_b32 s22, {LOW:#x}\n  s_mov_b32 s23, {HIGH:#x}\n"
+                                  f"  s_mov_b32 exec_lo, {exec_mask:#x}")
+    for control, choose in SWIZZLE.items():
+        for exec_mask in (0xFFFFFFFF, PARTIAL):
+            yield case(f"swizzle {control} {exec_mask:x}",
+                       f"ds_swizzle_b32 v12, v2 offset:{control}",
+                       picked(choose, exec_mask, zero=True),
+                       before=f"s_mov_b32 exec_lo, {exec_mask:#x}",
+                       after="s_waitcnt lgkmcnt(0)")
+    yield from register_cases(case)
+
+
+def register_cases(case):
+    def word(n):
+        return lambda waves: [waves[n // 2][i] >> 32 * (n % 2) & 0xFFFFFFFF for i in range(LANES)]
+
+    def permuted(waves):
+        result = [0] * LANES
+        for i in range(LANES):
+            result[(waves[1][i] & 0xFFFFFFFF) // 4 % LANES] = waves[0][i] & 0xFFFFFFFF
+        return result
+
+    wait = {"after": "s_waitcnt lgkmcnt(0)"}
+    yield case("ds_permute_b32", "ds_permute_b32 v12, v4, v2", permuted, **wait)
+    yield case("ds_bpermute_b32", "ds_bpermute_b32 v12, v4, v2", lambda waves: [
+        waves[0][(waves[1][i] & 0xFFFFFFFF) // 4 % LANES] & 0xFFFFFFFF for i in range(LANES)],
+        **wait)
+    yield case("v_readlane_b32", "v_readlane_b32 s20, v2, 37", lambda waves: [
+        OLD] * LANES + [waves[0][5] & 0xFFFFFFFF])
+    yield case("v_readfirstlane_b32", "v_readfirstlane_b32 s20, v2", lambda waves: [
+        OLD] * LANES + [waves[0][9] & 0xFFFFFFFF], before="s_mov_b32 exec_lo, 0xfe00")
+    yield case("v_readfirstlane_b32 of none", "v_readfirstlane_b32 s20, v2", lambda waves: [
+        OLD] * LANES + [waves[0][0] & 0xFFFFFFFF], before="s_mov_b32 exec_lo, 0")
+    yield case("v_writelane_b32", "v_writelane_b32 v12, 42, 7", lambda waves: [
+        42 if i == 7 else OLD for i in range(LANES)], before="s_mov_b32 exec_lo, 1")
+    yield case("v_swap_b32", "v_swap_b32 v12, v24", word(0), before="v_mov_b32 v24, v2")
+    yield case("v_swap_b32 back", "v_swap_b32 v24, v12", word(0), before="v_mov_b32 v24, v2")
+    yield case("v_movrels_b32", "v_movrels_b32 v12, v2", word(3), before="s_mov_b32 m0, 3")
+    yield case("v_movreld_b32", "v_movreld_b32 v8, v2", word(0), before="s_mov_b32 m0, 4",
+               after="v_mov_b32 v8, v24")
+    yield case("v_movrelsd_b32", "v_movrelsd_b32 v11, v2", word(1), before="s_mov_b32 m0, 1")
+    yield case("v_movrelsd_2_b32", "v_movrelsd_2_b32 v10, v2", word(3),
+               before="s_mov_b32 m0, 0x20003")
+    yield case("v_swaprel_b32", "v_swaprel_b32 v10, v22", word(0),
+               before="v_mov_b32 v24, v2\n  s_mov_b32 m0, 0x20002")
+    yield case("v_cvt_off_f32_i4", "v_cvt_off_f32_i4 v12, v2", lambda waves: [
+        encode_float(((x & 15 ^ 8) - 8) / 16, "f32") for x in waves[0]])
+    yield case("v_permlane64_b32", "v_permlane64_b32 v12, v2", lambda waves: [OLD] * LANES)
+    yield case("ds_append", "ds_append v12 offset:64", lambda waves: [0x1234] * LANES,
+               before="v_mov_b32 v24, 0x1234\n  v_mov_b32 v25, 64\n  s_mov_b32 m0, 0\n"
+                      "  ds_store_b32 v25, v24\n  s_waitcnt lgkmcnt(0)", **wait)
+    yield case("ds_consume", "ds_consume v12 offset:64", lambda waves: [0x1274] * LANES,
+               before="ds_append v12 offset:64\n  s_waitcnt lgkmcnt(0)", **wait)
+
+
+def run_lanes(cases):
+    rng = random.Random(repr([case.line for case in cases]))
+    vectors = [[rng.getrandbits(64) for _ in range(3)] for _ in range(VECTORS)]
+    data = b"".join(struct.pack("<QQQQ4I", *v, 0, OLD, 0x11111111, 0x22222222, 0x33333333)
+                    for v in vectors)
+    step = VECTORS * 32
+    text = HEAD + "  v_mov_b32 v24, v8\n  v_mov_b32 v25, 64\n" + "".join(ONE.format(
+        vcc=VCC, line=case.line, mask="s20", step=step, before=case.before, after=case.after)
+        for case in cases) + TAIL.format(kernarg=16, lds=1024)
+    out, errors = run(text, data, step * len(cases), WAVES)
+    if out is None:
+        return [(case, [errors.strip()[-300:]]) for case in cases[:1]], 0
+    results = []
+    for number, case in enumerate(cases):
+        failures = []
+        for first in range(0, VECTORS, LANES):
+            waves = [[vectors[first + i][n] for i in range(LANES)] for n in range(3)]
+            want = case.lanes(waves)
+            seen = [struct.unpack_from("<4II", out, number * step + (first + i) * 32)
+                    for i in range(LANES)]
+            got = [row[0] for row in seen] + [seen[0][4]] * (len(want) - LANES)
+            if got != want:
+                failures.append(" ".join(f"{i}: want {w:x} seen {g:x}" for i, (w, g) in enumerate(
+                    zip(want, got)) if w != g)[:300])
+        results.append((case, failures))
+    return results, len(cases)
 
 
 # ---- all together ----
@@ -850,13 +1054,14 @@ def work(job):
     runner, indices = job
     cases = [ALL[runner][n] for n in indices]
     for case in cases:
-        if PROGRAMS[case.text] is None:
+        if case.text and PROGRAMS[case.text] is None:
             PROGRAMS[case.text] = Pcode(case.text, lookup)
     results, ran = RUNNERS[runner](cases)
     return [(case.name, failures[:SHOWN], len(failures)) for case, failures in results], ran
 
 
-RUNNERS = {"vector": run_vector, "scalar": run_scalar, "lds": run_lds}
+RUNNERS = {"vector": run_vector, "scalar": run_scalar, "lds": run_lds, "memory": run_memory,
+           "lanes": run_lanes}
 ALL = {}
 
 
@@ -868,6 +1073,8 @@ def main():
                               *mode_cases()])
     ALL["scalar"] = accepted(list(scalar_cases()))
     ALL["lds"] = accepted(list(lds_cases()))
+    ALL["memory"] = accepted(list(memory_cases()))
+    ALL["lanes"] = accepted(list(lane_cases()))
     jobs = []
     for runner, cases in ALL.items():
         number = {id(case): n for n, case in enumerate(cases)}
