@@ -67,8 +67,8 @@ enum { DMA_READABLE = 1, DMA_WRITABLE = 2, UNMAP_ALL = 2 };
 struct call {
     struct serve_client *client;
     struct header header;
-    const u8 *body;
-    usize bytes; /* of the body */
+    const void *body; /* aligned, at least as long as the command's row says */
+    usize bytes;
 };
 
 static usize vfu_message_bytes(const u8 *header)
@@ -113,25 +113,16 @@ static bool fail(const struct call *call, int error, const char *why)
            client_send(call->client, &header, sizeof(header), -1);
 }
 
-/* Copies the fixed part of a request; false when it is shorter. */
-static bool body_read(const struct call *call, void *out, usize bytes)
-{
-    if (call->bytes < bytes)
-        return false;
-    memcpy(out, call->body, bytes);
-    return true;
-}
-
 /* ---- what the device is ---- */
 
 static bool do_version(const struct call *call)
 {
     u8 out[4 + sizeof(VERSION_JSON)];
-    u16 version[2]; /* major, minor */
+    const u16 *asked = call->body; /* major, minor */
+    u16 version[2] = {0, (u16)min_u32(asked[1], 1)};
 
-    if (!body_read(call, version, sizeof(version)) || version[0] != 0)
+    if (asked[0] != 0)
         return fail(call, EINVAL, "only version 0 is spoken");
-    version[1] = (u16)min_u32(version[1], 1);
     memcpy(out, version, sizeof(version));
     memcpy(out + sizeof(version), VERSION_JSON, sizeof(VERSION_JSON));
     return reply(call, out, sizeof(out));
@@ -147,13 +138,12 @@ static bool do_info(const struct call *call)
 
 static bool do_region_info(const struct call *call)
 {
-    struct vfio_region_info info;
+    const struct vfio_region_info *asked = call->body;
+    struct vfio_region_info info = {.argsz = sizeof(info), .index = asked->index};
 
-    if (!body_read(call, &info, sizeof(info)) || info.index >= VFIO_PCI_NUM_REGIONS)
+    if (info.index >= VFIO_PCI_NUM_REGIONS)
         return fail(call, EINVAL, "no such region");
-    info = (struct vfio_region_info){.argsz = sizeof(info),
-                                     .index = info.index,
-                                     .size = region_size(call->client->card->sim, info.index)};
+    info.size = region_size(call->client->card->sim, info.index);
     if (info.size)
         info.flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
     int fd = info.index == 0 ? sim_vram_fd(call->client->card->sim) : -1;
@@ -170,18 +160,16 @@ static bool do_region_info(const struct call *call)
     with.info.flags |= VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS;
     with.info.argsz = sizeof(with);
     with.info.cap_offset = sizeof(info);
-    u32 room;
-    memcpy(&room, call->body, sizeof(room));
     /* The first question has no room for capabilities: the client asks again. */
-    return room < sizeof(with) ? reply(call, &with, sizeof(info))
-                               : reply_with(call, &with, sizeof(with), fd);
+    return asked->argsz < sizeof(with) ? reply(call, &with, sizeof(info))
+                                       : reply_with(call, &with, sizeof(with), fd);
 }
 
 static bool do_irq_info(const struct call *call)
 {
-    struct vfio_irq_info info;
+    struct vfio_irq_info info = *(const struct vfio_irq_info *)call->body;
 
-    if (!body_read(call, &info, sizeof(info)) || info.index >= VFIO_PCI_NUM_IRQS)
+    if (info.index >= VFIO_PCI_NUM_IRQS)
         return fail(call, EINVAL, "no such interrupt");
     info.argsz = sizeof(info);
     info.flags = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE;
@@ -194,14 +182,14 @@ static bool do_irq_info(const struct call *call)
 static bool do_set_irqs(const struct call *call)
 {
     struct serve_card *card = call->client->card;
-    struct vfio_irq_set set;
+    const struct vfio_irq_set *set = call->body;
     u32 trigger = VFIO_IRQ_SET_ACTION_TRIGGER | VFIO_IRQ_SET_DATA_EVENTFD;
+    bool msi = set->index == VFIO_PCI_MSI_IRQ_INDEX;
+    bool none = set->flags & VFIO_IRQ_SET_DATA_NONE && set->count == 0;
 
-    if (!body_read(call, &set, sizeof(set)) || set.index >= VFIO_PCI_NUM_IRQS || set.count > 1)
+    if (set->index >= VFIO_PCI_NUM_IRQS || set->count > 1)
         return fail(call, EINVAL, "no such interrupt");
-    bool msi = set.index == VFIO_PCI_MSI_IRQ_INDEX;
-    bool none = set.flags & VFIO_IRQ_SET_DATA_NONE && set.count == 0;
-    int fd = (set.flags & trigger) == trigger ? client_take_fd(call->client) : -1;
+    int fd = (set->flags & trigger) == trigger ? client_take_fd(call->client) : -1;
     if (msi && (fd >= 0 || none)) {
         if (card->irq_fd >= 0)
             close(card->irq_fd);
@@ -215,11 +203,9 @@ static bool do_set_irqs(const struct call *call)
 
 static bool access_read(const struct call *call, struct region *region)
 {
-    struct access access;
+    const struct access *access = call->body;
 
-    if (!body_read(call, &access, sizeof(access)))
-        return false;
-    *region = (struct region){access.region, access.offset, access.count};
+    *region = (struct region){access->region, access->offset, access->count};
     return region->bytes <= DATA_MAX && region_fits(call->client->card->sim, region);
 }
 
@@ -252,49 +238,42 @@ static bool do_region_write(const struct call *call)
 
 static bool do_write_multi(const struct call *call)
 {
+    const u64 *count = call->body;
+    const struct multi_write *one = (const void *)(count + 1);
     struct sim *sim = call->client->card->sim;
-    struct multi_write one;
-    u64 count;
 
-    if (!body_read(call, &count, sizeof(count)) ||
-        count > (call->bytes - sizeof(count)) / sizeof(one))
+    if (*count > (call->bytes - sizeof(*count)) / sizeof(*one))
         return fail(call, EINVAL, "more writes than bytes");
-    for (u64 i = 0; i < count; i++) {
-        memcpy(&one, call->body + sizeof(count) + i * sizeof(one), sizeof(one));
-        struct region region = {one.access.region, one.access.offset, one.access.count};
-        if (region.bytes > sizeof(one.data) || !region_fits(sim, &region))
+    for (u64 i = 0; i < *count; i++) {
+        struct region region = {one[i].access.region, one[i].access.offset, one[i].access.count};
+        if (region.bytes > sizeof(one[i].data) || !region_fits(sim, &region))
             return fail(call, EINVAL, "write outside the region");
-        region_access(sim, &region, one.data, true);
+        region_access(sim, &region, (u8 *)(uintptr_t)one[i].data, true);
     }
-    return reply(call, &count, sizeof(count));
+    return reply(call, count, sizeof(*count));
 }
 
 /* ---- memory ---- */
 
 static bool do_dma_map(const struct call *call)
 {
-    struct dma_map map;
+    const struct dma_map *map = call->body;
     int fd = client_take_fd(call->client);
-    u8 *host = MAP_FAILED;
+    struct memory_range range = {map->iova, map->bytes, MAP_FAILED, call->client->owner, false};
 
-    if (!body_read(call, &map, sizeof(map)) || !map.bytes || map.bytes % SERVE_PAGE ||
-        map.offset % SERVE_PAGE || map.bytes > (u64)1 << 46) {
-        if (fd >= 0)
-            close(fd);
-        return fail(call, EINVAL, "bad map");
-    }
-    if (fd < 0 || !(map.flags & DMA_WRITABLE)) { /* ROM, a BAR: no memory for DMA */
+    if (fd < 0 || !(map->flags & DMA_WRITABLE)) { /* ROM, a BAR: no memory for DMA */
         if (fd >= 0)
             close(fd);
         return reply(call, NULL, 0);
     }
-    host = mmap(NULL, map.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)map.offset);
+    if (map->bytes && (map->bytes | map->offset | map->iova) % SERVE_PAGE == 0)
+        range.host =
+            mmap(NULL, map->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)map->offset);
     close(fd);
-    if (host == MAP_FAILED)
-        return fail(call, errno, "cannot map that memory");
-    struct memory_range range = {map.iova, map.bytes, host, call->client->owner, false};
+    if (range.host == MAP_FAILED)
+        return fail(call, EINVAL, "cannot map that memory");
     if (!memory_add(call->client->card->memory, range)) {
-        munmap(host, map.bytes);
+        munmap(range.host, map->bytes);
         return fail(call, ENOSPC, "overlapping or too many maps");
     }
     return reply(call, NULL, 0);
@@ -302,15 +281,12 @@ static bool do_dma_map(const struct call *call)
 
 static bool do_dma_unmap(const struct call *call)
 {
-    struct dma_unmap unmap;
+    const struct dma_unmap *unmap = call->body;
+    bool all = unmap->flags & UNMAP_ALL;
 
-    if (!body_read(call, &unmap, sizeof(unmap)))
-        return fail(call, EINVAL, "bad unmap");
-    if (unmap.flags & UNMAP_ALL)
-        memory_remove(call->client->card->memory, call->client->owner, 0, UINT64_MAX);
-    else
-        memory_remove(call->client->card->memory, call->client->owner, unmap.iova, unmap.bytes);
-    return reply(call, &unmap, sizeof(unmap));
+    memory_remove(call->client->card->memory, call->client->owner, all ? 0 : unmap->iova,
+                  all ? UINT64_MAX : unmap->bytes);
+    return reply(call, unmap, sizeof(*unmap));
 }
 
 static bool do_reset(const struct call *call)
@@ -322,23 +298,38 @@ static bool do_reset(const struct call *call)
 
 /* ---- which is which ---- */
 
+static const struct row {
+    bool (*run)(const struct call *call);
+    usize bytes; /* of the body, at least */
+} rows[] = {
+    [VERSION] = {do_version, 4},
+    [DMA_MAP] = {do_dma_map, sizeof(struct dma_map)},
+    [DMA_UNMAP] = {do_dma_unmap, sizeof(struct dma_unmap)},
+    [GET_INFO] = {do_info, 0},
+    [GET_REGION_INFO] = {do_region_info, sizeof(struct vfio_region_info)},
+    [GET_IRQ_INFO] = {do_irq_info, sizeof(struct vfio_irq_info)},
+    [SET_IRQS] = {do_set_irqs, sizeof(struct vfio_irq_set)},
+    [REGION_READ] = {do_region_read, sizeof(struct access)},
+    [REGION_WRITE] = {do_region_write, sizeof(struct access)},
+    [DEVICE_RESET] = {do_reset, 0},
+    [WRITE_MULTI] = {do_write_multi, sizeof(u64)},
+};
+
 static bool vfu_handle(struct serve_client *client, const u8 *message, usize bytes)
 {
-    static bool (*const commands[])(const struct call *call) = {
-        [VERSION] = do_version,           [DMA_MAP] = do_dma_map,
-        [DMA_UNMAP] = do_dma_unmap,       [GET_INFO] = do_info,
-        [GET_IRQ_INFO] = do_irq_info,     [GET_REGION_INFO] = do_region_info,
-        [SET_IRQS] = do_set_irqs,         [REGION_READ] = do_region_read,
-        [REGION_WRITE] = do_region_write, [DEVICE_RESET] = do_reset,
-        [WRITE_MULTI] = do_write_multi,
-    };
-    struct call call = {client, {}, message + sizeof(struct header), bytes - sizeof(struct header)};
+    struct call call = {client, *(const struct header *)message, message + sizeof(struct header),
+                        bytes - sizeof(struct header)};
+    u32 command = call.header.command;
+    bool good;
 
-    memcpy(&call.header, message, sizeof(call.header));
     if ((call.header.flags & FLAG_TYPE) == FLAG_REPLY)
         return true; /* nothing is asked of the client, so nothing is waited for */
-    bool known = call.header.command < ARRAY_LEN(commands) && commands[call.header.command];
-    bool good = known ? commands[call.header.command](&call) : fail(&call, ENOTSUP, "not known");
+    if (command >= ARRAY_LEN(rows) || !rows[command].run)
+        good = fail(&call, ENOTSUP, "not known");
+    else if (call.bytes < rows[command].bytes)
+        good = fail(&call, EINVAL, "too short");
+    else
+        good = rows[command].run(&call);
     while (client->fd_count)
         close(client_take_fd(client)); /* what came and was not wanted */
     return good;
