@@ -93,12 +93,26 @@ static inline bool queue_drained(const struct queue *queue)
 /* ---- pm4.c ---- */
 
 enum progress { PM4_DONE, PM4_AGAIN, PM4_BAD }; /* AGAIN: not yet; BAD: queue is wedged */
+
+struct packet {
+    struct sim *sim;
+    struct queue *queue; /* NULL: the copy engine's */
+    struct client who;
+    u64 left, read_bytes, written_bytes; /* left: of its stream (copy engine) */
+    u32 words;                           /* after the header; the copy engine counts it too */
+    u32 w[PACKET_MAX];
+};
+
 /* Runs the packet at the read position; *words: its length. */
 enum progress pm4_run(struct sim *sim, struct queue *queue, u32 *words);
-
-/* Shared with the copy engine, whose packets mean the same: ACQUIRE_MEM's GCR_CNTL as CACHE_*, and
- * the comparisons of a wait. */
-u32 gcr_meaning(u32 gcr);
+/* For the copy engine, whose packets mean the same. */
+u64 packet_u64(const struct packet *p, u32 at);
+bool packet_get(struct packet *p, u64 va, void *out, u64 bytes);
+enum progress packet_put(struct packet *p, u64 va, const void *in, u64 bytes);
+/* Says what is wrong with it; PM4_BAD. */
+enum progress packet_bad(const struct packet *p, const char *name, const char *what, u32 seen);
+u64 clock_ticks(const struct sim *sim);
+u32 gcr_meaning(u32 gcr); /* ACQUIRE_MEM's GCR_CNTL as CACHE_* */
 bool compare_holds(u32 function, u32 seen, u32 want);
 
 /* ---- ledger.c ---- */

@@ -23,37 +23,35 @@ enum { REG_SPACE_SH_END = 0x3000, REG_SPACE_UCONFIG_END = 0xffff };
 #define GCR_KNOWN   0xc3f1u
 #define PARTIAL_BIT 16u
 
-struct packet {
-    struct sim *sim;
-    struct queue *queue;
-    u32 words; /* after the header */
-    u32 w[PACKET_MAX];
-};
+/* ---- what packets of both engines do ---- */
 
-static u64 packet_u64(const struct packet *p, u32 at)
+u64 packet_u64(const struct packet *p, u32 at)
 {
     return (u64)p->w[at + 1] << 32 | p->w[at];
 }
 
-/* Says what is wrong with it: the queue stands then. */
-static enum progress bad(const struct packet *p, const char *name, const char *what, u32 seen)
+enum progress packet_bad(const struct packet *p, const char *name, const char *what, u32 seen)
 {
-    sim_fail(p->sim, name, "queue %u: %s %08x", p->queue->number, what, seen);
+    if (p->queue)
+        sim_fail(p->sim, name, "queue %u: %s %08x", p->queue->number, what, seen);
+    else
+        sim_fail(p->sim, name, "SDMA: %s %08x", what, seen);
     return PM4_BAD;
 }
 
-static bool put(const struct packet *p, u64 va, const void *data, u64 bytes)
+bool packet_get(struct packet *p, u64 va, void *out, u64 bytes)
 {
-    p->sim->gfx->ledger.written_bytes += bytes;
-    return mem_write(p->sim, queue_client(p->sim, p->queue), va, data, bytes);
+    p->read_bytes += bytes;
+    return mem_read(p->sim, p->who, va, out, bytes);
 }
 
-static bool get(const struct packet *p, u64 va, void *data, u64 bytes)
+enum progress packet_put(struct packet *p, u64 va, const void *in, u64 bytes)
 {
-    return mem_read(p->sim, queue_client(p->sim, p->queue), va, data, bytes);
+    p->written_bytes += bytes;
+    return mem_write(p->sim, p->who, va, in, bytes) ? PM4_DONE : PM4_BAD;
 }
 
-static u64 clock_ticks(const struct sim *sim)
+u64 clock_ticks(const struct sim *sim)
 {
     return sim->now_ns / CLOCK_NS;
 }
@@ -66,7 +64,7 @@ static enum progress do_set_sh(struct packet *p)
     u32 base = reg_address(p->sim, R_COMPUTE_DISPATCH_INITIATOR);
 
     if (first < base || first + p->words - 1 > base + SH_WORDS)
-        return bad(p, "pm4-sh-register", "SET_SH_REG outside the compute registers:", first);
+        return packet_bad(p, "pm4-sh-register", "SET_SH_REG outside the compute registers:", first);
     memcpy(&p->queue->sh[first - base], &p->w[1], 4ull * (p->words - 1));
     return PM4_DONE;
 }
@@ -102,7 +100,7 @@ static enum progress dispatch(struct packet *p, const u32 dim[3], u32 initiator)
         u32 start = sh_word(sim, q, (enum reg)(R_COMPUTE_START_X + i)), end = dim[i];
         d.group_size[i] = threads & 0xffff;
         if (!d.group_size[i])
-            return bad(p, "dispatch-no-threads", "COMPUTE_NUM_THREAD is", threads);
+            return packet_bad(p, "dispatch-no-threads", "COMPUTE_NUM_THREAD is", threads);
         if (initiator & COMPUTE_DISPATCH_INITIATOR__USE_THREAD_DIMENSIONS) {
             d.last_size[i] = end % d.group_size[i];
             end = (u32)div_up(end, d.group_size[i]);
@@ -135,11 +133,12 @@ static enum progress dispatch_check(struct packet *p, const u32 dim[3], u32 init
         units |= p->queue->sh[at - 1];
     }
     if (!(initiator & COMPUTE_DISPATCH_INITIATOR__COMPUTE_SHADER_EN))
-        return bad(p, "dispatch-initiator", "COMPUTE_SHADER_EN is clear in", initiator);
+        return packet_bad(p, "dispatch-initiator", "COMPUTE_SHADER_EN is clear in", initiator);
     if (!units)
-        return bad(p, "dispatch-no-units", "no unit is enabled in COMPUTE_STATIC_THREAD_MGMT:", 0);
+        return packet_bad(p, "dispatch-no-units",
+                          "no unit is enabled in COMPUTE_STATIC_THREAD_MGMT:", 0);
     if (config & SH_MEM_CONFIG__ADDRESS_MODE || (config & UNALIGNED) != UNALIGNED)
-        return bad(p, "sh-mem-config", "SH_MEM_CONFIG of this VMID is", config);
+        return packet_bad(p, "sh-mem-config", "SH_MEM_CONFIG of this VMID is", config);
     return dispatch(p, dim, initiator);
 }
 
@@ -152,7 +151,7 @@ static enum progress do_dispatch_indirect(struct packet *p)
 {
     u32 dim[3];
 
-    if (!get(p, packet_u64(p, 0), dim, sizeof(dim)))
+    if (!packet_get(p, packet_u64(p, 0), dim, sizeof(dim)))
         return PM4_BAD;
     return dispatch_check(p, dim, p->w[2]);
 }
@@ -162,7 +161,7 @@ static enum progress do_dispatch_indirect(struct packet *p)
 static enum progress do_event(struct packet *p)
 {
     if (p->words != 1 || p->w[0] != PM4_CS_PARTIAL_FLUSH)
-        return bad(p, "pm4-event", "EVENT_WRITE of", p->w[0]);
+        return packet_bad(p, "pm4-event", "EVENT_WRITE of", p->w[0]);
     p->sim->gfx->ledger.events += queue_drained(p->queue);
     return queue_drained(p->queue) ? PM4_DONE : PM4_AGAIN;
 }
@@ -186,9 +185,9 @@ static enum progress do_acquire(struct packet *p)
     u32 gcr = p->w[6];
 
     if (gcr & ~GCR_KNOWN)
-        return bad(p, "pm4-gcr", "ACQUIRE_MEM by ranges or sequences is not modelled:", gcr);
+        return packet_bad(p, "pm4-gcr", "ACQUIRE_MEM by ranges or sequences is not modelled:", gcr);
     if (!(gcr & GCR_GLM_WB) != !(gcr & GCR_GLM_INV))
-        return bad(p, "pm4-glm", "GLM_WB and GLM_INV go together:", gcr);
+        return packet_bad(p, "pm4-glm", "GLM_WB and GLM_INV go together:", gcr);
     mem_cache(p->sim, gcr_meaning(gcr));
     p->sim->gfx->ledger.acquires++;
     return PM4_DONE;
@@ -213,21 +212,21 @@ static enum progress do_release(struct packet *p)
     if (!queue_drained(p->queue))
         return PM4_AGAIN;
     if ((event != EVENT_EOP && event != EVENT_EOP2) || index != INDEX_EOP)
-        return bad(p, "pm4-release", "not an end of pipe event:", p->w[0]);
+        return packet_bad(p, "pm4-release", "not an end of pipe event:", p->w[0]);
     if (data_sel > SYSTEM_CLOCK || int_sel > 2)
-        return bad(p, "pm4-release", "data or interrupt selection of", p->w[1]);
+        return packet_bad(p, "pm4-release", "data or interrupt selection of", p->w[1]);
     if (bytes && va % bytes)
-        return bad(p, "pm4-align", "RELEASE_MEM to", (u32)va);
+        return packet_bad(p, "pm4-align", "RELEASE_MEM to", (u32)va);
     mem_cache(p->sim, release_caches(p->w[0]));
     if (data_sel >= CLOCK)
         value = clock_ticks(p->sim);
-    if (bytes && !put(p, va, &value, bytes))
+    if (bytes && packet_put(p, va, &value, bytes) != PM4_DONE)
         return PM4_BAD;
     if (int_sel)
         ih_raise(p->sim, &(struct ih_event){IH_CLIENT_GRBM_CP,
                                             IH_CP_EOP,
                                             queue_ring_id(p->queue),
-                                            queue_client(p->sim, p->queue).vmid,
+                                            p->who.vmid,
                                             {p->w[6], 0, 0, 0}});
     p->sim->gfx->ledger.releases++;
     return PM4_DONE;
@@ -260,11 +259,11 @@ static enum progress do_wait(struct packet *p)
 
     if ((control & FUNCTION) == FUNCTION || (control & SPACE) > PM4_WAIT_MEMORY ||
         (control & OPERATION) > PM4_WAIT_WRITE_THEN)
-        return bad(p, "pm4-wait", "WAIT_REG_MEM with", control);
+        return packet_bad(p, "pm4-wait", "WAIT_REG_MEM with", control);
     if (control & PM4_WAIT_MEMORY) {
         if (p->w[1] % 4)
-            return bad(p, "pm4-align", "WAIT_REG_MEM at", p->w[1]);
-        if (!get(p, packet_u64(p, 1), &seen, sizeof(seen)))
+            return packet_bad(p, "pm4-align", "WAIT_REG_MEM at", p->w[1]);
+        if (!packet_get(p, packet_u64(p, 1), &seen, sizeof(seen)))
             return PM4_BAD;
     } else if (control & PM4_WAIT_WRITE_THEN) {
         reg_write(p->sim, p->w[1], want & mask);
@@ -286,16 +285,16 @@ static enum progress do_write_data(struct packet *p)
     u64 va = packet_u64(p, 1);
 
     if (to != REGISTER && to != SYNC && to != GL2 && to != MEMORY)
-        return bad(p, "pm4-write", "WRITE_DATA with", p->w[0]);
+        return packet_bad(p, "pm4-write", "WRITE_DATA with", p->w[0]);
     if (to != REGISTER && va % 4)
-        return bad(p, "pm4-align", "WRITE_DATA to", (u32)va);
+        return packet_bad(p, "pm4-align", "WRITE_DATA to", (u32)va);
     if (to != REGISTER && !(p->w[0] & ONE_ADDRESS))
-        return put(p, va, &p->w[3], 4ull * count) ? PM4_DONE : PM4_BAD;
+        return packet_put(p, va, &p->w[3], 4ull * count);
     for (u32 i = 0; i < count; i++) {
         u64 at = p->w[0] & ONE_ADDRESS ? 0 : i;
         if (to == REGISTER)
             reg_write(p->sim, (u32)(p->w[1] + at), p->w[3 + i]);
-        else if (!put(p, va + 4 * at, &p->w[3 + i], 4))
+        else if (packet_put(p, va + 4 * at, &p->w[3 + i], 4) != PM4_DONE)
             return PM4_BAD;
     }
     return PM4_DONE;
@@ -315,18 +314,18 @@ static enum progress do_copy_data(struct packet *p)
     else if (from == CLOCK)
         value = clock_ticks(p->sim);
     else if (from != MEMORY && from != GL2)
-        return bad(p, "pm4-copy", "COPY_DATA with", p->w[0]);
+        return packet_bad(p, "pm4-copy", "COPY_DATA with", p->w[0]);
     else if (packet_u64(p, 1) % bytes)
-        return bad(p, "pm4-align", "COPY_DATA from", p->w[1]);
-    else if (!get(p, packet_u64(p, 1), &value, bytes))
+        return packet_bad(p, "pm4-align", "COPY_DATA from", p->w[1]);
+    else if (!packet_get(p, packet_u64(p, 1), &value, bytes))
         return PM4_BAD;
     if (to == REGISTER) {
         reg_write(p->sim, p->w[3], (u32)value);
         return PM4_DONE;
     }
     if ((to != GL2 && to != TO_MEMORY) || packet_u64(p, 3) % bytes)
-        return bad(p, "pm4-copy", "COPY_DATA with", p->w[0]);
-    return put(p, packet_u64(p, 3), &value, bytes) ? PM4_DONE : PM4_BAD;
+        return packet_bad(p, "pm4-copy", "COPY_DATA with", p->w[0]);
+    return packet_put(p, packet_u64(p, 3), &value, bytes);
 }
 
 static enum progress do_dma(struct packet *p)
@@ -339,12 +338,13 @@ static enum progress do_dma(struct packet *p)
 
     if ((from != ADDRESS && from != DATA && from != GL2) || (to != ADDRESS && to != GL2) ||
         p->w[5] & ~count_bits || (from == DATA && left % 4))
-        return bad(p, "pm4-dma", "DMA_DATA with", p->w[0]);
+        return packet_bad(p, "pm4-dma", "DMA_DATA with", p->w[0]);
     for (u32 i = 0; from == DATA && i < ARRAY_LEN(buffer); i++)
         buffer[i] = p->w[1];
     for (; left; left -= piece, source += piece, target += piece) {
         piece = min_u32(left, DMA_PIECE);
-        if ((from != DATA && !get(p, source, buffer, piece)) || !put(p, target, buffer, piece))
+        if ((from != DATA && !packet_get(p, source, buffer, piece)) ||
+            packet_put(p, target, buffer, piece) != PM4_DONE)
             return PM4_BAD;
     }
     return PM4_DONE;
@@ -365,11 +365,13 @@ static enum progress do_ib(struct packet *p)
     u32 control = p->w[2];
 
     if (!(control & PM4_IB_VALID) || !(control & SIZE) || p->w[0] % 4)
-        return bad(p, "pm4-ib", "INDIRECT_BUFFER without valid, size or alignment:", control);
+        return packet_bad(p, "pm4-ib",
+                          "INDIRECT_BUFFER without valid, size or alignment:", control);
     if (control & CHAIN || queue->depth == ARRAY_LEN(queue->ib))
-        return bad(p, "pm4-ib-depth", "chains and deeper buffers are not modelled:", control);
-    if (control & VMID && (control & VMID) >> 24 != queue_client(p->sim, queue).vmid)
-        return bad(p, "pm4-ib-vmid", "another VMID than the queue's:", control);
+        return packet_bad(p, "pm4-ib-depth",
+                          "chains and deeper buffers are not modelled:", control);
+    if (control & VMID && (control & VMID) >> 24 != p->who.vmid)
+        return packet_bad(p, "pm4-ib-vmid", "another VMID than the queue's:", control);
     queue->ib[queue->depth++] = (struct stream){packet_u64(p, 0), 0, control & SIZE, 0};
     p->sim->gfx->ledger.ibs++;
     return PM4_DONE;
@@ -393,7 +395,7 @@ static enum progress do_cond_exec(struct packet *p)
 {
     u32 seen;
 
-    if (!get(p, packet_u64(p, 0), &seen, sizeof(seen)))
+    if (!packet_get(p, packet_u64(p, 0), &seen, sizeof(seen)))
         return PM4_BAD;
     if (!seen)
         skip_words(p->queue, p->w[3] & 0x3fff);
@@ -427,7 +429,7 @@ static enum progress bad_opcode(struct packet *p, u32 header)
     struct ih_event event = {IH_CLIENT_GRBM_CP,
                              IH_CP_BAD_OPCODE,
                              queue_ring_id(p->queue),
-                             queue_client(p->sim, p->queue).vmid,
+                             p->who.vmid,
                              {header, 0, 0, 0}};
 
     sim_note(p->sim, "pm4-bad-opcode", "queue %u: header %08x", p->queue->number, header);
@@ -437,7 +439,7 @@ static enum progress bad_opcode(struct packet *p, u32 header)
 
 enum progress pm4_run(struct sim *sim, struct queue *queue, u32 *words)
 {
-    struct packet p = {.sim = sim, .queue = queue};
+    struct packet p = {.sim = sim, .queue = queue, .who = queue_client(sim, queue)};
     u32 header;
 
     if (!queue_fetch(sim, queue, 0, &header, 1))
@@ -449,12 +451,14 @@ enum progress pm4_run(struct sim *sim, struct queue *queue, u32 *words)
     if (row->run == do_nop && p.words == SINGLE_NOP + 1)
         p.words = 0;
     else if (p.words < row->words_min || p.words > row->words_max)
-        return bad(&p, "pm4-length", "no such length:", header);
+        return packet_bad(&p, "pm4-length", "no such length:", header);
     if (p.words + 1 > queue_left(queue))
-        return bad(&p, "pm4-past-end",
-                   "the packet ends behind the write pointer or buffer:", header);
+        return packet_bad(&p, "pm4-past-end",
+                          "the packet ends behind the write pointer or buffer:", header);
     if (row->run != do_nop && !queue_fetch(sim, queue, 1, p.w, p.words))
         return PM4_BAD;
     *words = 1 + p.words;
-    return row->run(&p);
+    enum progress progress = row->run(&p);
+    sim->gfx->ledger.written_bytes += p.written_bytes;
+    return progress;
 }

@@ -10,13 +10,11 @@
 
 enum { SDMA_GCR_REQ = 17 }; /* besides enum sdma */
 
-#define WORDS_MAX      64u /* of a packet but WRITE's data */
 #define PIECE          4096u
 #define PIECES_A_TURN  1024u
 #define PACKETS_A_TURN 64u
 #define PACKET_NS      200u
 #define BYTES_PER_NS   100u
-#define CLOCK_NS       10u
 #define SRBM_WRITE     50u /* interrupt source: what the engine does not know */
 #define IB_ALIGN       32u
 
@@ -26,12 +24,6 @@ struct sdma_engine {
     u64 ib_va, ib_left;       /* bytes; 0 left: none is open */
     u64 done;                 /* bytes of the packet that is being worked on */
     u64 packets, copies, read_bytes, written_bytes;
-};
-
-struct work { /* one packet */
-    struct sim *sim;
-    u64 left; /* bytes of its stream, header included */
-    u32 words, w[WORDS_MAX];
 };
 
 err sdma_create(struct sim *sim)
@@ -138,8 +130,6 @@ void sdma_doorbell(struct sim *sim, u64 offset, u64 value, u32 width)
         sdma->wptr = value;
 }
 
-/* ---- memory ---- */
-
 static struct client client(const struct sim *sim)
 {
     u32 vmid = sim->reg[R_SDMA0_QUEUE0_RB_CNTL] & SDMA0_QUEUE0_RB_CNTL__RB_VMID;
@@ -149,49 +139,26 @@ static struct client client(const struct sim *sim)
                            policy == SDMA0_UTCL1_PAGE__WR_L2_POLICY};
 }
 
-static bool get(struct sim *sim, u64 va, void *out, u64 bytes)
-{
-    sim->sdma->read_bytes += bytes;
-    return mem_read(sim, client(sim), va, out, bytes);
-}
-
-static bool put(struct sim *sim, u64 va, const void *in, u64 bytes)
-{
-    sim->sdma->written_bytes += bytes;
-    return mem_write(sim, client(sim), va, in, bytes);
-}
-
 /* ---- packets ---- */
 
-static u64 work_u64(const struct work *work, u32 at)
+static u32 sub(const struct packet *p)
 {
-    return (u64)work->w[at + 1] << 32 | work->w[at];
-}
-
-static enum progress bad(const struct work *work, const char *name, const char *what, u32 seen)
-{
-    sim_fail(work->sim, name, "SDMA: %s %08x", what, seen);
-    return PM4_BAD;
-}
-
-static u32 sub(const struct work *work)
-{
-    return work->w[0] >> 8 & 0xff;
+    return p->w[0] >> 8 & 0xff;
 }
 
 /* `source` (NULL: w[3] is the pattern) to `target`, as much as one turn may. */
-static enum progress move(struct work *work, const u64 *source, u64 target, u64 bytes)
+static enum progress move(struct packet *p, const u64 *source, u64 target, u64 bytes)
 {
-    struct sim *sim = work->sim;
+    struct sim *sim = p->sim;
     u64 *done = &sim->sdma->done, piece;
     u32 buffer[PIECE / 4];
 
     for (u32 i = 0; i < ARRAY_LEN(buffer) && !source; i++)
-        buffer[i] = work->w[3];
+        buffer[i] = p->w[3];
     for (u32 i = 0; i < PIECES_A_TURN && *done < bytes; i++, *done += piece) {
         piece = min_u64(bytes - *done, PIECE);
-        if ((source && !get(sim, *source + *done, buffer, piece)) ||
-            !put(sim, target + *done, buffer, piece))
+        if ((source && !packet_get(p, *source + *done, buffer, piece)) ||
+            packet_put(p, target + *done, buffer, piece) != PM4_DONE)
             return PM4_BAD;
         sim->now_ns += piece / BYTES_PER_NS;
     }
@@ -201,118 +168,115 @@ static enum progress move(struct work *work, const u64 *source, u64 target, u64 
     return PM4_DONE;
 }
 
-static enum progress do_copy(struct work *work)
+static enum progress do_copy(struct packet *p)
 {
-    u64 source = work_u64(work, 3);
+    u64 source = packet_u64(p, 3);
 
-    if (sub(work))
-        return bad(work, "sdma-copy", "only linear copies are modelled:", work->w[0]);
-    enum progress progress =
-        move(work, &source, work_u64(work, 5), (work->w[1] & 0x3fffffffu) + 1ull);
-    work->sim->sdma->copies += progress == PM4_DONE;
+    if (sub(p))
+        return packet_bad(p, "sdma-copy", "only linear copies are modelled:", p->w[0]);
+    enum progress progress = move(p, &source, packet_u64(p, 5), (p->w[1] & 0x3fffffffu) + 1ull);
+    p->sim->sdma->copies += progress == PM4_DONE;
     return progress;
 }
 
-static enum progress do_fill(struct work *work)
+static enum progress do_fill(struct packet *p)
 {
-    u64 bytes = (work->w[4] & 0x3fffffffu) + 1ull, target = work_u64(work, 1);
+    u64 bytes = (p->w[4] & 0x3fffffffu) + 1ull, target = packet_u64(p, 1);
 
     if (bytes % 4 || target % 4)
-        return bad(work, "sdma-align", "CONST_FILL of words at", work->w[1]);
-    return move(work, NULL, target, bytes);
+        return packet_bad(p, "sdma-align", "CONST_FILL of words at", p->w[1]);
+    return move(p, NULL, target, bytes);
 }
 
-static enum progress do_write(struct work *work)
+static enum progress do_write(struct packet *p)
 {
-    u64 count = (work->w[3] & 0xfffff) + 1ull, target = work_u64(work, 1);
+    u64 count = (p->w[3] & 0xfffff) + 1ull, target = packet_u64(p, 1);
 
-    if (sub(work) || target % 4)
-        return bad(work, "sdma-align", "WRITE of words at", work->w[1]);
-    return put(work->sim, target, &work->w[4], 4 * count) ? PM4_DONE : PM4_BAD;
+    if (sub(p) || target % 4)
+        return packet_bad(p, "sdma-align", "WRITE of words at", p->w[1]);
+    return packet_put(p, target, &p->w[4], 4 * count);
 }
 
-static enum progress do_fence(struct work *work)
+static enum progress do_fence(struct packet *p)
 {
-    u64 target = work_u64(work, 1);
+    u64 target = packet_u64(p, 1);
 
     if (target % 4)
-        return bad(work, "sdma-align", "FENCE at", work->w[1]);
-    return put(work->sim, target, &work->w[3], 4) ? PM4_DONE : PM4_BAD;
+        return packet_bad(p, "sdma-align", "FENCE at", p->w[1]);
+    return packet_put(p, target, &p->w[3], 4);
 }
 
-static enum progress do_trap(struct work *work)
+static enum progress do_trap(struct packet *p)
 {
-    if (work->sim->reg[R_SDMA0_CNTL] & SDMA0_CNTL__TRAP_ENABLE)
-        ih_raise(
-            work->sim,
-            &(struct ih_event){
-                IH_CLIENT_GFX, IH_SDMA_TRAP, 0, client(work->sim).vmid, {work->w[1], 0, 0, 0}});
+    if (p->sim->reg[R_SDMA0_CNTL] & SDMA0_CNTL__TRAP_ENABLE)
+        ih_raise(p->sim, &(struct ih_event){
+                             IH_CLIENT_GFX, IH_SDMA_TRAP, 0, p->who.vmid, {p->w[1], 0, 0, 0}});
     return PM4_DONE;
 }
 
-static enum progress do_poll(struct work *work)
+static enum progress do_poll(struct packet *p)
 {
     enum { HDP_FLUSH = 1 << 26, FUNCTION_SHIFT = 28 };
-    u32 seen, function = work->w[0] >> FUNCTION_SHIFT & 7;
-    bool memory = work->w[0] >> 31;
+    u32 seen, function = p->w[0] >> FUNCTION_SHIFT & 7;
+    bool memory = p->w[0] >> 31;
 
-    if (sub(work) || function == 7)
-        return bad(work, "sdma-poll", "POLL_REGMEM with", work->w[0]);
-    if (work->w[0] & HDP_FLUSH) {
-        mem_hdp_flush(work->sim);
+    if (sub(p) || function == 7)
+        return packet_bad(p, "sdma-poll", "POLL_REGMEM with", p->w[0]);
+    if (p->w[0] & HDP_FLUSH) {
+        mem_hdp_flush(p->sim);
         return PM4_DONE;
     }
-    if (memory && work->w[1] % 4)
-        return bad(work, "sdma-align", "POLL_REGMEM at", work->w[1]);
+    if (memory && p->w[1] % 4)
+        return packet_bad(p, "sdma-align", "POLL_REGMEM at", p->w[1]);
     if (!memory)
-        seen = reg_read(work->sim, work->w[1] / 4);
-    else if (!mem_read(work->sim, client(work->sim), work_u64(work, 1), &seen, sizeof(seen)))
+        seen = reg_read(p->sim, p->w[1] / 4);
+    else if (!mem_read(p->sim, p->who, packet_u64(p, 1), &seen, sizeof(seen)))
         return PM4_BAD;
-    return compare_holds(function, seen & work->w[4], work->w[3]) ? PM4_DONE : PM4_AGAIN;
+    return compare_holds(function, seen & p->w[4], p->w[3]) ? PM4_DONE : PM4_AGAIN;
 }
 
-static enum progress do_timestamp(struct work *work)
+static enum progress do_timestamp(struct packet *p)
 {
     enum { GET = 1, GET_GLOBAL = 2 };
-    u64 target = work_u64(work, 1), ticks = work->sim->now_ns / CLOCK_NS;
+    u64 target = packet_u64(p, 1), ticks = clock_ticks(p->sim);
 
-    if ((sub(work) != GET && sub(work) != GET_GLOBAL) || target % 8)
-        return bad(work, "sdma-align", "TIMESTAMP at", work->w[1]);
-    return put(work->sim, target, &ticks, sizeof(ticks)) ? PM4_DONE : PM4_BAD;
+    if ((sub(p) != GET && sub(p) != GET_GLOBAL) || target % 8)
+        return packet_bad(p, "sdma-align", "TIMESTAMP at", p->w[1]);
+    return packet_put(p, target, &ticks, sizeof(ticks));
 }
 
-static enum progress do_indirect(struct work *work)
+static enum progress do_indirect(struct packet *p)
 {
-    struct sdma_engine *sdma = work->sim->sdma;
-    u64 words = work->w[3] & 0xfffff;
+    struct sdma_engine *sdma = p->sim->sdma;
+    u64 words = p->w[3] & 0xfffff;
 
-    if (!(work->sim->reg[R_SDMA0_QUEUE0_IB_CNTL] & SDMA0_QUEUE0_IB_CNTL__IB_ENABLE))
-        return bad(work, "sdma-ib", "INDIRECT while IB_CNTL is", 0);
-    if (sdma->ib_left || work->w[1] % IB_ALIGN || !words || words % 8 ||
-        (sdma->rptr + 4 * work->words) % IB_ALIGN)
-        return bad(work, "sdma-ib", "nested, or not on 8 words, before or after:", work->w[1]);
-    sdma->ib_va = work_u64(work, 1);
+    if (!(p->sim->reg[R_SDMA0_QUEUE0_IB_CNTL] & SDMA0_QUEUE0_IB_CNTL__IB_ENABLE))
+        return packet_bad(p, "sdma-ib", "INDIRECT while IB_CNTL is", 0);
+    if (sdma->ib_left || p->w[1] % IB_ALIGN || !words || words % 8 ||
+        (sdma->rptr + 4 * p->words) % IB_ALIGN)
+        return packet_bad(p, "sdma-ib", "nested, or not on 8 words, before or after:", p->w[1]);
+    sdma->ib_va = packet_u64(p, 1);
     sdma->ib_left = 4 * words;
     return PM4_DONE;
 }
 
 /* The bits of ACQUIRE_MEM's GCR_CNTL, spread over the packet. */
-static enum progress do_gcr(struct work *work)
+static enum progress do_gcr(struct packet *p)
 {
-    u32 gcr = work->w[2] >> 16 | (work->w[3] & 7) << 16;
+    u32 gcr = p->w[2] >> 16 | (p->w[3] & 7) << 16;
 
-    mem_cache(work->sim, gcr_meaning(gcr));
+    mem_cache(p->sim, gcr_meaning(gcr));
     return PM4_DONE;
 }
 
-static enum progress do_nop(struct work *work)
+static enum progress do_nop(struct packet *p)
 {
-    (void)work;
+    (void)p;
     return PM4_DONE;
 }
 
 static const struct row {
-    enum progress (*run)(struct work *work);
+    enum progress (*run)(struct packet *p);
     u32 words;
 } rows[] = {
     [SDMA_NOP] = {do_nop, 1},
@@ -329,47 +293,45 @@ static const struct row {
 
 /* ---- the stream ---- */
 
-static bool fetch(const struct work *work, u32 at, u32 *out, u32 words)
+static bool fetch(const struct packet *p, u32 at, u32 *out, u32 words)
 {
-    struct sim *sim = work->sim;
+    struct sim *sim = p->sim;
     u64 base = pair(sim, R_SDMA0_QUEUE0_RB_BASE, R_SDMA0_QUEUE0_RB_BASE_HI) << 8;
     u64 ring = ring_bytes(sim), from = (sim->sdma->rptr + 4ull * at) % ring;
     u64 first = min_u64(4ull * words, ring - from), rest = 4ull * words - first;
 
     if (sim->sdma->ib_left)
-        return mem_read(sim, client(sim), sim->sdma->ib_va + 4ull * at, out, 4ull * words);
-    return mem_read(sim, client(sim), base + from, out, first) &&
-           (!rest || mem_read(sim, client(sim), base, out + first / 4, rest));
+        return mem_read(sim, p->who, sim->sdma->ib_va + 4ull * at, out, 4ull * words);
+    return mem_read(sim, p->who, base + from, out, first) &&
+           (!rest || mem_read(sim, p->who, base, out + first / 4, rest));
 }
 
-static enum progress packet_run(struct work *work)
+static enum progress packet_run(struct packet *p)
 {
-    struct sim *sim = work->sim;
-    struct ih_event event = {IH_CLIENT_GFX, SRBM_WRITE, 0, client(sim).vmid, {}};
+    struct sim *sim = p->sim;
+    struct ih_event event = {IH_CLIENT_GFX, SRBM_WRITE, 0, p->who.vmid, {}};
 
-    if (!fetch(work, 0, work->w, 1))
+    if (!fetch(p, 0, p->w, 1))
         return PM4_BAD;
-    u32 op = work->w[0] & 0xff;
+    u32 op = p->w[0] & 0xff;
     if (op >= ARRAY_LEN(rows) || !rows[op].run) {
-        sim_note(sim, "sdma-bad-opcode", "header %08x", work->w[0]);
+        sim_note(sim, "sdma-bad-opcode", "header %08x", p->w[0]);
         ih_raise(sim, &event);
         return PM4_BAD;
     }
-    work->words = rows[op].words;
+    p->words = rows[op].words;
     if (op == SDMA_NOP)
-        work->words += work->w[0] >> 16 & 0x3fff;
-    if (4ull * work->words > work->left ||
-        (op != SDMA_NOP && !fetch(work, 1, work->w + 1, work->words - 1)))
-        return bad(work, "sdma-past-end",
-                   "the packet ends behind the write pointer or buffer:", work->w[0]);
+        p->words += p->w[0] >> 16 & 0x3fff;
+    if (4ull * p->words > p->left || (op != SDMA_NOP && !fetch(p, 1, p->w + 1, p->words - 1)))
+        return packet_bad(p, "sdma-past-end",
+                          "the packet ends behind the write pointer or buffer:", p->w[0]);
     if (op == SDMA_WRITE) {
-        u32 data = (work->w[3] & 0xfffff) + 1;
-        if (data > WORDS_MAX - 4 || 4ull * (4 + data) > work->left ||
-            !fetch(work, 4, work->w + 4, data))
-            return bad(work, "sdma-write", "WRITE of so many words, less one:", work->w[3]);
-        work->words += data;
+        u32 data = (p->w[3] & 0xfffff) + 1;
+        if (data > PACKET_MAX - 4 || 4ull * (4 + data) > p->left || !fetch(p, 4, p->w + 4, data))
+            return packet_bad(p, "sdma-write", "WRITE of so many words, less one:", p->w[3]);
+        p->words += data;
     }
-    return rows[op].run(work);
+    return rows[op].run(p);
 }
 
 static void advance(struct sdma_engine *sdma, bool in_ib, u64 bytes)
@@ -406,15 +368,19 @@ bool sdma_step(struct sim *sim, u64 budget)
         return false;
     for (u32 i = 0; i < PACKETS_A_TURN && (sdma->ib_left || sdma->rptr < sdma->wptr); i++) {
         bool in_ib = sdma->ib_left != 0;
-        struct work work = {.sim = sim, .left = in_ib ? sdma->ib_left : sdma->wptr - sdma->rptr};
-        enum progress progress = packet_run(&work);
+        struct packet p = {.sim = sim,
+                           .who = client(sim),
+                           .left = in_ib ? sdma->ib_left : sdma->wptr - sdma->rptr};
+        enum progress progress = packet_run(&p);
+        sdma->read_bytes += p.read_bytes;
+        sdma->written_bytes += p.written_bytes;
         if (progress == PM4_BAD)
             sdma->stuck = true;
         if (progress != PM4_DONE) {
             more |= progress == PM4_AGAIN && sdma->done;
             break;
         }
-        advance(sdma, in_ib, 4ull * work.words);
+        advance(sdma, in_ib, 4ull * p.words);
         sim->now_ns += PACKET_NS;
         sdma->packets++;
         more = true;
