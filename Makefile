@@ -150,6 +150,11 @@ build/host/nohost: $(call objects,build/host,$(host_programs)) build/host/rooms.
 	$(SAY)$(CC) $(HOST) -Wl,--gc-sections $^ -lm -o $@
 build/host/radeon: build/host/sim/main.o build/host/tests/host/platform.o build/host/rooms.a
 	$(SAY)$(CC) $(HOST) -Wl,--gc-sections $^ -lm -o $@
+# What tests/witness/mutants.py links with one broken file; and how it compiles that.
+build/host/day: $(addprefix build/host/tests/, amdgpu_rig.o amdgpu_scenario_test.o pci_fake.o test.o \
+		host/platform.o) build/host/rooms.a
+	$(SAY)$(CC) $(HOST) $^ -lm -o $@
+host-flags: ; @echo $(CC) $(filter-out -g -MMD -MP,$(OURS)) $(HOST) -w
 build/test/runner: $(call objects,build/test,$(tests)) build/test/rooms.a
 	$(SAY)$(CC) $(HOST) $(SANITIZE) $^ -lm -o $@
 build/fuzz/fuzz_%: build/fuzz/tests/fuzz_%.o build/fuzz/rooms.a

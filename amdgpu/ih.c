@@ -22,6 +22,7 @@ err ih_start(struct gpu *gpu)
         gpu->ih_rptr = ip_read(gpu, R_IH_RB_RPTR) % IH_RING_BYTES / IH_ENTRY_BYTES * IH_ENTRY_BYTES;
         return OK;
     }
+    ip_write(gpu, R_IH_RB_CNTL, 0); /* a try before this one may have left it on */
     ip_write_pair(gpu, R_IH_RB_BASE, R_IH_RB_BASE_HI, (gpu->fb_base + BOOT_IH_RING) >> 8);
     ip_write(gpu, R_IH_RB_CNTL, control | IH_RB_CNTL__WPTR_OVERFLOW_CLEAR);
     ip_write_pair(gpu, R_IH_RB_WPTR_ADDR_LO, R_IH_RB_WPTR_ADDR_HI, gpu->fb_base + BOOT_IH_WPTR);

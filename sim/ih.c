@@ -67,6 +67,9 @@ bool ih_write(struct sim *sim, enum reg reg, u32 value)
             sim->ih[0].overflow = false;
         if (value & IH_RB_CNTL__RB_ENABLE && reg_field(value, IH_RB_CNTL__MC_SPACE) != MC_SPACE_MC)
             sim_fail(sim, "ih-space", "IH_RB_CNTL is %#x: not at the card's addresses", value);
+        if (value & IH_RB_CNTL__RB_ENABLE &&
+            !(sim->reg[R_MMMC_VM_MX_L1_TLB_CNTL] & MMMC_VM_MX_L1_TLB_CNTL__ENABLE_L1_TLB))
+            sim_fail(sim, "hub-l1-tlb", "the interrupt ring is on before the MMHUB it writes by");
         return false;
     case R_IH_RB_WPTR:
         if (!(value & WPTR_OVERFLOW))

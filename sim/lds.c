@@ -21,15 +21,16 @@ static void race(struct wave *wave, u32 address, const char *what, u32 other)
 }
 
 /* A word's last write and last read count until a barrier lies between: until the epoch (barriers
- * passed) of who comes now is later. */
-static void touch_word(struct wave *wave, u32 address, u32 bytes_mask, enum touch touch)
+ * passed) of who comes now is later. A load may be performed at any time from its issue on. */
+static void touch_word(struct wave *wave, u32 since, u32 address, u32 bytes_mask, enum touch touch)
 {
     struct lds_word *word = &wave->group->words[address / 4];
     u8 me = (u8)(wave->index + 1);
     u16 epoch = (u16)wave->epoch;
     bool both_atomic = touch == TOUCH_ATOMIC && word->flags & ATOMIC_ACCESS;
 
-    if (word->writer && word->writer != me && word->write_epoch >= epoch &&
+    if (word->writer && word->writer != me &&
+        word->write_epoch >= (touch == TOUCH_READ ? (u16)since : epoch) &&
         word->write_bytes & bytes_mask && !both_atomic)
         race(wave, address, touch == TOUCH_READ ? "read, was written by" : "written, also by",
              word->writer);
@@ -52,13 +53,13 @@ static void touch_word(struct wave *wave, u32 address, u32 bytes_mask, enum touc
     word->flags = touch == TOUCH_ATOMIC ? ATOMIC_ACCESS : 0;
 }
 
-static void touch_bytes(struct wave *wave, u32 address, u32 bytes, enum touch touch)
+static void touch_bytes(struct wave *wave, u32 since, u32 address, u32 bytes, enum touch touch)
 {
     struct group *group = wave->group;
 
     for (u32 at = address; at < address + bytes;) {
         u32 part = min_u32(address + bytes - at, 4 - at % 4);
-        touch_word(wave, at, ((1u << part) - 1) << at % 4, touch);
+        touch_word(wave, since, at, ((1u << part) - 1) << at % 4, touch);
         at += part;
     }
     if (touch != TOUCH_READ)
@@ -101,7 +102,7 @@ static void lane_load(struct wave *wave, struct access *access, u32 lane, u32 ad
     const struct memory_op *op = access->uop->memory;
 
     if (wave->strict)
-        touch_bytes(wave, address, op->bytes, TOUCH_READ);
+        touch_bytes(wave, access->epoch, address, op->bytes, TOUCH_READ);
     for (u32 row = 0; row < max_u32(op->bytes / 4u, 1); row++) {
         u32 at = address + 4 * row;
         access->in[row * LANES + lane] = widened(op, wave->group->lds + at);
@@ -116,7 +117,7 @@ static void lane_store(struct wave *wave, const struct access *access, u32 lane,
     u32 shift = op->half == HALF_HIGH ? 16 : 0;
 
     if (wave->strict)
-        touch_bytes(wave, address, op->bytes, TOUCH_WRITE);
+        touch_bytes(wave, access->epoch, address, op->bytes, TOUCH_WRITE);
     for (u32 row = 0; row < max_u32(op->bytes / 4u, 1); row++) {
         u32 value = access->out[row][lane] >> shift;
         memcpy(wave->group->lds + address + 4 * row, &value, min_u32(op->bytes, 4));
@@ -136,7 +137,7 @@ static void lane_atomic(struct wave *wave, struct access *access, u32 lane, u32 
     if (address % op->bytes)
         wave_find(wave, "lds-misaligned", "lane %u: atomic at %x", lane, address);
     if (wave->strict)
-        touch_bytes(wave, address, op->bytes, TOUCH_ATOMIC);
+        touch_bytes(wave, access->epoch, address, op->bytes, TOUCH_ATOMIC);
     memcpy(&old, wave->group->lds + address, op->bytes);
     access->in[lane] = (u32)old;
     if (wide)
@@ -216,7 +217,7 @@ static void append(struct wave *wave, struct access *access)
     if (!in_range(wave, 0, address, 4))
         return;
     if (wave->strict)
-        touch_bytes(wave, address, 4, TOUCH_ATOMIC);
+        touch_bytes(wave, access->epoch, address, 4, TOUCH_ATOMIC);
     memcpy(&old, wave->group->lds + address, 4);
     next = access->uop->inst.op == ISA_ds_append ? old + lanes_active : old - lanes_active;
     memcpy(wave->group->lds + address, &next, 4);
@@ -300,6 +301,7 @@ static void run_lds(struct wave *wave, const struct uop *uop)
 
     access.uop = uop;
     access.exec = wave->EXEC;
+    access.epoch = wave->epoch;
     addresses(wave, uop, access.address);
     if (inst->op == ISA_ds_swizzle_b32) {
         access.out[0] = wave->v[inst->addr - ISA_VGPR];

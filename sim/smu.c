@@ -17,7 +17,7 @@ static const struct client smu = {.unit = UNIT_SMU};
 
 void smu_reset(struct sim *sim)
 {
-    sim->smu = (struct smu){.power_watts = sim->profile->power_watts};
+    sim->smu = (struct smu){.power_watts = sim->profile->power_watts, .table = UINT64_MAX};
 }
 
 static void started(struct sim *sim, u64 ignored)
@@ -108,7 +108,7 @@ static u32 metrics_write(struct sim *sim, u32 table)
 
     if (table != SMU_TABLE_METRICS)
         return SMU_FAILED;
-    if (sim->smu.table == 0) {
+    if ((u32)sim->smu.table == UINT32_MAX || sim->smu.table >> 32 == UINT32_MAX) {
         sim_fail(sim, "smu-table-address", "a table is wanted, but not where");
         return SMU_NOT_YET;
     }

@@ -547,6 +547,7 @@ static void run_vmem(struct wave *wave, const struct uop *uop)
 
     access.uop = uop;
     access.exec = wave->EXEC;
+    access.epoch = wave->epoch;
     addresses(wave, uop, access.address);
     access.packed = access.exec == LANES_ALL && packed(access.address, uop->memory->bytes);
     for (u32 row = 0; row < rows; row++)

@@ -164,6 +164,7 @@ extern const struct memory_op memory_ops[ISA_OPS];
 struct access {
     const struct uop *uop;
     u32 exec;
+    u32 epoch;          /* barriers passed when it was issued */
     bool packed;        /* all lanes, side by side */
     u64 address[LANES]; /* FLAT: as computed, apertures included; SCRATCH, DS: offsets */
     const u32 *out[6];  /* rows of data on their way to memory; DS: 4 and 5 are the second data */

@@ -1,17 +1,19 @@
 /*
  * amdgpu_scenario_test.c: a card's working day, without any exception granted: start, kernels that
  * depend on copies and on each other, code and arguments that change at their place, buffers that
- * come and go, a fault, measurements, a warm second life. tests/witness/mutants.py breaks the
- * driver line by line and wants this to notice.
+ * come and go, a fault, measurements, a warm second life, a third after a reset.
+ * tests/witness/mutants.py breaks the driver line by line and wants this to notice.
  */
 #include "tests/amdgpu_rig.h"
 #include "tests/test.h"
 
-#define START_MS 60000u
-#define WORK_MS  5000u
-#define ITEMS    4096u
-#define GROUP    64u
-#define BYTES    (4u * ITEMS)
+#define START_MS    60000u
+#define WORK_MS     5000u
+#define ITEMS       4096u
+#define GROUP       64u
+#define BYTES       (4u * ITEMS)
+#define LAUNCHES    4u
+#define LARGE_BYTES (4 * MIB)
 
 /* out[i] = in[i] * factor + 1, i = group * 64 + item; s[0:1] points to {in, out}:
  *   s_load_b128 s[4:7], s[0:1], 0x0        v_and_b32 v0, 0x3ff, v0
@@ -29,7 +31,7 @@ static const u32 code[] = {
 
 struct day {
     struct rig *rig;
-    struct gpu_host from, to, program, arguments[2];
+    struct gpu_host from, to, program, arguments[LAUNCHES];
     gpuva code, in, middle, out;
 };
 
@@ -51,11 +53,12 @@ static void start(struct day *day)
         test_fail(__FILE__, __LINE__, "not ready: %s; the card: %s", rig_status(day->rig).reason,
                   sim_failure(day->rig->sim) ? sim_failure(day->rig->sim) : "no finding");
     gpu = day->rig->gpu;
-    struct gpu_host *host[] = {&day->from, &day->to, &day->program, &day->arguments[0],
-                               &day->arguments[1]};
+    struct gpu_host *host[] = {&day->from, &day->to, &day->program};
     gpuva *vram[] = {&day->code, &day->in, &day->middle, &day->out};
     for (u32 i = 0; i < ARRAY_LEN(host); i++)
         EXPECT_OK(gpu_host_alloc(gpu, BYTES, host[i]));
+    for (u32 i = 0; i < LAUNCHES; i++)
+        EXPECT_OK(gpu_host_alloc(gpu, 16, &day->arguments[i]));
     for (u32 i = 0; i < ARRAY_LEN(vram); i++)
         EXPECT_OK(gpu_alloc(gpu, BYTES, vram[i]));
 }
@@ -72,11 +75,20 @@ static struct gpu_launch launch(struct day *day, u32 which, gpuva in, gpuva out)
                                .wait = which > 0};
 }
 
-/* in -> middle -> out, each a kernel, between two copies, with this factor in the code. */
+static u32 result_of(u32 value, u32 factor)
+{
+    for (u32 i = 0; i < LAUNCHES; i++)
+        value = (value & 0xffffff) * factor + 1;
+    return value;
+}
+
+/* in -> middle -> out -> middle -> out, each a kernel, between two copies, with this factor in the
+ * code; and a buffer of large pages. */
 static void work(struct day *day, u32 factor)
 {
     struct gpu *gpu = day->rig->gpu;
     u32 *from = (u32 *)day->from.ptr, *to = (u32 *)day->to.ptr;
+    gpuva large;
     u64 fence;
 
     memcpy(day->program.ptr, code, sizeof(code));
@@ -87,14 +99,17 @@ static void work(struct day *day, u32 factor)
     EXPECT_OK(gpu_copy(gpu, day->code, day->program.va, sizeof(code), &fence));
     EXPECT_OK(gpu_fill(gpu, day->out, 0x55555555, BYTES, &fence));
     EXPECT_OK(gpu_copy(gpu, day->in, day->from.va, BYTES, &fence));
-    struct gpu_launch list[] = {launch(day, 0, day->in, day->middle),
-                                launch(day, 1, day->middle, day->out)};
-    EXPECT_OK(gpu_submit(gpu, list, 2, &fence));
+    struct gpu_launch list[LAUNCHES] = {
+        launch(day, 0, day->in, day->middle), launch(day, 1, day->middle, day->out),
+        launch(day, 2, day->out, day->middle), launch(day, 3, day->middle, day->out)};
+    EXPECT_OK(gpu_submit(gpu, list, LAUNCHES, &fence));
     EXPECT_OK(gpu_copy(gpu, day->to.va, day->out, BYTES, &fence));
+    EXPECT_OK(gpu_alloc(gpu, LARGE_BYTES, &large));
+    EXPECT_OK(gpu_fill(gpu, large, factor, LARGE_BYTES, &fence));
     wait_for(day, fence);
+    gpu_free(gpu, large);
     for (u32 i = 0; i < ITEMS; i++) {
-        u32 middle = (from[i] & 0xffffff) * factor + 1;
-        if (to[i] != (middle & 0xffffff) * factor + 1)
+        if (to[i] != result_of(from[i], factor))
             test_fail(__FILE__, __LINE__, "item %u of factor %u is wrong", i, factor);
     }
 }
@@ -140,10 +155,13 @@ TEST(amdgpu_scenario)
         test_fail(__FILE__, __LINE__, "finding: %s", sim_failure(rig.sim));
     fault(&day);
     work(&day, 7);
-    gpu_close(rig.gpu);
-    rig_walk(&rig);
-    start(&day);
-    work(&day, 9);
+    for (u32 life = 0; life < 2; life++) { /* closed well: warm; not closed: reset, then cold */
+        if (life == 0)
+            gpu_close(rig.gpu);
+        rig_walk(&rig);
+        start(&day);
+        work(&day, 9 + 2 * life);
+    }
     EXPECT(!sim_stopped(rig.sim));
     rig_close(&rig);
 }
