@@ -92,7 +92,7 @@ static struct edge edge_of(const struct plan *p, const struct node *user, u32 op
         break;
     case CLASS_GATHER:
         e.memory = operand == 0;
-        e.inside = operand == 1;
+        e.inside = e.many = operand == 1; /* an index serves a whole row */
         break;
     case CLASS_SCATTER:
         e.memory = operand == 0;

@@ -219,6 +219,11 @@ void rules_expand(struct select *s, const struct lir_instr *in)
         put_step(s, find_rule(s, compare, 0), compare, temp);
         step++;
     }
+    if (in->op == LIR_S_FROM_V && s->value[in->a].folded) {
+        static const struct step from_memory = {.row = X_MOVSXD, .arg = {D, A}};
+        put_step(s, &from_memory, in, temp);
+        return;
+    }
     for (; !step->op; step++)
         put_step(s, step, in, temp);
 }

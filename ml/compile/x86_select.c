@@ -234,11 +234,14 @@ static void try_fold(struct select *s, const struct lir_instr *in)
     bool word = in->mem_type == DT_F32 || in->mem_type == DT_I32;
     bool loads = (in->op == LIR_V_LOAD && in->lanes > 1) || (in->op == LIR_V_BCAST && s->wide);
     bool compares = in->op == LIR_FCMP || in->op == LIR_ICMP;
+    bool index = in->op == LIR_V_LOAD && in->lanes == 1 && in->mem_type == DT_I32;
 
-    if (!(loads && word) && !(compares && s->wide))
+    if (!(loads && word) && !(compares && s->wide) && !index)
         return;
     const struct lir_instr *user = select_only_user(s, in, LIR_NONE);
-    if (!user || user->lanes != in->lanes)
+    if (user && index)
+        s->value[in->dst].folded = user->op == LIR_S_FROM_V;
+    if (!user || index || user->lanes != in->lanes)
         return;
     usize at = (usize)(user - s->lir->instr);
     if (compares) {
