@@ -174,8 +174,10 @@ static err flush_hub(struct gpu *gpu, enum hub hub)
 
     if (!gpu->hub_on[hub])
         return OK;
-    if (hub == MM)
+    if (hub == MM && ip_wait(gpu, R_MMVM_INVALIDATE_ENG17_SEM, 1, 1, FLUSH_US) != OK) {
+        ip_write(gpu, R_MMVM_INVALIDATE_ENG17_SEM, 0); /* the answer was lost: we have it */
         TRY(ip_wait(gpu, R_MMVM_INVALIDATE_ENG17_SEM, 1, 1, FLUSH_US));
+    }
     ip_write(gpu, (enum reg)request[hub], what | 1); /* VMID 0 */
     err e = ip_wait(gpu, (enum reg)answer[hub], 1, 1, FLUSH_US);
     if (hub == GC)

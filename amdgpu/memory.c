@@ -148,6 +148,8 @@ static err memory_map(struct gpu *gpu, const struct map *map)
         e = gmc_flush_tables(gpu);
     if (e != OK)
         remove_map(gpu, idx);
+    if (e == E_TIMEOUT || e == E_DEVICE)
+        gpu_fault(gpu, "a buffer could not be mapped");
     return e;
 }
 

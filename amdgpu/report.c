@@ -10,16 +10,15 @@
 #define LINK_STATUS    18u
 #define CAP_VENDOR_END 0x100u
 
-/* Reading these does something, or needs a write first. */
+/* Reading these does something, needs a write first, or needs a queue to be selected. */
 static bool is_safe(const struct gpu *gpu, enum reg reg)
 {
-    static const u16 unsafe[] = {R_BIF_BX_PF0_MM_INDEX,      R_BIF_BX_PF0_MM_DATA,
-                                 R_BIF_BX_PF0_MM_INDEX_HI,   R_BIF_BX_PF0_RSMU_INDEX,
-                                 R_BIF_BX_PF0_RSMU_DATA,     R_MMVM_INVALIDATE_ENG17_SEM,
-                                 R_GCVM_INVALIDATE_ENG17_SEM};
+    static const char *const unsafe[] = {"BIF_BX_PF0_MM_",  "BIF_BX_PF0_RSMU_", "MMVM_INVALIDATE",
+                                         "GCVM_INVALIDATE", "COMPUTE_",         "CP_HQD_",
+                                         "CP_MQD_"};
 
     for (u32 i = 0; i < ARRAY_LEN(unsafe); i++)
-        if (unsafe[i] == reg)
+        if (str_starts(str_of(ip_row(reg)->name), str_of(unsafe[i])))
             return false;
     return (ip_index(gpu, reg) + 1ull) * 4 <= gpu->regs.bytes;
 }

@@ -148,16 +148,20 @@ static void run_with(u32 kind, u64 nth, u32 ends[3])
     rig_close(&rig);
 }
 
-/* A sample; `make sweep` runs all with SWEEP_STEP=1. */
+/* A sample; SWEEP_STEP=1 runs all, SWEEP_KIND and SWEEP_NTH one. */
 TEST(amdgpu_any_access_may_go_wrong)
 {
-    const char *wanted = getenv("SWEEP_STEP");
+    const char *wanted = getenv("SWEEP_STEP"), *kind_text = getenv("SWEEP_KIND");
     u64 step = wanted ? strtoull(wanted, NULL, 10) : 97, accesses;
     struct rig *rig = start();
     u32 ends[3] = {};
 
     accesses = sim_accesses(rig->sim);
     rig_close(rig);
+    if (kind_text) {
+        run_with((u32)strtoul(kind_text, NULL, 10), strtoull(getenv("SWEEP_NTH"), NULL, 10), ends);
+        return;
+    }
     for (u32 kind = SIM_FAULT_ONES; kind <= SIM_FAULT_GONE; kind++)
         for (u64 nth = test_random_below((u32)step); nth < accesses; nth += step)
             run_with(kind, nth, ends);

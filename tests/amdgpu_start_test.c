@@ -201,3 +201,23 @@ TEST(amdgpu_firmware_damaged_inside)
         free(copy);
     }
 }
+
+/* Read-only, and as good on a card that is dead. */
+TEST(amdgpu_report_reads_only)
+{
+    static char bytes[256 * KIB];
+    struct rig *rig = new_rig();
+    struct text json = TEXT_ON(bytes);
+
+    rig_power_on(rig);
+    rig_start(rig, START_MS);
+    expect_ready(rig);
+    gpu_report(rig->gpu, &json);
+    EXPECT(!json.truncated);
+    expect_ready(rig);
+    struct str text = text_str(&json);
+    EXPECT(str_find(text, STR("\"SCRATCH_REG6\":1")) < text.len);
+    EXPECT(str_find(text, STR("\"discovery\":\"07142128")) < text.len);
+    expect_copies(rig);
+    rig_close(rig);
+}
