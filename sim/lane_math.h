@@ -77,8 +77,14 @@ static inline i32 i24(u32 value)
     return (i32)(value << 8) >> 8;
 }
 /* Out of bit 31, by the bits that went in and came out. */
-static inline u32 carry_of(u32 a, u32 b, u32 sum) { return ((a & b) | ((a | b) & ~sum)) >> 31; }
-static inline u32 borrow_of(u32 a, u32 b, u32 rest) { return ((~a & b) | ((~a | b) & rest)) >> 31; }
+static inline u32 carry_of(u32 a, u32 b, u32 sum)
+{
+    return ((a & b) | ((a | b) & ~sum)) >> 31;
+}
+static inline u32 borrow_of(u32 a, u32 b, u32 rest)
+{
+    return ((~a & b) | ((~a | b) & rest)) >> 31;
+}
 static inline u32 bit_count(u32 value)
 {
     return (u32)__builtin_popcount(value);
