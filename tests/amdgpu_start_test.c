@@ -3,6 +3,7 @@
  * cold silicon to READY and to bytes moved, with a small BAR, after an earlier life, and in
  * whatever way a machine or a file can be wrong.
  */
+#define _GNU_SOURCE
 #include <stdlib.h>
 #include <time.h>
 

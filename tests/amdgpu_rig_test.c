@@ -1,6 +1,7 @@
 /*
- * amdgpu_rig.c: see amdgpu_rig.h. The driver's device.c is part of this file, so that it meets
- * BARs and vectors of the model; everything else of pci/ is the real thing.
+ * amdgpu_rig_test.c: see amdgpu_rig.h. No test by itself, but a part of the runner alone: the
+ * driver's device.c is included here, so that it meets BARs and vectors of the model; everything
+ * else of pci/ is the real thing.
  */
 #define _GNU_SOURCE
 #include "tests/amdgpu_rig.h"
