@@ -124,9 +124,11 @@ static err start_queues(struct gpu *gpu)
 /* READY means that both queues have answered. */
 static err first_work(struct gpu *gpu)
 {
+    u64 fence;
+
     if (gpu->sub == 0) {
-        TRY(gfx_send(gpu, NULL, 0, &gpu->fence[RING_COMPUTE]));
-        TRY(sdma_send(gpu, (gpuva){0}, (gpuva){0}, 0, &gpu->fence[RING_SDMA]));
+        TRY(gfx_send(gpu, NULL, 0, &fence));
+        TRY(sdma_send(gpu, (gpuva){0}, (gpuva){0}, 0, &fence));
         gpu->sub++;
     }
     ring_look(gpu);

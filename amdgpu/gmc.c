@@ -12,7 +12,6 @@ enum hub { MM, GC, HUBS };
     {                                                                                              \
         R_MM##name, R_GC##name                                                                     \
     }
-#define MASK(name) MMVM_##name /* both hubs have the same fields at the same place */
 
 #define FLUSH_US      10000u
 #define ENGINES       18u

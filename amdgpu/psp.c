@@ -105,26 +105,26 @@ static void send(struct gpu *gpu, const struct psp_command *command)
 }
 
 /* Over as many turns as it takes. `tmr_bytes` may be NULL. */
-static err command(struct gpu *gpu, const struct psp_command *command, u32 *tmr_bytes)
+static err command(struct gpu *gpu, enum psp_command_id id, const u32 argument[6], u32 *tmr_bytes)
 {
-    struct psp_command seen;
+    struct psp_command seen = {.bytes = sizeof(seen), .version = 1, .id = id};
     u32 fence;
 
+    memcpy(seen.argument, argument, sizeof(seen.argument));
     if (!gpu->psp_fence)
-        send(gpu, command);
+        send(gpu, &seen);
     vram_read(gpu, BOOT_PSP_FENCE, &fence, sizeof(fence));
     err e = gpu_await(gpu, fence == gpu->psp_fence, COMMAND_MS);
     if (e == E_BUSY)
         return e;
     if (e != OK)
-        log_error(gpu->name, "psp: command %x: want fence %x, saw %x", command->id, gpu->psp_fence,
-                  fence);
+        log_error(gpu->name, "psp: command %x: want fence %x, saw %x", id, gpu->psp_fence, fence);
     gpu->psp_fence = 0;
     TRY(e);
     vram_read(gpu, BOOT_PSP_COMMAND, &seen, sizeof(seen));
     if (seen.response.status) {
-        log_error(gpu->name, "psp: command %x of type %u, %u bytes: want status 0, saw %x",
-                  command->id, command->argument[3], command->argument[2], seen.response.status);
+        log_error(gpu->name, "psp: command %x of type %u, %u bytes: want status 0, saw %x", id,
+                  argument[3], argument[2], seen.response.status);
         return E_DEVICE;
     }
     if (tmr_bytes)
@@ -137,16 +137,11 @@ static err command(struct gpu *gpu, const struct psp_command *command, u32 *tmr_
 static err load(struct gpu *gpu, enum psp_command_id id, const struct piece *piece, u32 *tmr_bytes)
 {
     u64 at = gpu->fb_base + BOOT_PSP_BLOB;
+    const u32 argument[6] = {low32(at), high32(at), (u32)piece->bytes.len, piece->kind};
 
     if (!gpu->psp_fence)
         place(gpu, piece->bytes);
-    return command(gpu,
-                   &(struct psp_command){
-                       .bytes = sizeof(struct psp_command),
-                       .version = 1,
-                       .id = id,
-                       .argument = {low32(at), high32(at), (u32)piece->bytes.len, piece->kind}},
-                   tmr_bytes);
+    return command(gpu, id, argument, tmr_bytes);
 }
 
 err psp_load_toc(struct gpu *gpu)
@@ -189,21 +184,12 @@ err psp_load_all(struct gpu *gpu)
 err psp_setup_tmr(struct gpu *gpu)
 {
     u64 at = gpu->fb_base + BOOT_TMR;
+    const u32 argument[6] = {low32(at), high32(at), gpu->tmr_bytes, PSP_TMR_VIRT_PHYS, BOOT_TMR};
 
-    return command(gpu,
-                   &(struct psp_command){.bytes = sizeof(struct psp_command),
-                                         .version = 1,
-                                         .id = PSP_CMD_SETUP_TMR,
-                                         .argument = {low32(at), high32(at), gpu->tmr_bytes,
-                                                      PSP_TMR_VIRT_PHYS, BOOT_TMR, 0}},
-                   NULL);
+    return command(gpu, PSP_CMD_SETUP_TMR, argument, NULL);
 }
 
 err psp_autoload(struct gpu *gpu)
 {
-    return command(gpu,
-                   &(struct psp_command){.bytes = sizeof(struct psp_command),
-                                         .version = 1,
-                                         .id = PSP_CMD_AUTOLOAD_RLC},
-                   NULL);
+    return command(gpu, PSP_CMD_AUTOLOAD_RLC, (const u32[6]){}, NULL);
 }

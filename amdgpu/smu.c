@@ -22,20 +22,10 @@ static const struct mailbox {
 
 static const char *answer_text(u32 answer)
 {
-    switch (answer) {
-    case 0:
-        return "no answer";
-    case SMU_FAILED:
-        return "failed";
-    case SMU_UNKNOWN:
-        return "unknown message";
-    case SMU_NOT_YET:
-        return "something must come before";
-    case SMU_BUSY:
-        return "busy";
-    default:
-        return "?";
-    }
+    static const char *const text[] = {"busy", "something must come before", "unknown message",
+                                       "failed"};
+
+    return answer >= SMU_BUSY && answer <= SMU_FAILED ? text[answer - SMU_BUSY] : "no answer";
 }
 
 /* One message, over as many turns as it takes: OK, E_BUSY, E_TIMEOUT or E_DEVICE, not logged. */
