@@ -65,6 +65,9 @@ static const struct setting start_rows[] = {
     {R_S2A_DOORBELL_ENTRY_0_CTRL, 0, 0x30000007}, /* doorbells to block 3 */
     {R_S2A_DOORBELL_ENTRY_3_CTRL, 0, 0x3000000d}, /* and 6 */
     {R_GRBM_CNTL, 0xff, 0xff},                    /* a read times out late */
+};
+
+static const struct setting enable_rows[] = {
     {R_CP_MEC_DOORBELL_RANGE_LOWER, 0, 0},
     {R_CP_MEC_DOORBELL_RANGE_UPPER, 0, 0xf8},
     {R_CP_MEC_RS64_CNTL,
@@ -83,13 +86,14 @@ err gfx_start(struct gpu *gpu)
     ip_write(gpu, R_GRBM_GFX_CNTL, 0);
     ip_set(gpu, R_CP_MEC_RS64_CNTL, CP_MEC_RS64_CNTL__MEC_PIPE0_RESET);
     ip_update(gpu, R_CP_MEC_RS64_CNTL, CP_MEC_RS64_CNTL__MEC_PIPE0_RESET, 0);
+    ip_run(gpu, start_rows, ARRAY_LEN(start_rows));
     for (u32 i = 0; i < VMIDS; i++) {
         ip_write(gpu, R_GRBM_GFX_CNTL, FIELD(GRBM_GFX_CNTL__VMID, i));
         ip_write(gpu, R_SH_MEM_CONFIG, 0xc00c);
         ip_write(gpu, R_SH_MEM_BASES, 0x10002);
     }
     ip_write(gpu, R_GRBM_GFX_CNTL, 0);
-    ip_run(gpu, start_rows, ARRAY_LEN(start_rows));
+    ip_run(gpu, enable_rows, ARRAY_LEN(enable_rows));
     return OK;
 }
 

@@ -224,6 +224,7 @@ void rig_power_on(struct rig *rig)
     rig->host = (struct sim_host){rig, host_read, host_write, host_map, host_irq, host_log};
     for (u32 i = 0; i < ARRAY_LEN(rig->bar); i++)
         rig->bar[i] = (struct rig_bar){rig, i};
+    rig->options.trace = getenv("RIG_TRACE"); /* to compare with another driver by diff */
     rig->sim = sim_create(&rig->options, &rig->host);
     CHECK(rig->sim);
     for (u32 i = 0; i < ARRAY_LEN(bars); i++) /* as the machine's firmware leaves it */
