@@ -151,7 +151,7 @@ build/host/nohost: $(call objects,build/host,$(host_programs)) build/host/rooms.
 build/host/radeon: build/host/sim/main.o build/host/tests/host/platform.o build/host/rooms.a
 	$(SAY)$(CC) $(HOST) -Wl,--gc-sections $^ -lm -o $@
 # What tests/witness/mutants.py links with one broken file; and how it compiles that.
-build/host/day: $(addprefix build/host/tests/, amdgpu_rig.o amdgpu_scenario_test.o pci_fake.o test.o \
+build/host/day: $(addprefix build/host/tests/, amdgpu_rig_test.o amdgpu_scenario_test.o pci_fake.o test.o \
 		host/platform.o) build/host/rooms.a
 	$(SAY)$(CC) $(HOST) $^ -lm -o $@
 host-flags: ; @echo $(CC) $(filter-out -g -MMD -MP,$(OURS)) $(HOST) -w

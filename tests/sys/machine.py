@@ -24,8 +24,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-def image(name, model=MODEL, conf="", files=()):
-    """build/sys/NAME.img with this configuration text."""
+def image(name, model=MODEL, conf="", files=(), firmware=()):
+    """build/sys/NAME.img with this configuration text; `firmware`: files for drivers."""
     os.makedirs("build/sys", exist_ok=True)
     path = f"build/sys/{name}"
     try:
@@ -36,7 +36,8 @@ def image(name, model=MODEL, conf="", files=()):
         with open(path + ".conf", "w") as out:
             out.write(conf)
     subprocess.run(["tools/mkimage", path + ".img", path + ".conf", "build/image/BOOTX64.EFI",
-                    "build/image/nohost.elf", model, *files], check=True)
+                    "build/image/nohost.elf", model, *files], check=True,
+                   env={**os.environ, "FIRMWARE": " ".join(firmware)})
     return path + ".img"
 
 

@@ -227,8 +227,8 @@ def resets_and_powers_off(machine):
 FULL = [boots_and_says_how_far_it_is, answers_a_question, streams_the_same_text,
         completes_plain_text, repeats_itself_with_a_seed, stops_where_it_is_told, gives_logprobs,
         is_as_exact_as_the_host_tool, refuses_in_the_clients_words, serves_several_at_once,
-        frees_the_slot_of_who_leaves, takes_little_memory_beyond_the_model, loses_no_memory_to_nonsense, shows_its_log_to_key_holders,
-        resets_and_powers_off]
+        frees_the_slot_of_who_leaves, takes_little_memory_beyond_the_model,
+        loses_no_memory_to_nonsense, shows_its_log_to_key_holders, resets_and_powers_off]
 
 
 # ---- other machines, shortly ----

@@ -4,13 +4,14 @@ what it is: ids, BARs, link, and again after a reset of the machine.
 
 Guards sim/serve*.c and the card's PCI personality.
 """
+import glob
 import json
 import os
 import re
 import signal
 import subprocess
 
-from machine import Machine, closing_line, image, run_cases
+from machine import KEY, MODEL, Machine, closing_line, image, run_cases
 
 CARD = r"(\d\d:00\.0): VGA display 1002:744c .*BAR0 (\w+) at \w+, BAR2 2M at \w+, BAR5 1M at \w+"
 
@@ -91,7 +92,36 @@ def the_server_outlives_a_client_that_talks_nonsense():
     boot(cards, "radeon-nonsense", lambda machine: None)
 
 
+def our_driver_brings_it_up_behind_a_switch():
+    """As `make run GPU=sim`: READY within 3 s of the driver's first line, beside a model that
+    answers; again after a reset of the machine; no finding of the strict card."""
+    machine = Machine(image("radeon-driver", conf=f"api_key = {KEY}\n",
+                            firmware=glob.glob("build/firmware/*.bin")), GPU="sim", MEM="1024M")
+
+    def ready():
+        status, _, text = machine.ask("/health", timeout=2)
+        return status == 200 and json.loads(text).get("gpu") == "ready"
+    with machine:
+        machine.wait("a model and a card", ready, 120)
+        lines = re.findall(r"\[ *(\d+\.\d+)\] 03:00\.0: (waiting|ready)", machine.console())
+        took = float(lines[-1][0]) - float(lines[0][0])
+        print(f"    ready {took:.2f} s after the driver's first line")
+        assert [word for _, word in lines] == ["waiting", "ready"] and took < 3, lines
+        status, _, text = machine.ask("/debug/gpu")
+        assert status == 200 and json.loads(text)["gpus"], text[:300]
+        assert machine.ask("/debug/gpu", key=None)[0] == 401
+        reply = machine.ask("/v1/chat/completions", body={
+            "model": os.path.basename(MODEL)[:-5], "max_tokens": 2, "messages": [{"role": "user", "content": "Hi"}]})
+        assert reply[0] == 200, reply
+        assert machine.ask("/v1/nohost/reset", body={})[0] == 200
+        machine.wait("away", lambda: not ready(), 10)
+        machine.wait("the second life", ready, 120)
+    said = open(f"build/run/{machine.port}.gpu.log").read().strip().split("\n")
+    assert len(said) == 1, said
+
+
 if __name__ == "__main__":
     raise SystemExit(closing_line([run_cases([
         one_card_with_its_whole_memory, a_small_bar_as_after_power_on, two_cards_behind_two_ports,
-        the_server_outlives_a_client_that_talks_nonsense])]))
+        the_server_outlives_a_client_that_talks_nonsense,
+        our_driver_brings_it_up_behind_a_switch])]))

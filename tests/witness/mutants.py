@@ -10,7 +10,7 @@ tests/amdgpu_scenario_test.c; each of tests/data/kernel_mutants.s is assembled a
 import argparse, concurrent.futures, os, re, shlex, subprocess, sys, tempfile
 import numpy as np
 
-DAY = ["amdgpu_rig", "amdgpu_scenario_test", "pci_fake", "test", "host/platform"]
+DAY = ["amdgpu_rig_test", "amdgpu_scenario_test", "pci_fake", "test", "host/platform"]
 RUN_MAX_S = 60
 
 
@@ -42,7 +42,7 @@ def live_a_day(flags, change):
             os.makedirs(f"{folder}/amdgpu")
             open(f"{folder}/{file}", "w").write(broken(*change[:4]))
             if file == "amdgpu/device.c":  # a part of the rig
-                source, objects = "tests/amdgpu_rig.c", objects[1:]
+                source, objects = "tests/amdgpu_rig_test.c", objects[1:]
             else:
                 source = f"{folder}/{file}"
             extra = [f"{folder}/broken.o"]
@@ -64,7 +64,8 @@ def driver_case(flags, change):
     wanted = change[4]
     if passed or not set(said) & set(wanted):
         last = output.strip().split("\n")[-1]
-        return f"want {' or '.join(wanted)}, {'passed' if passed else 'the card said'} {said}: {last}"
+        how = "passed" if passed else "the card said"
+        return f"want {' or '.join(wanted)}, {how} {said}: {last}"
     return None
 
 
@@ -111,12 +112,13 @@ def main():
     args.add_argument("--radeon", default="build/host/radeon")
     args.add_argument("--only", default="")
     args = args.parse_args()
-    subprocess.run(["make", "-s", "--no-print-directory", "build/host/day", args.radeon], check=True)
+    make = ["make", "-s", "--no-print-directory"]
+    subprocess.run([*make, "build/host/day", args.radeon], check=True)
     if not os.path.exists("build/firmware/psp_13_0_0_sos.bin"):
         print("no firmware in build/firmware")
         return 77
-    flags = shlex.split(subprocess.run(["make", "-s", "--no-print-directory", "host-flags"],
-                                       check=True, text=True, stdout=subprocess.PIPE).stdout)
+    flags = shlex.split(subprocess.run([*make, "host-flags"], check=True, text=True,
+                                       stdout=subprocess.PIPE).stdout)
     _, passed, output = live_a_day(flags, None)
     cases = [(f"{m[0]}: {m[2]}", driver_case, flags, m) for m in mutants("tests/data/mutants.txt")]
     cases += [(f"kernel: {k[0]}", kernel_case, args.radeon, k)
