@@ -18,7 +18,7 @@ export MODEL CONF
 .DELETE_ON_ERROR:
 .PRECIOUS: build/fuzz/tests/%.o
 .SUFFIXES:
-.PHONY: FORCE all run stop image model test unit fuzz fuzz-build bench tidy lint clean nohost-tools
+.PHONY: FORCE all run stop image model test unit fuzz fuzz-build bench sweep tidy lint clean nohost-tools
 all: build/nohost.img
 
 # ---- what a user calls; sub-makes build in parallel and leave the console to QEMU ----
@@ -37,6 +37,10 @@ test: build/deps/host.ok
 bench: build/deps/host.ok
 	$(SUB) build/host/nohost build/nohost.img $(addprefix build/deps/,qemu.ok llama.ok venv.ok)
 	@build/venv/bin/python tools/bench
+sweep: build/deps/host.ok build/deps/firmware.ok
+	$(SUB) build/host/day
+	@SWEEP_STEP=$(or $(STEP),1) build/host/day --filter any_access --verbose | \
+		grep -E 'accesses|FAILED|passed'
 tidy:
 	@python3 tools/tidy
 clean:
@@ -151,8 +155,8 @@ build/host/nohost: $(call objects,build/host,$(host_programs)) build/host/rooms.
 build/host/radeon: build/host/sim/main.o build/host/tests/host/platform.o build/host/rooms.a
 	$(SAY)$(CC) $(HOST) -Wl,--gc-sections $^ -lm -o $@
 # What tests/witness/mutants.py links with one broken file; and how it compiles that.
-build/host/day: $(addprefix build/host/tests/, amdgpu_rig_test.o amdgpu_scenario_test.o pci_fake.o test.o \
-		host/platform.o) build/host/rooms.a
+build/host/day: $(addprefix build/host/tests/, amdgpu_rig_test.o amdgpu_scenario_test.o \
+		amdgpu_fault_test.o pci_fake.o test.o host/platform.o) build/host/rooms.a
 	$(SAY)$(CC) $(HOST) $^ -lm -o $@
 host-flags: ; @echo $(CC) $(filter-out -g -MMD -MP,$(OURS)) $(HOST) -w
 build/test/runner: $(call objects,build/test,$(tests)) build/test/rooms.a

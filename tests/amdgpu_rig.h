@@ -33,6 +33,10 @@ struct rig {
     u64 turns;
 };
 
+/* A kernel: to[group * 32 + item]++; kernarg {to}; two user SGPRs, group id x. */
+#define RIG_INCREMENT_WORDS 17u
+extern const u32 rig_increment_code[RIG_INCREMENT_WORDS];
+
 /* Firmware files of build/firmware; test_skip when there are none. */
 void rig_firmware(struct rig *rig);
 /* Power on; walks the bus. Set what is to be different before. */

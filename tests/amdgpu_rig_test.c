@@ -172,6 +172,19 @@ static err rig_resize_bar(struct pci_bus *bus, struct pci_dev *dev, u32 idx)
 
 /* ---- building and running ---- */
 
+const u32 rig_increment_code[RIG_INCREMENT_WORDS] = {
+    0xf4040100, 0xf8000000, /* s_load_b64 s[4:5], s[0:1], 0 */
+    0x360000ff, 0x000003ff, /* v_and_b32 v0, 0x3ff, v0 */
+    0x84078702,             /* s_lshl_b32 s7, s2, 7 */
+    0xd6460001, 0x001d0500, /* v_lshl_add_u32 v1, v0, 2, s7 */
+    0xbf89fc07,             /* s_waitcnt lgkmcnt(0) */
+    0xdc520000, 0x02040001, /* global_load_b32 v2, v1, s[4:5] */
+    0xbf8903f7,             /* s_waitcnt vmcnt(0) */
+    0x4a040481,             /* v_add_nc_u32 v2, 1, v2 */
+    0xdc6a0000, 0x00040201, /* global_store_b32 v1, v2, s[4:5] */
+    0xbfb00000,             /* s_endpgm */
+};
+
 static struct str read_file(const char *path)
 {
     struct stat info;

@@ -23,20 +23,6 @@ static const u32 store_code[] = {
     0xbfb00000,             /* s_endpgm */
 };
 
-/* to[group * 32 + item]++; kernarg {to} */
-static const u32 increment_code[] = {
-    0xf4040100, 0xf8000000, /* s_load_b64 s[4:5], s[0:1], 0 */
-    0x360000ff, 0x000003ff, /* v_and_b32 v0, 0x3ff, v0 */
-    0x84078702,             /* s_lshl_b32 s7, s2, 7 */
-    0xd6460001, 0x001d0500, /* v_lshl_add_u32 v1, v0, 2, s7 */
-    0xbf89fc07,             /* s_waitcnt lgkmcnt(0) */
-    0xdc520000, 0x02040001, /* global_load_b32 v2, v1, s[4:5] */
-    0xbf8903f7,             /* s_waitcnt vmcnt(0) */
-    0x4a040481,             /* v_add_nc_u32 v2, 1, v2 */
-    0xdc6a0000, 0x00040201, /* global_store_b32 v1, v2, s[4:5] */
-    0xbfb00000,             /* s_endpgm */
-};
-
 static const u32 illegal_code[] = {0xffffffff, 0xbfb00000};
 static const u32 spin_code[] = {0xbfa0ffff}; /* s_branch to itself */
 
@@ -101,7 +87,7 @@ TEST(amdgpu_kernels_run_in_order_and_are_seen)
     struct bench *b = setup();
     struct gpu *gpu = b->rig->gpu;
     struct gpu_launch list[3] = {launch_of(b, store_code, sizeof store_code),
-                                 launch_of(b, increment_code, sizeof increment_code)};
+                                 launch_of(b, rig_increment_code, sizeof rig_increment_code)};
     gpuva vram;
     u64 fence;
 
@@ -126,7 +112,7 @@ TEST(amdgpu_kernels_run_in_order_and_are_seen)
 TEST(amdgpu_many_submissions_wrap_the_ring)
 {
     struct bench *b = setup();
-    struct gpu_launch one = launch_of(b, increment_code, sizeof increment_code);
+    struct gpu_launch one = launch_of(b, rig_increment_code, sizeof rig_increment_code);
     static struct gpu_launch list[500];
     u32 sent = 0, busy = 0;
     u64 fence = 0;
