@@ -39,8 +39,8 @@ bench: build/deps/host.ok
 	@build/venv/bin/python tools/bench
 sweep: build/deps/host.ok build/deps/firmware.ok
 	$(SUB) build/host/day
-	@SWEEP_STEP=$(or $(STEP),1) build/host/day --filter any_access --verbose | \
-		grep -E 'accesses|FAILED|passed'
+	@SWEEP_STEP=$(or $(STEP),1) build/host/day --filter any_access --verbose 2>&1 | \
+		grep -E 'test: [0-9]+ accesses|FAILED|passed,'
 tidy:
 	@python3 tools/tidy
 clean:
