@@ -18,7 +18,8 @@ export MODEL CONF
 .DELETE_ON_ERROR:
 .PRECIOUS: build/fuzz/tests/%.o
 .SUFFIXES:
-.PHONY: FORCE all run stop image model test unit fuzz fuzz-build bench sweep tidy lint clean nohost-tools
+.PHONY: FORCE all run stop image model test unit fuzz fuzz-build bench sweep tidy \
+	lint clean nohost-tools
 all: build/nohost.img
 
 # ---- what a user calls; sub-makes build in parallel and leave the console to QEMU ----

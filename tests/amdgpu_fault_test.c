@@ -104,22 +104,31 @@ static err ask(struct rig *rig, const struct gpu_host host[3], const gpuva vram[
     return gpu_copy(rig->gpu, host[2].va, vram[1], BYTES, fence);
 }
 
-/* A kernel between copies; asked for again when it was lost in a recovery. */
+static bool buffers(struct rig *rig, struct gpu_host host[3], gpuva vram[2])
+{
+    for (u32 i = 0; i < 3; i++)
+        if (gpu_host_alloc(rig->gpu, BYTES, &host[i]) != OK ||
+            (i < 2 && gpu_alloc(rig->gpu, BYTES, &vram[i]) != OK))
+            return false;
+    return true;
+}
+
+/* A kernel between copies; all of it is asked for again when it was lost in a recovery. */
 static bool works(struct rig *rig)
 {
     struct gpu_host host[3];
     gpuva vram[2];
     u64 fence;
+    bool ready = false;
 
-    for (u32 i = 0; i < 3; i++)
-        if (gpu_host_alloc(rig->gpu, BYTES, &host[i]) != OK ||
-            (i < 2 && gpu_alloc(rig->gpu, BYTES, &vram[i]) != OK)) {
-            settle(rig);
-            return false;
-        }
-    for (u32 i = 0; i < BYTES / 4; i++)
+    for (u32 tries = 0; tries < 5 && !ready; tries++) {
+        settle(rig);
+        ready = buffers(rig, host, vram);
+    }
+    settle(rig);
+    for (u32 i = 0; ready && i < BYTES / 4; i++)
         memcpy(host[1].ptr + 4 * i, &(u32){i * 0x9e3779b1u}, 4);
-    for (u32 tries = 0; tries < 5; tries++) {
+    for (u32 tries = 0; ready && tries < 5; tries++) {
         settle(rig);
         if (ask(rig, host, vram, &fence) != OK || rig_wait(rig, fence, START_MS) != OK)
             continue;

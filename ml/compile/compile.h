@@ -299,7 +299,7 @@ typedef void (*kernel_entry)(const u64 *args, u64 begin, u64 end, void *scratch)
 struct compile_options {
     const struct target *target;
     struct text *why;        /* the reason of a failure, as a sentence */
-    bool int8_activations;   /* LINEAR on quantised weights multiplies 8-bit activations; else plain
+    bool int8_activations;   /* LINEAR on quantised weights multiplies whole numbers; else plain
                                 float32 */
     /* Sees what each pass made; NULL in the firmware (tests/oracle/dump.c). pass: G graph, R
      * rewritten graph, S struct schedule, L struct lir, A struct code_out before it is filled. */

@@ -1,5 +1,6 @@
 /*
- * lower_value.c: expressions to LIR: value numbering, addresses, loads, elementwise operations.
+ * lower_value.c: expressions to LIR: indexes that are data, loads by way of address.c, elementwise
+ * operations.
  * Recursion follows the expression, whose depth schedule.c has bounded by EXPR_DEPTH_MAX.
  */
 #include "ml/compile/emit.h"

@@ -271,7 +271,7 @@ static u32 merge_reductions(struct graph *graph, const struct node *node)
     return graph_expand(graph, graph_scalar_f32(graph, (f32)sum), node->shape, node->rank);
 }
 
-/* x times quantised weight -> x in 8 bits times quantised weight: integer products */
+/* x times quantised weight -> x as whole numbers times quantised weight: integer products */
 static u32 quantise_linear(struct graph *graph, const struct node *node)
 {
     const struct node *weight = source(graph, node, 1);

@@ -111,7 +111,8 @@ def our_driver_brings_it_up_behind_a_switch():
         assert status == 200 and json.loads(text)["gpus"], text[:300]
         assert machine.ask("/debug/gpu", key=None)[0] == 401
         reply = machine.ask("/v1/chat/completions", body={
-            "model": os.path.basename(MODEL)[:-5], "max_tokens": 2, "messages": [{"role": "user", "content": "Hi"}]})
+            "model": os.path.basename(MODEL)[:-5], "max_tokens": 2,
+            "messages": [{"role": "user", "content": "Hi"}]})
         assert reply[0] == 200, reply
         assert machine.ask("/v1/nohost/reset", body={})[0] == 200
         machine.wait("away", lambda: not ready(), 10)
