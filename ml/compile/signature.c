@@ -66,8 +66,8 @@ static void mix_memory(struct walk *w, u32 node)
         const struct packing *p = &x->packing;
         mix(w, (u64)x->storage << 8 | x->kind);
         mix(w, (u64)p->float_type << 48 | (u64)p->code_bits << 40 | (u64)p->zero << 32 |
-                   (u64)p->has_min << 30 | (u64)p->scale_type << 24 |
-                   (u64)p->block << 16 | (u64)p->super << 8 | p->tile);
+                   (u64)p->has_min << 30 | (u64)p->scale_type << 24 | (u64)p->block << 16 |
+                   (u64)p->super << 8 | p->tile);
     }
     mix_place(w, node_place(w->graph, w->schedule, node));
 }
@@ -82,8 +82,8 @@ static void visit(struct walk *w, u32 node, bool root)
     }
     w->seen[node] = w->stamp << 10 | (w->number++ & 1023);
     w->out->complete &= w->number < 1024;
-    if (op_is_source(n->op) || (!root && w->schedule->stage_of[node] != NO_NODE &&
-                                n->op != OP_SCALAR)) {
+    if (op_is_source(n->op) ||
+        (!root && w->schedule->stage_of[node] != NO_NODE && n->op != OP_SCALAR)) {
         mix_memory(w, node);
         return;
     }
