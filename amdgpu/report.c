@@ -9,6 +9,7 @@
 #define LINK_CAPS      12u
 #define LINK_STATUS    18u
 #define CAP_VENDOR_END 0x100u
+#define CAP_RESIZABLE  0x15u
 
 /* Reading these does something, needs a write first, or needs a queue to be selected. */
 static bool is_safe(const struct gpu *gpu, enum reg reg)
@@ -33,6 +34,9 @@ static void put_bus(const struct gpu *gpu, struct text *json)
     for (u32 i = 0; i < PCI_BARS_MAX; i++)
         text_fmt(json, "%s%lu", i ? "," : "", dev->bar[i].bytes);
     text_fmt(json, "]");
+    u16 resizable = pci_find_ext_cap(dev, CAP_RESIZABLE); /* its first entry is BAR 0's */
+    if (resizable)
+        text_fmt(json, ",\"bar0_sizes\":%u", mmio_read32(&dev->config, resizable + 4u) >> 4);
     if (!express || express + LINK_STATUS + 2 > CAP_VENDOR_END)
         return;
     u32 caps = mmio_read32(&dev->config, express + LINK_CAPS);

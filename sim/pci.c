@@ -6,17 +6,19 @@
  */
 #include "sim/priv.h"
 
-#define COMMAND   0x04u
-#define BAR0      0x10u
-#define BAR2      0x18u
-#define BAR4      0x20u
-#define BAR5      0x24u
-#define ROM       0x30u
-#define PMCSR     0x54u
-#define DEVCTL    0x6cu
-#define MSI       0xa0u
-#define REBAR     0x200u
-#define REBAR_CTL 0x208u /* of BAR 0; BAR 2's follows 8 bytes later */
+#define COMMAND     0x04u
+#define BAR0        0x10u
+#define BAR2        0x18u
+#define BAR4        0x20u
+#define BAR5        0x24u
+#define ROM         0x30u
+#define PMCSR       0x54u
+#define DEVCTL      0x6cu
+#define LINK_CAPS   0x70u
+#define LINK_STATUS 0x74u
+#define MSI         0xa0u
+#define REBAR       0x200u
+#define REBAR_CTL   0x208u /* of BAR 0; BAR 2's follows 8 bytes later */
 
 #define COMMAND_MEMORY     2u
 #define COMMAND_BUS_MASTER 4u
@@ -43,7 +45,7 @@ static const struct pci_word common_words[] = { /* of both functions */
     {0x64, 0x0012a010, 0},                                /* PCIe 2, legacy endpoint */
     {0x68, 0x10008fa1, 0},         /* 256 bytes, extended tag, role based errors, FLR */
     {DEVCTL, 0x00002810, 0xffff},  /* relaxed order, no snoop; 512-byte reads */
-    {0x70, 0x00400d04, 0}, {0x74, 0x11040000, 0x0fff},    /* 16 GT/s, x16, ASPM L1; in use */
+    {LINK_CAPS, 0x00400c00, 0}, {LINK_STATUS, 0x10000000, 0x0fff}, /* ASPM L1; slot clock */
     {0x88, 0x70739817, 0}, {0x8c, 0, 0xffff}, {0x90, 0x0180001e, 0}, {0x94, 0x00000004, 0xffff},
     {MSI, 0x00800005, 0x00010000}, {0xa4, 0, 0xfffffffc}, {0xa8, 0, 0xffffffff}, {0xac, 0, 0xffff},
     {0x3c, 0x00000100, 0xff},
@@ -54,7 +56,7 @@ static const struct pci_word common_words[] = { /* of both functions */
 };
 static const struct pci_word gpu_words[] = {
     {0x150, EXT_CAP(0x01, 2, REBAR), 0},
-    {REBAR, EXT_CAP(0x15, 1, 0x240), 0}, {0x20c, 0x1fe0, 0}, {0x210, 0x00000102, REBAR_SIZE},
+    {REBAR, EXT_CAP(0x15, 1, 0x240), 0}, {0x20c, 0x1fe0, 0},
     {0x240, EXT_CAP(0x04, 1, 0x270), 0}, {0x244, 0, 0xff},
     {0x270, EXT_CAP(0x19, 1, 0x2a0), 0}, {0x274, 0, 3},
     {0x2a0, EXT_CAP(0x0d, 1, 0x2d0), 0},
@@ -132,6 +134,16 @@ static u32 log2_mb(u64 mb)
     return 63u - (u32)__builtin_clzll(mb);
 }
 
+static void link_put(struct pci_function *function, const struct card_profile *profile)
+{
+    u32 caps = word_get(function, LINK_CAPS), status = word_get(function, LINK_STATUS);
+
+    caps |= profile->link_speed_max | profile->link_width_max << 4;
+    status |= (profile->link_speed | profile->link_width << 4) << 16;
+    word_put(function, (struct pci_word){LINK_CAPS, caps, 0});
+    word_put(function, (struct pci_word){LINK_STATUS, status, 0x0fff});
+}
+
 void pci_reset(struct sim *sim, enum reset_kind kind)
 {
     const struct card_profile *profile = sim->profile;
@@ -141,9 +153,11 @@ void pci_reset(struct sim *sim, enum reset_kind kind)
         gpu->space[COMMAND] &= (u8)~COMMAND_BUS_MASTER;
         return;
     }
-    u64 bar0 = kind == RESET_FUNCTION         ? pci_bar0_bytes(sim)
-               : sim->options.bar0_bytes != 0 ? sim->options.bar0_bytes
-                                              : profile->bar0_mb_min * MIB;
+    u64 offered = profile->bar0_sizes * MIB, least = offered & -offered;
+    u64 asked = sim->options.bar0_bytes ? sim->options.bar0_bytes : least;
+    u64 bar0 = kind == RESET_FUNCTION ? pci_bar0_bytes(sim)
+               : asked <= offered     ? asked
+                                      : MIB << log2_mb(profile->bar0_sizes);
     memset(sim->function, 0, sizeof sim->function);
     words_put(gpu, common_words, ARRAY_LEN(common_words));
     words_put(gpu, gpu_words, ARRAY_LEN(gpu_words));
@@ -153,16 +167,18 @@ void pci_reset(struct sim *sim, enum reset_kind kind)
     word_put(gpu, (struct pci_word){8, 0x03000000 | revision, 0});
     u32 subsystem = (u32)profile->subsystem << 16 | profile->subsystem_vendor;
     word_put(gpu, (struct pci_word){0x2c, subsystem, 0});
-    u32 least = log2_mb(profile->bar0_mb_min), most = log2_mb(profile->bar0_mb_max);
-    u32 sizes = (2u << (most + 4)) - (1u << (least + 4));
-    word_put(gpu, (struct pci_word){REBAR + 4, sizes, 0});
+    word_put(gpu, (struct pci_word){REBAR + 4, profile->bar0_sizes << 4, 0});
     u32 control = 2u << 5 | log2_mb(bar0 / MIB) << REBAR_SIZE_SHIFT;
     word_put(gpu, (struct pci_word){REBAR_CTL, control, REBAR_SIZE});
+    control = 2 | log2_mb(profile->bar2_mb) << REBAR_SIZE_SHIFT;
+    word_put(gpu, (struct pci_word){REBAR_CTL + 8, control, REBAR_SIZE});
     u32 audio_id = (u32)profile->audio_device << 16 | vendor;
     word_put(audio, (struct pci_word){0, audio_id, 0});
     word_put(audio, (struct pci_word){8, 0x04030000, 0});
     word_put(audio, (struct pci_word){0x2c, audio_id, 0});
     word_put(audio, (struct pci_word){0x3c, 0x00000200, 0xff}); /* pin B */
+    link_put(gpu, profile);
+    link_put(audio, profile);
     bars_shape(sim);
 }
 

@@ -64,12 +64,15 @@ struct card_profile {
     const char *name;
     u16 vendor, device, subsystem_vendor, subsystem, audio_device;
     u8 revision;
-    u64 vram_mb;                  /* as RCC_CONFIG_MEMSIZE says it */
-    u64 bar0_mb_min, bar0_mb_max; /* powers of two: what Resizable BAR offers */
-    u64 bar5_bytes;
+    u64 vram_mb;    /* as RCC_CONFIG_MEMSIZE says it */
+    u32 bar0_sizes; /* what Resizable BAR offers; bit n: 2^n MB */
+    u64 bar2_mb, bar5_bytes;
+    u32 link_speed, link_width, link_speed_max, link_width_max; /* as PCIe encodes them */
     u64 fb_base;                         /* of VRAM in the card's own address space */
     u32 se_count, sa_per_se, wgp_per_sa; /* shader arrays */
     u32 lds_kb, waves_per_simd, scratch_slots;
+    const u8 *discovery; /* a real card's table; NULL: made of what stands here */
+    u32 discovery_bytes;
     const struct profile_ip *ip;
     u32 ip_count;
     u8 block_ip[REG_BLOCKS];         /* block of regs.txt -> index into ip */

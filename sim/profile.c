@@ -56,9 +56,13 @@ const struct card_profile profile_navi31 = {
     .audio_device = 0xab30,
     .revision = 0xc8,
     .vram_mb = 24560,
-    .bar0_mb_min = 256,
-    .bar0_mb_max = 32768,
+    .bar0_sizes = 0xff00, /* 256 MB to 32 GB */
+    .bar2_mb = 2,
     .bar5_bytes = 1 * MIB,
+    .link_speed = 4,
+    .link_width = 16,
+    .link_speed_max = 4,
+    .link_width_max = 16,
     .fb_base = 0x8000000000,
     .se_count = 6,
     .sa_per_se = 2,
@@ -165,6 +169,10 @@ void profile_discovery(const struct card_profile *profile, u8 out[DISCOVERY_BYTE
     usize at[4] = {sizeof header};
 
     memset(out, 0, DISCOVERY_BYTES_MAX);
+    if (profile->discovery) {
+        memcpy(out, profile->discovery, profile->discovery_bytes);
+        return;
+    }
     at[1] = ips_write(profile, out, at[DISCOVERY_LIST_IPS]);
     at[2] = gc_write(profile, out, at[DISCOVERY_LIST_GC]);
     memcpy(out + at[DISCOVERY_LIST_HARVEST], &harvest, sizeof harvest);

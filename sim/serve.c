@@ -38,6 +38,7 @@ static const char help[] =
     "  --cards N        cards behind --tcp (default 1)\n"
     "  --seed N         of latencies, orders, and what fresh memory holds (default 1)\n"
     "  --fast           falsification off     --lenient   findings are only logged\n"
+    "  --report FILE    cards as a driver has reported them (GET /debug/gpu), instead of navi31\n"
     "  --vram MIB       memory of a card (default: the profile's)\n"
     "  --bar0 MIB       size of BAR 0 at power-on (default: tcp 256, socket 32768)\n"
     "  --trace FILE     every register access  --ledger FILE  totals as JSON at the end\n"
@@ -49,6 +50,7 @@ static const char help[] =
 
 struct serve_options {
     struct sim_options sim;
+    struct str report;
     const char *tcp, *ledger;
     const char *sockets[SERVE_CARDS_MAX];
     u32 socket_count, cards;
@@ -78,10 +80,19 @@ int serve_main(int argc, char **argv)
 /* ---- options ---- */
 
 static const struct option names[] = {
-    {"tcp", 1, NULL, 't'},     {"socket", 1, NULL, 's'}, {"cards", 1, NULL, 'c'},
-    {"seed", 1, NULL, 'r'},    {"vram", 1, NULL, 'v'},   {"bar0", 1, NULL, 'b'},
-    {"trace", 1, NULL, 'w'},   {"ledger", 1, NULL, 'l'}, {"fast", 0, NULL, 'f'},
-    {"lenient", 0, NULL, 'n'}, {"help", 0, NULL, 'h'},   {},
+    {"tcp", 1, NULL, 't'},
+    {"socket", 1, NULL, 's'},
+    {"cards", 1, NULL, 'c'},
+    {"seed", 1, NULL, 'r'},
+    {"vram", 1, NULL, 'v'},
+    {"bar0", 1, NULL, 'b'},
+    {"trace", 1, NULL, 'w'},
+    {"ledger", 1, NULL, 'l'},
+    {"fast", 0, NULL, 'f'},
+    {"lenient", 0, NULL, 'n'},
+    {"help", 0, NULL, 'h'},
+    {"report", 1, NULL, 'p'},
+    {},
 };
 
 /* `text` NULL: none was given. Exits with a message when it is none of 1..max. */
@@ -115,6 +126,8 @@ static struct serve_options options_read(int argc, char **argv)
         radeon_fail("serve: --tcp or --socket, one of them (--help says more)");
     options.tcp = given['t'];
     options.ledger = given['l'];
+    if (given['p'])
+        options.report.ptr = (char *)radeon_file(given['p'], &options.report.len);
     options.cards = given['c'] ? (u32)number(given['c'], SERVE_CARDS_MAX) : 1;
     options.sim = (struct sim_options){.seed = given['r'] ? number(given['r'], UINT64_MAX) : 1,
                                        .fast = given['f'] != NULL,
@@ -129,6 +142,17 @@ static struct serve_options options_read(int argc, char **argv)
 
 /* ---- cards and listeners ---- */
 
+static struct card_profile *profile_open(struct str report, u32 number)
+{
+    char said[160];
+    struct text why = TEXT_ON(said);
+    struct card_profile *profile = sim_profile_read(report, number, &why);
+
+    if (!profile)
+        radeon_fail("serve: %.*s", (int)why.len, why.ptr);
+    return profile;
+}
+
 static void card_open(struct serve *serve, const struct serve_options *options, u32 number)
 {
     struct serve_card *card = &serve->cards[number];
@@ -136,9 +160,11 @@ static void card_open(struct serve *serve, const struct serve_options *options, 
     struct sim_host host = memory_host(card);
 
     /* Cards behind --tcp stand in one machine; each QEMU has a memory of its own. */
-    *card =
-        (struct serve_card){NULL, serve, &serve->memories[options->tcp ? 0 : number], number, -1};
+    *card = (struct serve_card){NULL,   NULL, serve, &serve->memories[options->tcp ? 0 : number],
+                                number, -1};
     sim.seed += number;
+    sim.profile = card->profile =
+        options->report.ptr ? profile_open(options->report, number) : NULL;
     card->sim = sim_create(&sim, &host);
     if (!card->sim)
         radeon_fail("serve: cannot have card %u: memory, or the trace's file", number);
@@ -219,6 +245,7 @@ static bool serve_close(struct serve *serve, const struct serve_options *options
         if (file && json && sim_ledger(sim, json, LEDGER_BYTES) <= LEDGER_BYTES)
             fprintf(file, "%s\n", json);
         sim_destroy(sim);
+        sim_profile_free(serve->cards[i].profile);
     }
     if (file)
         fclose(file);

@@ -45,6 +45,7 @@ u8 *memory_find(const struct memory *memory, u64 bus, u64 *bytes);
 
 struct serve_card {
     struct sim *sim;
+    struct card_profile *profile; /* of a report, NULL: none was given */
     struct serve *serve;
     struct memory *memory;
     u32 number;

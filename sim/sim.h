@@ -31,7 +31,7 @@ struct sim_fault {
 };
 
 struct sim_options {
-    const struct card_profile *profile; /* NULL: navi31 */
+    const struct card_profile *profile; /* NULL: navi31; outlives the card */
     u64 seed;
     bool fast;      /* falsification off */
     bool lenient;   /* findings are logged and counted, the card goes on */
@@ -45,6 +45,11 @@ struct sim_options {
 struct sim *sim_create(const struct sim_options *options, const struct sim_host *host);
 void sim_destroy(struct sim *sim);
 const struct card_profile *sim_profile(const char *name); /* NULL: no such profile */
+/* The profile of the card that a driver's report is about: one report, or what /debug/gpu answers
+ * (then of its nth card, around). NULL: `why` says what is wrong. For sim_profile_free, after all
+ * cards that use it. */
+struct card_profile *sim_profile_read(struct str report, u32 nth, struct text *why);
+void sim_profile_free(struct card_profile *profile);
 
 /* Config space of function 0 (GPU) or 1 (audio). width 1, 2 or 4; all ones when nothing answers. */
 u32 sim_config_read(struct sim *sim, u32 function, u32 offset, u32 width);

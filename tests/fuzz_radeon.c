@@ -40,7 +40,7 @@ static void machine_build(void)
     struct sim_options options = {.seed = 1, .lenient = true, .vram_bytes = 64 * MIB};
     pthread_t thread;
 
-    *card = (struct serve_card){NULL, &serve, &serve.memories[0], 0, -1};
+    *card = (struct serve_card){NULL, NULL, &serve, &serve.memories[0], 0, -1};
     struct sim_host host = memory_host(card);
     host.log = no_log;
     card->sim = sim_create(&options, &host);
