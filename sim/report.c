@@ -304,8 +304,8 @@ struct card_profile *sim_profile_read(struct str report, u32 nth, struct text *w
 {
     struct reader r = {.out = calloc(1, sizeof(struct report)), .why = why};
     struct json_doc doc = {.node = calloc(NODES_MAX, sizeof(struct json)), .node_max = NODES_MAX};
-    char *copy = calloc(1, TEXT_BYTES_MAX);
     usize len = min_u64(report.len, TEXT_BYTES_MAX); /* a longer one ends early */
+    char *copy = malloc(len + 1);
 
     CHECK(r.out && doc.node && copy);
     memcpy(copy, report.ptr, len);
