@@ -80,9 +80,14 @@ void space_explain(const struct space *space, char *text, usize text_bytes)
 
 /* ---- bits of known bytes ---- */
 
-static bool is_known(const struct space_region *region, u64 at)
+/* Of the 32 bytes from `at` on. */
+static u32 known_word(const struct space_region *region, u64 at)
 {
-    return !region->known || region->known[at / 64] >> (at % 64) & 1;
+    const u64 *words = region->known ? region->known + at / 64 : NULL;
+
+    if (!words)
+        return ~0u;
+    return (u32)(words[0] >> at % 64 | (at % 64 ? words[1] << (64 - at % 64) : 0));
 }
 
 static void set_known(struct space_region *region, u64 at, u32 bytes)
@@ -116,10 +121,8 @@ static bool space_load(void *ctx, const struct compute_access *access, void *out
         return false;
     at = access->va - region->va;
     memcpy(out, region->host + at, access->bytes);
-    for (u32 i = 0; known && i < div_up(access->bytes, 32); i++)
-        known[i] = 0;
-    for (u32 i = 0; known && i < access->bytes; i++)
-        known[i / 32] |= (u32)is_known(region, at + i) << (i % 32);
+    for (u32 i = 0; known && i < access->bytes; i += 32)
+        known[i / 32] = known_word(region, at + i);
     return true;
 }
 
