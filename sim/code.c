@@ -76,8 +76,9 @@ static struct code_page *page_of(struct code_cache *cache, u64 base)
 static struct uop *uop_new(struct code_cache *cache)
 {
     if (!cache->chunks || cache->chunks->used == CODE_CHUNK) {
-        struct uop_chunk *chunk = calloc(1, sizeof *chunk);
+        struct uop_chunk *chunk = aligned_alloc(_Alignof(struct uop), sizeof *chunk);
         CHECK(chunk);
+        memset(chunk, 0, sizeof *chunk);
         chunk->next = cache->chunks;
         cache->chunks = chunk;
     }

@@ -269,6 +269,8 @@ static inline struct uop *next_uop(struct wave *wave, struct uop *last)
 
     if (uop && uop->at == wave->pc)
         return uop;
+    wave->at = wave->pc;
+    wave->running = NULL;
     uop = code_at(wave, wave->pc);
     if (last)
         last->follower = uop;
@@ -280,17 +282,21 @@ static u64 run_fast(struct compute *compute, struct wave *wave, u64 budget)
     u64 left = budget, active = 0;
     struct uop *uop = NULL;
 
-    while (left && wave->state == WAVE_RUNNING && compute->state == COMPUTE_RUNNING) {
+    while (left) {
         uop = next_uop(wave, uop);
         if (!uop)
             break;
-        wave->at = wave->pc;
-        wave->running = uop;
         wave->pc += uop->inst.bytes;
         compute->count[uop->class]++;
+        left--;
+        if (uop->idle)
+            continue;
+        wave->at = uop->at;
+        wave->running = uop;
         active += is_vector(uop->class) ? (u32)__builtin_popcount(wave->EXEC) : 0;
         uop->run(wave, uop);
-        left--;
+        if (wave->state != WAVE_RUNNING || compute->state != COMPUTE_RUNNING)
+            break;
     }
     compute->ledger.lanes += active;
     wave->issued += budget - left;

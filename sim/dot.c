@@ -57,6 +57,31 @@ static inline __m256i row_load(const u32 *row, u32 at)
     return _mm256_loadu_si256((const __m256i *)(row + at));
 }
 
+/* VNNI multiplies unsigned by signed bytes: a + 128 is unsigned, 128 b is taken off again. */
+__attribute__((target("avx512vl,avx512vnni"))) static void dot4_vnni(struct lane_args *args)
+{
+    const u32 *s0 = args->s[0], *s1 = args->s[1], *s2 = args->s[2];
+    __m256i bias = _mm256_set1_epi8(INT8_MIN), zero = _mm256_setzero_si256();
+    u32 *d = args->d;
+
+    for (u32 at = 0; at < LANES; at += STEP) {
+        __m256i a = _mm256_xor_si256(row_load(s0, at), bias), b = row_load(s1, at);
+        __m256i sum = _mm256_dpbusd_epi32(row_load(s2, at), a, b);
+        __m256i result = _mm256_sub_epi32(sum, _mm256_dpbusd_epi32(zero, bias, b));
+
+        _mm256_storeu_si256((__m256i *)(d + at), result);
+    }
+}
+
+lane_fn *lanes_on_this_host(const struct isa_inst *inst, lane_fn *usual)
+{
+    bool dot4 = inst->op == ISA_v_dot4_i32_iu8 && !inst->clamp && (inst->neg & 3) == 3;
+
+    return dot4 && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")
+               ? dot4_vnni
+               : usual;
+}
+
 void lanes_v_dot4_i32_iu8(struct lane_args *args)
 {
     const struct isa_inst *inst = &args->uop->inst;

@@ -81,13 +81,12 @@ static void run_pc(struct wave *wave, const struct uop *uop)
 
 /* ---- waits ---- */
 
+/* Strict mode only: idle otherwise. */
 static void run_wait(struct wave *wave, const struct uop *uop)
 {
     u32 imm = (u32)uop->inst.imm & 0xffff, vm = COUNT_ANY, lgkm = COUNT_ANY, vs = COUNT_ANY;
     u32 count = imm;
 
-    if (!wave->strict)
-        return;
     if (uop->src[0].source != SOURCE_NONE)
         count = (count + (u32)operand_scalar(wave, &uop->src[0])) & COUNT_ANY;
     switch (uop->inst.op) {
@@ -315,6 +314,7 @@ bool flow_decode(struct uop *uop)
         uop->class = CLASS_BRANCH;
         uop->run = run_branch;
     }
+    uop->idle = uop->run == run_wait || uop->run == run_nothing;
     if (uop->row->src_regs[0])
         operand_decode(uop, 0, uop->row->src_regs[0] == 2 ? TYPE_u64 : TYPE_u32);
     return uop->run != NULL;

@@ -49,7 +49,7 @@ void smem_perform(struct wave *wave, struct access *access)
     if (access->address[1])
         memory_read(&(struct move){wave, (u8 *)access->in, known, flags, false}, access->address[0],
                     bytes);
-    for (u32 n = 0; n < bytes / 4; n++)
+    for (u32 n = 0; wave->strict && n < bytes / 4; n++)
         access->unknown[n] = known[n / 8] >> n % 8 * 4 & 15 ? 0 : ~0u;
 }
 

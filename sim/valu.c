@@ -117,17 +117,26 @@ u64 operand_scalar(const struct wave *wave, const struct operand *operand)
                                        : wave->VCC == 0;
 }
 
-static inline const u32 *fetch(struct wave *wave, const struct operand *operand, u32 n)
+static const u32 *broadcast(struct wave *wave, const struct operand *operand, u32 *rows)
 {
-    u32 *rows = wave->buffer[n][0];
-    u64 value;
+    u64 value = operand_scalar(wave, operand);
 
-    if (operand->source == SOURCE_VGPR)
-        return wave->v[operand->reg];
-    value = operand_scalar(wave, operand);
     VECTOR_LOOP rows[i] = (u32)value;
     if (operand->rows == 2)
         VECTOR_LOOP rows[LANES + i] = (u32)(value >> 32);
+    return rows;
+}
+
+static inline const u32 *fetch(struct wave *wave, const struct operand *operand, u32 n)
+{
+    u32 *rows = wave->buffer[n][0], value;
+
+    if (operand->source == SOURCE_VGPR)
+        return wave->v[operand->reg];
+    if (operand->source != SOURCE_SGPR || operand->rows == 2)
+        return broadcast(wave, operand, rows);
+    value = wave->s[operand->reg];
+    VECTOR_LOOP rows[i] = value;
     return rows;
 }
 
@@ -507,7 +516,9 @@ static bool decode_half(struct uop *uop)
     if (!valu->run)
         return false;
     uop->valu = valu;
-    uop->lanes = uop->inst.clamp && integer && valu->saturate ? valu->saturate : valu->run;
+    uop->lanes = uop->inst.clamp && integer && valu->saturate
+                     ? valu->saturate
+                     : lanes_on_this_host(&uop->inst, valu->run);
     if (uop->row->flags & ISA_RD_DST && !uop->row->src_regs[2])
         uop->inst.src[2] = uop->inst.dst; /* fmac: the sum so far */
     for (u32 n = 0; n < 3; n++) {

@@ -190,10 +190,6 @@ static u8 *host_of_lanes(struct wave *wave, const struct access *access, u32 *of
 
     if (wave->strict)
         return NULL;
-    if (access->packed) {
-        packed_offsets(offset, access->uop->memory->bytes);
-        return wave_host(wave, access->address[0], LANES * access->uop->memory->bytes, write);
-    }
     VECTOR_LOOP
     {
         u64 va = access->address[i];
@@ -472,9 +468,6 @@ static u64 sectors(const struct access *access)
 {
     u64 count = 0, last = ~0ull;
 
-    if (access->packed)
-        return (access->address[LANES - 1] + access->uop->memory->bytes - 1) / SECTOR -
-               access->address[0] / SECTOR + 1;
     for (u32 i = 0; i < LANES; i++) {
         u64 first = access->address[i] / SECTOR;
         u64 end = (access->address[i] + access->uop->memory->bytes - 1) / SECTOR;
@@ -532,12 +525,30 @@ static void addresses(const struct wave *wave, const struct uop *uop, u64 *addre
     }
 }
 
-static bool packed(const u64 *address, u32 bytes)
+/* Fast mode, the common case: all lanes load side by side from one piece of host memory. */
+static bool load_packed(struct wave *wave, const struct uop *uop)
 {
-    u64 differs = 0;
+    const struct isa_inst *inst = &uop->inst;
+    const u32 *low = wave->v[inst->addr - ISA_VGPR], *high = low + LANES;
+    bool has_scalar = inst->saddr != ISA_NULL;
+    u32 bytes = uop->memory->bytes, differs = low[0] > UINT32_MAX - LANES * bytes, offset[LANES];
+    u64 va = (u64)(i64)inst->imm + low[0];
+    struct compute_ledger *ledger = &wave->compute->ledger;
+    const u8 *host;
 
-    VECTOR_LOOP differs |= address[i] - address[0] - i * bytes;
-    return !differs;
+    packed_offsets(offset, bytes);
+    VECTOR_LOOP differs |= low[i] - low[0] - offset[i];
+    if (!has_scalar)
+        VECTOR_LOOP differs |= high[i] - high[0];
+    va += has_scalar ? scalar_pair(wave, inst->saddr) : (u64)high[0] << 32;
+    host = differs ? NULL : wave_host(wave, va, LANES * bytes, false);
+    if (!host)
+        return false;
+    ledger->requests++;
+    ledger->load_bytes += LANES * bytes;
+    ledger->sectors_loaded += (va + LANES * bytes - 1) / SECTOR - va / SECTOR + 1;
+    rows_from_bytes(uop->memory, host, offset, wave->v[inst->dst - ISA_VGPR]);
+    return true;
 }
 
 static void run_vmem(struct wave *wave, const struct uop *uop)
@@ -545,11 +556,12 @@ static void run_vmem(struct wave *wave, const struct uop *uop)
     struct access access;
     u32 rows = uop->memory->kind == MEMORY_LOAD ? 0 : uop->row->src_regs[1];
 
+    if (uop->direct && !wave->strict && wave->EXEC == LANES_ALL && load_packed(wave, uop))
+        return;
     access.uop = uop;
     access.exec = wave->EXEC;
     access.epoch = wave->epoch;
     addresses(wave, uop, access.address);
-    access.packed = access.exec == LANES_ALL && packed(access.address, uop->memory->bytes);
     for (u32 row = 0; row < rows; row++)
         access.out[row] = wave->v[(uop->inst.data[0] - ISA_VGPR + row) % VGPRS_MAX];
     count(wave, &access);
@@ -571,6 +583,8 @@ bool vmem_decode(struct uop *uop)
                  : uop->memory->kind == MEMORY_STORE ? CLASS_VMEM_STORE
                                                      : CLASS_ATOMIC;
     uop->run = run_vmem;
+    uop->direct = uop->inst.format == ISA_GLOBAL && uop->inst.addr >= ISA_VGPR &&
+                  uop->class == CLASS_VMEM_LOAD && !uop->memory->half;
     if (uop->inst.op == ISA_buffer_gl0_inv || uop->inst.op == ISA_buffer_gl1_inv) {
         uop->memory = NULL;
         uop->class = CLASS_OTHER;

@@ -89,6 +89,8 @@ extern const struct valu_op valu_ops[ISA_OPS];
 #define CHOOSER_PROTOTYPE(name, R, A, B, C) void lanes_##name(struct lane_args *args);
 CHOOSERS(CHOOSER_PROTOTYPE)
 #undef CHOOSER_PROTOTYPE
+/* What does the same with instructions that not every host has; `usual` if there is no such. */
+lane_fn *lanes_on_this_host(const struct isa_inst *inst, lane_fn *usual);
 
 enum source { SOURCE_NONE, SOURCE_VGPR, SOURCE_SGPR, SOURCE_CONST, SOURCE_SPECIAL };
 
@@ -124,24 +126,25 @@ enum uop_class {
 
 typedef void uop_run(struct wave *wave, const struct uop *uop);
 
+/* What a wave touches each time comes first, in two lines of the host's cache. */
 struct uop {
-    uop_run *run;
-    const struct valu_op *valu;
+    _Alignas(64) uop_run *run;
+    struct uop *follower; /* what ran after it last time */
+    u64 at;               /* its address */
     lane_fn *lanes;
     struct operand src[3];
+    u8 class, sources; /* sources: VALU: operands in use */
+    bool idle;         /* nothing to do but to be counted when nothing is falsified */
+    bool direct;       /* VALU: the result needs no more than a place; VMEM: a plain load */
+    bool simple;       /* VALU: its operands too */
+    bool rounds;       /* VALU: depends on the modes of rounding and denormals */
     struct isa_inst inst;
     const struct isa_row *row;
-    u8 class;
-    bool direct; /* VALU: the result needs no more than a place */
-    bool simple; /* VALU: its operands too */
-    bool rounds; /* VALU: depends on the modes of rounding and denormals */
+    const struct valu_op *valu;
+    const struct memory_op *memory;
+    struct uop *y; /* VOPD: the second half */
     u8 reads, writes;
     struct span read[8], write[3];
-    const struct memory_op *memory;
-    struct uop *y;        /* VOPD: the second half */
-    u64 at;               /* its address */
-    struct uop *follower; /* what ran after it last time */
-    u8 sources;           /* VALU: operands in use */
 };
 
 /* ---- memory ---- */
@@ -165,7 +168,6 @@ struct access {
     const struct uop *uop;
     u32 exec;
     u32 epoch;          /* barriers passed when it was issued */
-    bool packed;        /* all lanes, side by side */
     u64 address[LANES]; /* FLAT: as computed, apertures included; SCRATCH, DS: offsets */
     const u32 *out[6];  /* rows of data on their way to memory; DS: 4 and 5 are the second data */
     u32 *in;            /* rows of what comes back; SMEM: SGPRs */
