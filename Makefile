@@ -36,7 +36,8 @@ model: build/deps/model.ok
 test: build/deps/host.ok
 	@tools/test
 bench: build/deps/host.ok
-	$(SUB) build/host/nohost build/nohost.img $(addprefix build/deps/,qemu.ok llama.ok venv.ok)
+	$(SUB) build/host/nohost build/host/radeon build/nohost.img \
+		$(addprefix build/deps/,qemu.ok llama.ok venv.ok)
 	@build/venv/bin/python tools/bench
 sweep: build/deps/host.ok build/deps/firmware.ok
 	$(SUB) build/host/day

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 
 RADEON = os.environ.get("RADEON", "build/host/radeon")
-ROWS, K = 1024, 4096
+ROWS, K, LANES = 1024, 4096, 32
 KERNELS = r"""
 #define ROW __builtin_amdgcn_workgroup_id_x() * 32u
 #define LANE __builtin_amdgcn_workitem_id_x()
@@ -71,7 +71,8 @@ def run(folder, kernel, mode, times):
     return count, cpu_s() - start
 
 
-def main():
+def measure():
+    """Yields (kernel, mode, ns a wave instruction)."""
     with tempfile.TemporaryDirectory() as folder:
         with open(os.path.join(folder, "k.cl"), "w") as file:
             file.write(KERNELS)
@@ -82,12 +83,16 @@ def main():
             with open(os.path.join(folder, name), "wb") as file:
                 file.write(os.urandom(size) if name != "s" else bytes(size))
         for kernel in ("q8", "f32"):
-            for mode, times in (("--fast", 64), ("--strict", 8)):
-                few, start_s = run(folder, kernel, mode, 1)
-                many, all_s = run(folder, kernel, mode, times)
-                each_ns = (all_s - start_s) / (many - few) * 1e9
-                print(f"{kernel} {mode[2:]}: {each_ns:.1f} ns a wave instruction, "
-                      f"{32 / each_ns:.2f} G lane-instructions a second and core")
+            for mode, times in (("fast", 64), ("strict", 8)):
+                few, start_s = run(folder, kernel, "--" + mode, 1)
+                many, all_s = run(folder, kernel, "--" + mode, times)
+                yield kernel, mode, (all_s - start_s) / (many - few) * 1e9
+
+
+def main():
+    for kernel, mode, each_ns in measure():
+        print(f"{kernel} {mode}: {each_ns:.1f} ns a wave instruction, "
+              f"{LANES / each_ns:.2f} G lane-instructions a second and core")
 
 
 if __name__ == "__main__":
