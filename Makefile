@@ -42,7 +42,7 @@ bench: build/deps/host.ok
 sweep: build/deps/host.ok build/deps/firmware.ok
 	$(SUB) build/host/day
 	@SWEEP_STEP=$(or $(STEP),1) build/host/day --filter any_access --verbose 2>&1 | \
-		grep -E 'test: [0-9]+ accesses|FAILED|passed,'
+		grep -aE 'test: [0-9]+ accesses|FAILED|[0-9]+ passed'
 tidy:
 	@python3 tools/tidy
 clean:
