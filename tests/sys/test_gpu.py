@@ -5,21 +5,19 @@ report of /debug/gpu. Without the files it says which one it misses, and serves 
 Guards the way of the firmware files, amdgpu/ on the target, the routes.
 """
 import json
-import os
 import re
 
 from machine import Machine, closing_line, image, run_cases
 from test_radeon import Cards
 
-FILES = " ".join(f"build/firmware/{name}.bin" for name in (
+FILES = [f"build/firmware/{name}.bin" for name in (
     "psp_13_0_0_sos", "smu_13_0_0", "sdma_6_0_0", "gc_11_0_0_mec", "gc_11_0_0_imu",
-    "gc_11_0_0_rlc"))
+    "gc_11_0_0_rlc")]
 CONF = "api_key = a-key-for-the-tests\n"
 
 
 def boot(cards, name, firmware, looks):
-    os.environ["FIRMWARE"] = firmware
-    path = image(name, "none", CONF)
+    path = image(name, "none", CONF, firmware=firmware)
     with Machine(path, **cards.variables()) as machine:
         looks(machine)
     status, said = cards.end()
@@ -62,7 +60,7 @@ def two_cards_and_a_missing_file():
         assert "want the file gc_11_0_0_rlc.bin, saw none" in machine.console()
         status, _, text = machine.ask("/health", key=None)
         assert status == 503 and "firmware files" in json.loads(text)["gpu"], text
-    boot(Cards(2), "gpu-missing", FILES.replace("build/firmware/gc_11_0_0_rlc.bin", ""), looks)
+    boot(Cards(2), "gpu-missing", FILES[:-1], looks)
 
 
 if __name__ == "__main__":
