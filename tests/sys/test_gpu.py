@@ -5,6 +5,7 @@ report of /debug/gpu. Without the files it says which one it misses, and serves 
 Guards the way of the firmware files, amdgpu/ on the target, the routes.
 """
 import json
+import os
 import re
 
 from machine import Machine, closing_line, image, run_cases
