@@ -21,10 +21,6 @@ f64 math_floor(f64 x);
 /* x >= 0 (NaN below): relative error about 1e-16 * (1 + |y * log x|). */
 f64 math_pow(f64 x, f64 y);
 
-static inline f32 mathf_log(f32 x)
-{
-    return (f32)math_log((f64)x);
-}
 static inline f32 mathf_sqrt(f32 x)
 {
     return (f32)math_sqrt((f64)x);

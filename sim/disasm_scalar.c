@@ -155,15 +155,9 @@ void disasm_sopp(struct printer *p)
 {
     u32 imm = (u16)p->inst->imm;
 
-    switch (p->inst->op) {
-    case ISA_s_wait_idle:
-    case ISA_s_code_end:
-    case ISA_s_endpgm_saved:
-    case ISA_s_wakeup:
-    case ISA_s_ttracedata:
-    case ISA_s_icache_inv:
-    case ISA_s_barrier:
+    if (!isa_sopp_takes_number(p->inst->op))
         return;
+    switch (p->inst->op) {
     case ISA_s_endpgm:
         if (imm)
             text_fmt(&p->out, " %u", imm);

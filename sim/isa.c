@@ -219,7 +219,7 @@ static void decode_sopk(struct decoder *d, u32 w)
     demand(d, d->out->op != ISA_s_setreg_imm32_b32 || !reg);
 }
 
-static bool sopp_takes_number(u32 op)
+bool isa_sopp_takes_number(u32 op)
 {
     switch (op) {
     case ISA_s_wait_idle:
@@ -239,7 +239,7 @@ static void decode_sopp(struct decoder *d, u32 w)
 {
     decode_op(d, ISA_SOPP, bits(w, 22, 16));
     d->out->imm = sign_extend(w, 16);
-    demand(d, !d->out->imm || sopp_takes_number(d->out->op));
+    demand(d, !d->out->imm || isa_sopp_takes_number(d->out->op));
     if (d->out->op == ISA_s_delay_alu)
         demand(d, bits(w, 3, 0) <= 11 && bits(w, 6, 4) <= 5 && bits(w, 15, 7) <= 11);
 }

@@ -290,10 +290,6 @@ __attribute__((format(printf, 3, 4))) void wave_find(struct wave *wave, const ch
 u64 compute_random(struct compute *compute);
 /* Host memory of `bytes` from va on; NULL: not in one piece, or a fault, or strict mode. */
 u8 *wave_host(struct wave *wave, u64 va, u64 bytes, bool write);
-static inline bool wave_stopped(const struct wave *wave)
-{
-    return wave->compute->state != COMPUTE_RUNNING;
-}
 
 /* ---- groups.c ---- */
 

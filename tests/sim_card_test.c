@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define FB 0x8000000000ull
@@ -182,12 +183,13 @@ TEST(sim_card_trace)
         "W 0x0000015 regBIF_BX_PF0_RSMU_DATA                                      0x0\n"
         "R 0x0016063 mmMP0_SMN_C2PMSG_35|regMP0_SMN_C2PMSG_35                     0x80000000   x2\n"
         "W 0x001a7a9 regMMVM_INVALIDATE_ENG17_ADDR_RANGE_LO32                     0xffffffff\n";
-    char path[] = "/tmp/nohost_trace_XXXXXX", seen[2048] = "";
-    int fd = mkstemp(path);
+    char path[32], seen[2048] = "";
+    int fd = memfd_create("trace", 0);
     struct sim_options options = {.seed = 1, .bar0_bytes = 32 * GIB, .trace = path};
     struct machine m;
 
     EXPECT(fd >= 0);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     machine_start(&m, &options);
     put(&m, R_BIF_BX_PF0_RSMU_INDEX, 0x10134408);
     get(&m, R_BIF_BX_PF0_RSMU_DATA);
@@ -199,7 +201,6 @@ TEST(sim_card_trace)
     machine_end(&m);
     EXPECT(read(fd, seen, sizeof seen - 1) > 0);
     close(fd);
-    unlink(path);
     EXPECT_STR(str_of(seen), str_of(want));
 }
 
