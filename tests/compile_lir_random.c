@@ -126,7 +126,7 @@ static void gather(struct program_maker *m, bool one)
     in->dst = index;
     in = emit(m, LIR_V_GATHER, floats);
     in->mem_type = DT_F32;
-    in->mem = (struct lir_mem){m->base[ARG_F32], index, 4, (i32)below(512) * 4};
+    in->mem = (struct lir_mem){m->base[ARG_F32], index, 4, (i32)below(512) * 4, LIR_GLOBAL, false};
     in->dst = target_register(m, floats);
 }
 
@@ -194,7 +194,7 @@ static void store(struct program_maker *m, u16 value, enum pool_kind kind)
     in = emit(m, LIR_V_STORE, is_scalar ? INT_1 : kind);
     in->a = value;
     in->mem_type = is_float ? float_types[below(3)] : int_types[is_scalar ? 0 : below(3)];
-    in->mem = (struct lir_mem){m->base[ARG_OUT], LIR_NONE, 1, (i32)m->out_bytes};
+    in->mem = (struct lir_mem){m->base[ARG_OUT], LIR_NONE, 1, (i32)m->out_bytes, LIR_GLOBAL, false};
     m->out_bytes += 64;
     if (is_float && m->stored_count < ARRAY_LEN(m->stored))
         m->stored[m->stored_count++] = (struct stored){m->out_bytes - 64, in->lanes, in->mem_type};

@@ -135,7 +135,7 @@ static struct minstr variant(u16 id, bool high)
     struct minstr instr = {.row = id,
                            .size = pick_size(high ? sizes_of(row, id) : sizes_of(row, id) & 3),
                            .op = {LIR_NONE, LIR_NONE, LIR_NONE, LIR_NONE},
-                           .mem = {LIR_NONE, LIR_NONE, 1, 0}};
+                           .mem = {LIR_NONE, LIR_NONE, 1, 0, LIR_GLOBAL, false}};
 
     for (i32 k = 0; k < 4; k++)
         if (form->reg == k || form->vvvv == k || form->rm == k || form->is4 == k)
@@ -269,7 +269,8 @@ static void check_listing(struct target target, struct arena arena, u8 *bytes, s
 /* Guards the listing of whole kernels: labels, jumps, paddings, frame, reloads. */
 TEST(compile_x86_listing_against_llvm_mc)
 {
-    const struct target targets[] = {{ISA_AVX2, 8, 16, false, 1}, {ISA_AVX512, 16, 32, true, 1}};
+    const struct target targets[] = {{ISA_AVX2, 8, 16, false, 1, 0},
+                                     {ISA_AVX512, 16, 32, true, 1, 0}};
     u8 *memory = pages_alloc(64 * MIB);
 
     EXPECT(memory != NULL);

@@ -92,8 +92,7 @@ static void one_block(struct matvec *m)
         u16 low = lanes_op(m, LIR_IAND, codes, m->nibble, LIR_NONE);
         u16 high = lanes_op(m, LIR_IAND, lanes_op(m, LIR_ISHRI, codes, LIR_NONE, LIR_NONE),
                             m->nibble, LIR_NONE);
-        dot =
-            lanes_op(m, LIR_DOT4, low, from_memory(m, LIR_V_BCAST, DT_I32, m->act, 8 * i), dot);
+        dot = lanes_op(m, LIR_DOT4, low, from_memory(m, LIR_V_BCAST, DT_I32, m->act, 8 * i), dot);
         dot = lanes_op(m, LIR_DOT4, high, from_memory(m, LIR_V_BCAST, DT_I32, m->act, 8 * i + 4),
                        dot);
     }
@@ -258,11 +257,11 @@ TEST(compile_x86_matvec_speed)
 
     EXPECT(weights && rest);
     if (cpu->avx2)
-        measure("AVX2", (struct target){ISA_AVX2, 8, 16, false, 1}, arena, weights);
+        measure("AVX2", (struct target){ISA_AVX2, 8, 16, false, 1, 0}, arena, weights);
     if (cpu->avx512)
-        measure("AVX-512", (struct target){ISA_AVX512, 16, 32, false, 1}, arena, weights);
+        measure("AVX-512", (struct target){ISA_AVX512, 16, 32, false, 1, 0}, arena, weights);
     if (cpu->avx512_vnni)
-        measure("AVX-512 VNNI", (struct target){ISA_AVX512, 16, 32, true, 1}, arena, weights);
+        measure("AVX-512 VNNI", (struct target){ISA_AVX512, 16, 32, true, 1, 0}, arena, weights);
     pages_free(weights, BIG_BYTES);
     pages_free(rest, bytes);
 }

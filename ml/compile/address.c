@@ -138,7 +138,12 @@ struct lir_mem emit_address(struct emit *e, u32 node, const struct affine *idx, 
         index = LIR_NONE;
         scale = 1;
     }
-    return (struct lir_mem){.base = base, .index = index, .scale = scale, .disp = (i32)disp};
+    bool local = !op_is_source(n->op) && e->schedule->stage[e->schedule->stage_of[node]].local;
+    return (struct lir_mem){.base = base,
+                            .index = index,
+                            .scale = scale,
+                            .space = local ? LIR_GROUP : LIR_GLOBAL,
+                            .disp = (i32)disp};
 }
 
 u16 emit_load(struct emit *e, u32 node, const struct affine *idx)

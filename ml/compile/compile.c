@@ -10,8 +10,18 @@
 struct target target_of(const struct cpu_features *cpu, u32 cores)
 {
     if (cpu->avx512)
-        return (struct target){ISA_AVX512, 16, 32, cpu->avx512_vnni, cores};
-    return (struct target){cpu->translated ? ISA_AVX2_WORDS : ISA_AVX2, 8, 16, false, cores};
+        return (struct target){ISA_AVX512, 16, 32, cpu->avx512_vnni, cores, 0};
+    return (struct target){cpu->translated ? ISA_AVX2_WORDS : ISA_AVX2, 8, 16, false, cores, 0};
+}
+
+struct target target_gfx11(u32 cu_count)
+{
+    return (struct target){.isa = ISA_GFX11,
+                           .lanes = 32,
+                           .vector_regs = 256,
+                           .vnni = true,
+                           .cores = cu_count,
+                           .waves = 8};
 }
 
 /* Code that stands for all kernels of its signature: arg[i] says which place of the signature is

@@ -64,7 +64,7 @@ struct packing {
     enum dtype float_type; /* code_bits == 0: F32, F16 or BF16 elements */
     u8 code_bits; /* 0, 4, 5, 6 or 8; low plane 4 bits (8 for 8), the rest a high plane of 1 or 2
                      bits */
-    u8 zero; /* what is taken off each code: 0, 8, 16, 32, 128 */
+    u8 zero;      /* what is taken off each code: 0, 8, 16, 32, 128 */
     bool has_min;
     u8 scale_type; /* enum dtype: F16 or F32 when super == 1; U8 or I8 times the super scale when
                       super > 1 */
@@ -245,14 +245,17 @@ u64 packing_bytes(const struct packing *packing, u32 rows, u32 columns);
 
 /* AVX2_WORDS: AVX2 on a CPU that multiplies 16-bit lanes much faster than bytes: QEMU's own
  * translator. */
-enum isa { ISA_AVX2, ISA_AVX512, ISA_AVX2_WORDS };
+enum isa { ISA_AVX2, ISA_AVX512, ISA_AVX2_WORDS, ISA_GFX11 };
 struct target {
     enum isa isa;
-    u32 lanes;       /* 32-bit lanes of a full vector: 8 or 16 */
-    u32 vector_regs; /* 16 or 32 */
+    u32 lanes;       /* 32-bit lanes of a full vector: 8, 16 or 32 */
+    u32 vector_regs; /* 16, 32 or 256 */
     bool vnni;       /* unsigned 8-bit x signed 8-bit dot in one instruction */
     u32 cores;       /* how many share a launch: grid sizes are chosen with it in mind */
+    u32 waves;       /* 0: an item has one thread; else at most so many waves compute it together */
 };
+/* An AMD card with so many compute units. */
+struct target target_gfx11(u32 cu_count);
 struct target target_of(const struct cpu_features *cpu, u32 cores);
 
 /* ======== program: what a device runs ======== */
@@ -274,6 +277,9 @@ struct launch {
     u8 grid_rank;
     bool barrier; /* all earlier launches must have finished */
     u32 node;     /* the graph node it realises, for reports */
+    /* Targets with groups: an item is a workgroup; its id is SGPR 2, args (u64 each) at SGPR 0:1,
+     * the registers are COMPUTE_PGM_RSRC1..3. */
+    u32 waves, group_bytes, rsrc[3];
 };
 
 struct program {
@@ -298,9 +304,9 @@ typedef void (*kernel_entry)(const u64 *args, u64 begin, u64 end, void *scratch)
 
 struct compile_options {
     const struct target *target;
-    struct text *why;        /* the reason of a failure, as a sentence */
-    bool int8_activations;   /* LINEAR on quantised weights multiplies whole numbers; else plain
-                                float32 */
+    struct text *why;      /* the reason of a failure, as a sentence */
+    bool int8_activations; /* LINEAR on quantised weights multiplies whole numbers; else plain
+                              float32 */
     /* Sees what each pass made; NULL in the firmware (tests/oracle/dump.c). pass: G graph, R
      * rewritten graph, S struct schedule, L struct lir, A struct code_out before it is filled. */
     void (*look)(const struct compile_options *options, char pass, const struct graph *graph,

@@ -53,7 +53,7 @@ static u64 instr_key(const struct lir_instr *i)
     h = number_mix(h, (u64)i->a << 32 | (u64)i->b << 16 | i->c);
     h = number_mix(h, (u64)i->imm);
     h = number_mix(h, (u64)i->mem.base << 32 | (u64)i->mem.index << 16 | i->mem.scale);
-    return number_mix(h, (u64)(u32)i->mem.disp);
+    return number_mix(h, (u64)i->mem.space << 32 | (u32)i->mem.disp);
 }
 
 /* The outermost scope in which the instruction's operands, and for a load the memory, are what they

@@ -5,7 +5,9 @@
  * whatever the last write left.
  *
  * A kernel is void f(const u64 *args, u64 begin, u64 end, u8 *scratch); virtual registers 0..3 of
- * class SCALAR hold these.
+ * class SCALAR hold these. On a target with groups (target.waves > 0) the waves of a group run it
+ * together for the one item `begin`; each has its number in register 4, scratch is the group's own
+ * memory (LIR_GROUP) and shared by them.
  */
 #ifndef NOHOST_LIR_H
 #define NOHOST_LIR_H
@@ -17,10 +19,20 @@
 #define LIR_LOOP_DEPTH_MAX 16u
 #define LIR_NONE 0xffffu
 
-enum { LIR_ARGS = 0, LIR_BEGIN = 1, LIR_END = 2, LIR_SCRATCH = 3, LIR_FIRST_FREE = 4 };
+enum {
+    LIR_ARGS = 0,
+    LIR_BEGIN = 1,
+    LIR_END = 2,
+    LIR_SCRATCH = 3,
+    LIR_WAVE = 4,
+    LIR_FIRST_FREE = 5
+};
 
 /* SCALAR: a 64-bit integer. VECTOR: 32-bit lanes, float or integer by the instruction. */
 enum lir_class { LIR_SCALAR, LIR_VECTOR };
+
+/* GROUP: the scratch memory of the item, which a target may keep apart from all other memory. */
+enum lir_space { LIR_GLOBAL, LIR_GROUP };
 
 /* base + index * scale + disp, in bytes. base SCALAR; index SCALAR or LIR_NONE (GATHER: VECTOR of
  * 32-bit signed). */
@@ -28,6 +40,8 @@ struct lir_mem {
     u16 base, index;
     u8 scale; /* 1, 2, 4, 8 */
     i32 disp;
+    u8 space;   /* enum lir_space */
+    bool fixed; /* nobody writes it while the kernel runs */
 };
 
 enum lir_op {

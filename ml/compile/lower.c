@@ -369,7 +369,8 @@ err lower_kernel(struct emit *e, const struct kernel *kernel, struct arena *aren
 
     reset(e, kernel, out);
     TRY(lir_init(e->lir, arena));
-    u16 item = emit_loop(e, LIR_BEGIN, LIR_END, 1);
+    bool group = e->target->waves > 0;
+    u16 item = group ? LIR_BEGIN : emit_loop(e, LIR_BEGIN, LIR_END, 1);
     e->stage = &schedule->stage[kernel->stage_first];
     open_item(e, item, &grid);
     for (u32 i = 0; i < kernel->stage_count && e->status == OK; i++) {
@@ -385,7 +386,8 @@ err lower_kernel(struct emit *e, const struct kernel *kernel, struct arena *aren
             if (kernel->divisor[a] == 1)
                 axis_close(e, a);
     }
-    emit_end(e);
+    if (!group)
+        emit_end(e);
     TRY(e->status);
     TRY(e->lir->status);
     return emit_settle(e, arena);

@@ -15,6 +15,15 @@ static struct lir_mem at(u16 base, i64 disp)
     return (struct lir_mem){.base = base, .index = LIR_NONE, .scale = 1, .disp = (i32)disp};
 }
 
+/* The same, of a stage's result. */
+static struct lir_mem in_stage(const struct stage *s, u16 base, i64 disp)
+{
+    struct lir_mem mem = at(base, disp);
+
+    mem.space = s->local ? LIR_GROUP : LIR_GLOBAL;
+    return mem;
+}
+
 static u16 load(struct emit *e, enum lir_op op, enum dtype type, struct lir_mem mem)
 {
     struct lir_instr i = emit_blank(e, op);
@@ -213,8 +222,9 @@ static void end_blocks(struct emit *e, const struct tile *t)
 struct product {
     struct tile tile;
     u32 unroll;
-    u16 *acc;        /* float results, one per activation row */
-    u16 codes, rest; /* QUANT: pointers to the first row's codes and its scale */
+    u16 *acc;                    /* float results, one per activation row */
+    u16 codes, rest;             /* QUANT: pointers to the first row's codes and its scale */
+    const struct stage *x_stage; /* which computes them */
     struct quant_row row;
     i64 step;                   /* bytes between activation rows */
     u32 x;                      /* the activations' node */
@@ -264,7 +274,7 @@ static void block_dot(struct emit *e, const struct product *p, u16 *dot)
         for (u32 u = 0; u < p->unroll; u++)
             for (u32 plane = 0; plane < 2; plane++) {
                 i64 disp = plane * p->row.low_at + 4 * g + u * p->step;
-                u16 x = load(e, LIR_V_BCAST, DT_I32, at(p->codes, disp));
+                u16 x = load(e, LIR_V_BCAST, DT_I32, in_stage(p->x_stage, p->codes, disp));
                 group_dot(e, packing, codes, x, chain[u][plane]);
             }
     }
@@ -278,7 +288,7 @@ static void block_dot(struct emit *e, const struct product *p, u16 *dot)
         if (!packing->zero)
             continue;
         i64 nsum_at = p->row.nsum_at - p->row.scale_at + u * p->step;
-        u16 nsum = load(e, LIR_V_BCAST, DT_I32, at(p->rest, nsum_at));
+        u16 nsum = load(e, LIR_V_BCAST, DT_I32, in_stage(p->x_stage, p->rest, nsum_at));
         dot[u] = emit_two(e, LIR_IADD, dot[u],
                           emit_vi(e, LIR_ISHLI, nsum, __builtin_ctz(packing->zero), 0));
     }
@@ -290,6 +300,7 @@ static void product_quant(struct emit *e, struct product *p)
     u16 dot[UNROLL_MAX];
 
     p->row = quant_row(dim_bound(e->graph, n->shape[n->rank - 1]), n->quant.block);
+    p->x_stage = &e->schedule->stage[e->schedule->stage_of[p->x]];
     u16 base = quant_address(e, p->x, p->x_idx, p->unroll_axis, &p->step);
     p->codes = pointer(e, base);
     p->rest = pointer(e, emit_s_addi(e, base, p->row.scale_at));
@@ -298,13 +309,14 @@ static void product_quant(struct emit *e, struct product *p)
     u16 scale = block_factor(e, &p->tile, 0, super.scale);
     u16 min = p->tile.packing->has_min ? block_factor(e, &p->tile, 1, super.min) : LIR_NONE;
     for (u32 u = 0; u < p->unroll; u++) {
-        u16 d = load(e, LIR_V_BCAST, DT_F32, at(p->rest, u * p->step));
+        u16 d = load(e, LIR_V_BCAST, DT_F32, in_stage(p->x_stage, p->rest, u * p->step));
         emit_fma(e, p->acc[u], emit_v(e, LIR_CVT_I2F, dot[u], LIR_NONE, LIR_NONE),
                  emit_two(e, LIR_FMUL, scale, d));
         if (min == LIR_NONE)
             continue;
-        u16 sum = load(e, LIR_V_BCAST, DT_F32,
-                       at(p->rest, p->row.ssum_at - p->row.scale_at + u * p->step));
+        u16 sum =
+            load(e, LIR_V_BCAST, DT_F32,
+                 in_stage(p->x_stage, p->rest, p->row.ssum_at - p->row.scale_at + u * p->step));
         emit_fma(e, p->acc[u], min, sum);
     }
     advance(e, p->codes, p->row.block);
@@ -440,8 +452,8 @@ static void quant_block(struct emit *e, const u16 *x, const struct quant_out *ou
         u16 up = emit_two(e, LIR_IADD, c, emit_const_i32(e, 1u << (QUANT_LOW_BITS - 1)));
         u16 high = emit_vi(e, LIR_ISARI, up, QUANT_LOW_BITS, 0);
         u16 low = emit_two(e, LIR_ISUB, c, emit_vi(e, LIR_ISHLI, high, QUANT_LOW_BITS, 0));
-        store(e, high, DT_I8, at(out->codes, (i64)v * e->lanes));
-        store(e, low, DT_I8, at(out->codes, out->row.low_at + (i64)v * e->lanes));
+        store(e, high, DT_I8, in_stage(e->stage, out->codes, (i64)v * e->lanes));
+        store(e, low, DT_I8, in_stage(e->stage, out->codes, out->row.low_at + (i64)v * e->lanes));
         sum = v == 0 ? c : emit_two(e, LIR_IADD, sum, c);
     }
     sum = emit_v(e, LIR_HSUM_I, sum, LIR_NONE, LIR_NONE);
@@ -449,9 +461,9 @@ static void quant_block(struct emit *e, const u16 *x, const struct quant_out *ou
     u16 negative = emit_two(e, LIR_ISUB, emit_const_i32(e, 0), sum);
     u16 scaled = emit_two(e, LIR_FMUL, scale, emit_v(e, LIR_CVT_I2F, sum, LIR_NONE, LIR_NONE));
     e->lanes = 1;
-    store(e, scale, DT_F32, at(out->rest, 0));
-    store(e, negative, DT_I32, at(out->rest, out->row.nsum_at - out->row.scale_at));
-    store(e, scaled, DT_F32, at(out->rest, out->row.ssum_at - out->row.scale_at));
+    store(e, scale, DT_F32, in_stage(e->stage, out->rest, 0));
+    store(e, negative, DT_I32, in_stage(e->stage, out->rest, out->row.nsum_at - out->row.scale_at));
+    store(e, scaled, DT_F32, in_stage(e->stage, out->rest, out->row.ssum_at - out->row.scale_at));
 }
 
 /* Opens loops over the leading axes of the stage's space that the grid has not fixed. */
