@@ -44,6 +44,16 @@ u16 lir_vreg(struct lir *lir, enum lir_class class)
     return (u16)lir->vreg_count++;
 }
 
+u16 lir_tuple(struct lir *lir, u32 count)
+{
+    u16 first = lir_vreg(lir, LIR_VECTOR);
+
+    for (u32 i = 1; i < count; i++)
+        (void)lir_vreg(lir, LIR_VECTOR);
+    lir->tuple[first] = (u8)count;
+    return first;
+}
+
 struct lir_instr *lir_emit(struct lir *lir, enum lir_op op)
 {
     if (lir->count == lir->max && lir->status == OK)

@@ -75,6 +75,7 @@ struct lir {
     struct lir_instr *instr;
     u32 count, max;
     u8 vreg_class[LIR_VREGS_MAX];
+    u8 tuple[LIR_VREGS_MAX]; /* by the first of a tuple: its registers; else 0 */
     u32 vreg_count;
     err status;      /* E_LIMIT when something did not fit; sticky */
     struct arena *arena; /* instr grows in it */
@@ -83,6 +84,8 @@ struct lir {
 /* ---- lir.c ---- */
 err lir_init(struct lir *lir, struct arena *arena); /* makes vregs 0..3 */
 u16 lir_vreg(struct lir *lir, enum lir_class class);
+/* `count` VECTOR registers with numbers in a row that a machine keeps side by side; the first. */
+u16 lir_tuple(struct lir *lir, u32 count);
 /* Fill the fields; never NULL (a spare place when full), valid until the next lir_emit. */
 struct lir_instr *lir_emit(struct lir *lir, enum lir_op op);
 
