@@ -78,7 +78,7 @@ kernel   = $(wildcard kernel/*.c kernel/*.S pci/*.c)
 hosted   = $(filter-out kernel/rt.c kernel/main.c, $(filter %.c, $(kernel))) $(portable) $(sim)
 oracle   = $(wildcard tests/oracle/*.c)
 sim      = $(filter-out sim/main.c, $(wildcard sim/*.c)) # the simulated Radeon, host only
-host_programs = $(wildcard tests/host/*.c) $(oracle)
+host_programs = $(wildcard tests/host/*.c) $(oracle) tests/pci_fake.c
 tests    = $(filter-out tests/fuzz_%, $(wildcard tests/*.c)) $(oracle) \
 	tests/host/platform.c
 fuzzers  = $(wildcard tests/fuzz_*.c)
@@ -157,11 +157,12 @@ build/host/nohost: $(call objects,build/host,$(host_programs)) build/host/rooms.
 build/host/radeon: build/host/sim/main.o build/host/tests/host/platform.o build/host/rooms.a
 	$(SAY)$(CC) $(HOST) -Wl,--gc-sections $^ -lm -o $@
 # What tests/witness/mutants.py links with one broken file; and how it compiles that.
-build/host/day: $(addprefix build/host/tests/, amdgpu_rig_test.o amdgpu_scenario_test.o \
-		amdgpu_fault_test.o pci_fake.o test.o host/platform.o) build/host/rooms.a
+build/host/day: $(addprefix build/host/tests/, host/rig.o amdgpu_rig_test.o \
+		amdgpu_scenario_test.o amdgpu_fault_test.o pci_fake.o test.o host/platform.o) \
+		build/host/rooms.a
 	$(SAY)$(CC) $(HOST) $^ -lm -o $@
 host-flags: ; @echo $(CC) $(filter-out -g -MMD -MP,$(OURS)) $(HOST) -w
-build/test/runner: $(call objects,build/test,$(tests)) build/test/rooms.a
+build/test/runner: $(call objects,build/test,$(tests) tests/host/rig.c) build/test/rooms.a
 	$(SAY)$(CC) $(HOST) $(SANITIZE) $^ -lm -o $@
 build/fuzz/fuzz_%: build/fuzz/tests/fuzz_%.o build/fuzz/rooms.a
 	$(SAY)$(CLANG) $(HOST) $(SANITIZE) -fsanitize=fuzzer $^ -lm -o $@

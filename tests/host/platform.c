@@ -24,6 +24,7 @@
 
 static struct {
     u64 fake_ns; /* 0: the real clock */
+    u64 skipped_ns;
     i64 unix_offset_s;
     u64 random_state; /* 0: the real source */
     bool sealed;
@@ -50,7 +51,7 @@ u64 time_ns(void)
     if (platform.fake_ns)
         return platform.fake_ns;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (u64)now.tv_sec * NS_PER_S + (u64)now.tv_nsec;
+    return (u64)now.tv_sec * NS_PER_S + (u64)now.tv_nsec + platform.skipped_ns;
 }
 
 i64 time_unix_s(void)
@@ -66,6 +67,11 @@ void time_unix_set(i64 seconds)
 void platform_clock_fake(u64 now_ns)
 {
     platform.fake_ns = now_ns;
+}
+
+void platform_clock_skip(u64 ns)
+{
+    platform.skipped_ns += ns;
 }
 
 void random_bytes(void *out, usize bytes)

@@ -12,6 +12,8 @@ void platform_reset(void);
 
 /* time_ns() stands at `now_ns` until it is set again. */
 void platform_clock_fake(u64 now_ns);
+/* The real clock is ahead by so much more from now on. */
+void platform_clock_skip(u64 ns);
 /* random_bytes() repeats itself from this seed. */
 void platform_random_seed(u64 seed);
 

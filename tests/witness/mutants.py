@@ -10,7 +10,7 @@ tests/amdgpu_scenario_test.c; each of tests/data/kernel_mutants.s is assembled a
 import argparse, concurrent.futures, os, re, shlex, subprocess, sys, tempfile
 import numpy as np
 
-DAY = ["amdgpu_rig_test", "amdgpu_scenario_test", "pci_fake", "test", "host/platform"]
+DAY = ["host/rig", "amdgpu_rig_test", "amdgpu_scenario_test", "pci_fake", "test", "host/platform"]
 RUN_MAX_S = 60
 
 
@@ -42,7 +42,7 @@ def live_a_day(flags, change):
             os.makedirs(f"{folder}/amdgpu")
             open(f"{folder}/{file}", "w").write(broken(*change[:4]))
             if file == "amdgpu/device.c":  # a part of the rig
-                source, objects = "tests/amdgpu_rig_test.c", objects[1:]
+                source, objects = "tests/host/rig.c", objects[1:]
             else:
                 source = f"{folder}/{file}"
             extra = [f"{folder}/broken.o"]

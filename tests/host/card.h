@@ -1,0 +1,22 @@
+/*
+ * card.h: the simulated card of the instrument: `--device sim` of the subcommands. One card, with
+ * the genuine firmware of build/firmware and our driver; strict unless --fast.
+ */
+#ifndef NOHOST_CARD_H
+#define NOHOST_CARD_H
+
+#include "amdgpu/amdgpu.h"
+
+#define CARD_OPTIONS "--device=", "--fast", "--trace="
+#define CARD_USAGE                                                                                 \
+    "  --device sim computes on the simulated card; it judges each access, --fast does not.\n"
+
+/* READY by the options; NULL for --device cpu or none. Exits for another device, without firmware,
+ * and when the card does not start. */
+struct gpu *card_open(int argc, char **argv);
+/* One turn of the card and its driver; exits when the card's model has found something. */
+void card_turn(void);
+/* What the card has done, as a member of a JSON object: ,"card":{...}; nothing without a card. */
+void card_print(void);
+
+#endif
