@@ -79,17 +79,33 @@ err gpu_host_alloc(struct gpu *gpu, u64 bytes, struct gpu_host *out);
  * launches of one list that do not say `wait`. ---- */
 
 struct gpu_launch {
-    gpuva code;    /* 256 bytes aligned */
-    gpuva kernarg; /* in the first two SGPRs */
+    const char *name; /* in reports of faults; lives as long as the list; or NULL */
+    gpuva code;       /* 256 bytes aligned */
+    gpuva kernarg;    /* in the first two SGPRs */
     u32 rsrc1, rsrc2,
         rsrc3; /* COMPUTE_PGM_RSRC1..3 as the compiler gives them; LDS size is added */
-    u32 groups[3], group_size[3];
+    u32 groups[3], group_size[3]; /* a launch of 0 groups is passed over */
     u32 lds_bytes, scratch_bytes; /* of a group; of a work-item */
     bool wait; /* all launches before it have finished and what they wrote is seen */
 };
 
+/* Launches written once as packets and submitted as often as wanted: neither work for the CPU nor
+ * for the ring grows with their number. They stay good through every recovery. The list lies in
+ * host memory that the caller gives and does not touch; when the fences of its submissions have
+ * passed, the memory is free for anything else, and nothing more need be done. Kernarg memory may
+ * be written between submissions. E_LIMIT: the memory is less than gpu_list_bytes(count), or what
+ * one list may hold (26000 launches). E_RANGE: a launch that no card takes. */
+struct gpu_list;
+u64 gpu_list_bytes(u32 count);
+err gpu_list_make(struct gpu *gpu, const struct gpu_host *memory, const struct gpu_launch *launch,
+                  u32 count, struct gpu_list **list);
+/* Another number of groups for a launch. Not while a submission of the list is open. */
+void gpu_list_groups(struct gpu_list *list, u32 idx, const u32 groups[3]);
+
 /* Fences count up; each call gives the one that passes when its work is done and visible. E_BUSY:
- * no room now. E_STATE: not READY. E_RANGE: a launch that no card takes. */
+ * no room now. E_STATE: not READY. A list is done before the next one starts. */
+err gpu_list_submit(struct gpu *gpu, const struct gpu_list *list, u64 *fence);
+/* For what runs once: a list in the driver's memory. E_BUSY until the last of these has passed. */
 err gpu_submit(struct gpu *gpu, const struct gpu_launch *launch, u32 count, u64 *fence);
 err gpu_copy(struct gpu *gpu, gpuva to, gpuva from, u64 bytes, u64 *fence);
 err gpu_fill(struct gpu *gpu, gpuva to, u32 word, u64 bytes, u64 *fence); /* whole words */

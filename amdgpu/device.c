@@ -53,7 +53,7 @@ static const struct step {
     {"copy: start", sdma_start, 0},
     {"clocks", smu_clocks, FULL},
     {"clock gates", gfx_clock_gating, 0},
-    {"scratch memory", gfx_scratch_start, 0},
+    {"scratch memory", list_scratch_start, 0},
     {"queues", start_queues, 0},
     {"first work", first_work, 0},
 };
@@ -127,7 +127,7 @@ static err first_work(struct gpu *gpu)
     u64 fence;
 
     if (gpu->sub == 0) {
-        TRY(gfx_send(gpu, NULL, 0, &fence));
+        TRY(list_send(gpu, NULL, &fence));
         TRY(sdma_send(gpu, (gpuva){0}, (gpuva){0}, 0, &fence));
         gpu->sub++;
     }

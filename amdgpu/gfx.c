@@ -1,6 +1,6 @@
 /*
- * gfx.c: the graphics core as a computer: its run list controller, the compute microengine (MEC),
- * one compute queue, and the packets of a launch. Must not know what a kernel computes. Follows:
+ * gfx.c: the graphics core as a computer: its run list controller, the compute microengine (MEC)
+ * and one compute queue. Must not know what is put into it. Follows:
  * Linux 6.12 gfx_v11_0.c, v11_structs.h, nvd.h; the values of fields that Linux takes from tables
  * of its own were seen in a register trace of tinygrad's driver (docs/GPU.md).
  */
@@ -191,198 +191,7 @@ err gfx_clock_gating(struct gpu *gpu)
     return OK;
 }
 
-/* ---- packets ---- */
-
-#define LANES           32u
-#define LDS_STEP        512u
-#define LDS_BYTES_MAX   65536u
-#define GROUP_ITEMS_MAX 1024u
-#define SCRATCH_STEP    256u
-#define LIST_WORDS      48u /* of prologue and epilogue */
-#define LAUNCH_WORDS    41u
-#define LAUNCHES_MAX    3000u   /* half a ring */
-#define GCR_ALL         0xc3f1u /* write back and invalidate every cache, as GCR_* says */
-#define GCR_INNER       0x3f0u  /* all but the GL2, which every shader shares, and instructions */
-#define POLL_EVERY      4u
-
-static void put_registers(struct gpu *gpu, enum reg first, const u32 *value, u32 count)
-{
-    struct ring *ring = &gpu->ring[RING_COMPUTE];
-
-    ring_put(ring, PM4(PM4_SET_SH_REG, count + 1));
-    ring_put(ring, ip_index(gpu, first) - PM4_SH_START);
-    for (u32 i = 0; i < count; i++)
-        ring_put(ring, value[i]);
-}
-
-static void put_acquire(struct ring *ring, u32 caches)
-{
-    ring_put(ring, PM4(PM4_ACQUIRE_MEM, 7));
-    ring_put(ring, 0);
-    ring_put64(ring, UINT64_MAX); /* all of memory */
-    ring_put64(ring, 0);
-    ring_put(ring, 0);
-    ring_put(ring, caches);
-}
-
-static void put_wait_shaders(struct ring *ring)
-{
-    ring_put(ring, PM4(PM4_EVENT_WRITE, 1));
-    ring_put(ring, PM4_CS_PARTIAL_FLUSH);
-}
-
-static void put_wait(struct ring *ring, u32 how, u64 where, u32 value)
-{
-    ring_put(ring, PM4(PM4_WAIT_REG_MEM, 6));
-    ring_put(ring, how);
-    ring_put64(ring, where);
-    ring_put(ring, value);
-    ring_put(ring, UINT32_MAX);
-    ring_put(ring, POLL_EVERY);
-}
-
-/* What the CPU and the copy engine wrote before is what shaders see. */
-static void put_prologue(struct gpu *gpu)
-{
-    struct ring *ring = &gpu->ring[RING_COMPUTE];
-    const u32 zeros[3] = {}, scratch[2] = {low32(gpu->scratch.v >> 8), high32(gpu->scratch.v >> 8)};
-    u64 flush = (u64)ip_index(gpu, R_BIF_BX_PF0_GPU_HDP_FLUSH_DONE) << 32 |
-                ip_index(gpu, R_BIF_BX_PF0_GPU_HDP_FLUSH_REQ);
-    u32 other = ring_other(gpu, RING_COMPUTE);
-
-    if (other)
-        put_wait(ring, PM4_WAIT_EQUAL | PM4_WAIT_MEMORY, ring_fence_va(gpu, RING_SDMA).v, other);
-    put_wait(ring, PM4_WAIT_AT_LEAST | PM4_WAIT_WRITE_THEN, flush, UINT32_MAX);
-    put_acquire(ring, GCR_ALL);
-    put_registers(gpu, R_COMPUTE_RESTART_X, zeros, 3);
-    put_registers(gpu, R_COMPUTE_RESOURCE_LIMITS, zeros, 1);
-    put_registers(gpu, R_COMPUTE_DISPATCH_SCRATCH_BASE_LO, scratch, 2);
-}
-
-static void put_epilogue(struct gpu *gpu, u64 fence)
-{
-    struct ring *ring = &gpu->ring[RING_COMPUTE];
-
-    put_wait_shaders(ring);
-    ring_put(ring, PM4(PM4_RELEASE_MEM, 7));
-    ring_put(ring, PM4_RELEASE_ALL);
-    ring_put(ring, PM4_RELEASE_DATA64 | (gpu->irq_on ? PM4_RELEASE_IRQ : 0));
-    ring_put64(ring, ring_fence_va(gpu, RING_COMPUTE).v);
-    ring_put64(ring, (u32)(fence >> 1));
-    ring_put(ring, 0);
-}
-
-/* ---- launches ---- */
-
-static u32 scratch_wave_bytes(u32 bytes)
-{
-    return (u32)round_up(bytes * LANES, SCRATCH_STEP);
-}
-
-/* Waves that may be in flight, of each shader engine. */
-static u32 scratch_waves(const struct gpu *gpu)
-{
-    return min_u32(gpu->cu_count * gpu->waves_per_cu / gpu->se_count, COMPUTE_TMPRING_SIZE__WAVES);
-}
-
-err gfx_scratch_start(struct gpu *gpu)
-{
-    u64 wave = scratch_wave_bytes(gpu->config.scratch_bytes);
-
-    if (!wave || gpu->scratch.v)
-        return OK;
-    return memory_alloc(gpu, wave * scratch_waves(gpu) * gpu->se_count, &gpu->scratch);
-}
-
-static void put_launch(struct gpu *gpu, const struct gpu_launch *launch)
-{
-    struct ring *ring = &gpu->ring[RING_COMPUTE];
-    const u32 *size = launch->group_size;
-    u32 wave = scratch_wave_bytes(launch->scratch_bytes);
-    const u32 code[] = {low32(launch->code.v >> 8), high32(launch->code.v >> 8)};
-    const u32 kernarg[] = {low32(launch->kernarg.v), high32(launch->kernarg.v)};
-    const u32 resources[] = {
-        launch->rsrc1 | COMPUTE_PGM_RSRC1__PRIV,
-        launch->rsrc2 | FIELD(COMPUTE_PGM_RSRC2__LDS_SIZE, div_up(launch->lds_bytes, LDS_STEP))};
-    const u32 tmpring = FIELD(COMPUTE_TMPRING_SIZE__WAVES, wave ? scratch_waves(gpu) : 0) |
-                        FIELD(COMPUTE_TMPRING_SIZE__WAVESIZE, wave / SCRATCH_STEP);
-    const u32 shape[] = {0, 0, 0, size[0], size[1], size[2]};
-
-    if (launch->wait) {
-        put_wait_shaders(ring);
-        put_acquire(ring, GCR_INNER);
-    }
-    put_registers(gpu, R_COMPUTE_PGM_LO, code, 2);
-    put_registers(gpu, R_COMPUTE_PGM_RSRC1, resources, 2);
-    put_registers(gpu, R_COMPUTE_PGM_RSRC3, &launch->rsrc3, 1);
-    put_registers(gpu, R_COMPUTE_TMPRING_SIZE, &tmpring, 1);
-    put_registers(gpu, R_COMPUTE_USER_DATA_0, kernarg, 2);
-    put_registers(gpu, R_COMPUTE_START_X, shape, 6);
-    ring_put(ring, PM4(PM4_DISPATCH_DIRECT, 4));
-    for (u32 i = 0; i < 3; i++)
-        ring_put(ring, launch->groups[i]);
-    ring_put(ring, PM4_DISPATCH_INITIATOR);
-}
-
-static err check_launch(const struct gpu *gpu, const struct gpu_launch *launch)
-{
-    const u32 *size = launch->group_size, *groups = launch->groups;
-    u64 items = (u64)size[0] * size[1] * size[2];
-
-    if (items && items <= GROUP_ITEMS_MAX && size[0] <= GROUP_ITEMS_MAX &&
-        size[1] <= GROUP_ITEMS_MAX && groups[0] && groups[1] && groups[2] &&
-        launch->code.v % 256 == 0 && launch->lds_bytes <= LDS_BYTES_MAX &&
-        launch->scratch_bytes <= gpu->config.scratch_bytes)
-        return OK;
-    log_error(gpu->name,
-              "launch of %lx: want 1 to %u work-items, %u bytes of LDS, %u of scratch, "
-              "saw %lu, %u, %u",
-              launch->code.v, GROUP_ITEMS_MAX, LDS_BYTES_MAX, gpu->config.scratch_bytes, items,
-              launch->lds_bytes, launch->scratch_bytes);
-    return E_RANGE;
-}
-
-/* In any state: the last step of the bring-up sends an empty list. */
-err gfx_send(struct gpu *gpu, const struct gpu_launch *launch, u32 count, u64 *fence)
-{
-    if (count > LAUNCHES_MAX)
-        return E_LIMIT;
-    for (u32 i = 0; i < count; i++)
-        TRY(check_launch(gpu, &launch[i]));
-    TRY(ring_room(gpu, RING_COMPUTE, LIST_WORDS + count * LAUNCH_WORDS));
-    put_prologue(gpu);
-    for (u32 i = 0; i < count; i++)
-        put_launch(gpu, &launch[i]);
-    *fence = ring_fence(gpu, RING_COMPUTE);
-    put_epilogue(gpu, *fence);
-    ring_kick(gpu, RING_COMPUTE);
-    return OK;
-}
-
-err gpu_submit(struct gpu *gpu, const struct gpu_launch *launch, u32 count, u64 *fence)
-{
-    return gpu->state == GPU_READY ? gfx_send(gpu, launch, count, fence) : E_STATE;
-}
-
 /* ---- what a hang looks like ---- */
-
-/* The last kernel whose address the packet processor has read. */
-static u64 last_kernel(const struct gpu *gpu, u64 read)
-{
-    const struct ring *ring = &gpu->ring[RING_COMPUTE];
-    u32 program = ip_index(gpu, R_COMPUTE_PGM_LO) - PM4_SH_START;
-    u64 code = 0;
-
-    for (u64 at = ring->tail; at < read;) {
-        u32 head = ring->words[at % ring->count];
-        if (head >> 8 == PM4(PM4_SET_SH_REG, 3) >> 8 &&
-            ring->words[(at + 1) % ring->count] == program)
-            code = (u64)ring->words[(at + 3) % ring->count] << 40 |
-                   (u64)ring->words[(at + 2) % ring->count] << 8;
-        at += head == PM4_NOP_WORD ? 1 : (head >> 16 & 0x3fff) + 2;
-    }
-    return code;
-}
 
 void gfx_describe(struct gpu *gpu, struct text *out)
 {
@@ -391,9 +200,8 @@ void gfx_describe(struct gpu *gpu, struct text *out)
     ip_write(gpu, R_GRBM_GFX_CNTL, SELECT_QUEUE(0));
     u32 rptr = ip_read(gpu, R_CP_HQD_PQ_RPTR), active = ip_read(gpu, R_CP_HQD_ACTIVE);
     ip_write(gpu, R_GRBM_GFX_CNTL, 0);
-    u64 read = ring->tail + (rptr - (u32)ring->tail) % ring->count;
-    text_fmt(out, "kernel %lx; ring read to %x of %lx, queue %s; GRBM %08x CP %08x CPC %08x",
-             last_kernel(gpu, min_u64(read, ring->put)), rptr, ring->put % ring->count,
-             active & 1 ? "active" : "inactive", ip_read(gpu, R_GRBM_STATUS),
-             ip_read(gpu, R_CP_STAT), ip_read(gpu, R_CP_CPC_STATUS));
+    list_describe(gpu, out);
+    text_fmt(out, "; ring read to %x of %lx, queue %s; GRBM %08x CP %08x CPC %08x", rptr,
+             ring->put % ring->count, active & 1 ? "active" : "inactive",
+             ip_read(gpu, R_GRBM_STATUS), ip_read(gpu, R_CP_STAT), ip_read(gpu, R_CP_CPC_STATUS));
 }

@@ -79,8 +79,9 @@ struct map { /* sorted by address; what is VRAM and is not here is free */
 
 /* What card and driver share in system memory. */
 struct shared {
-    u32 compute[0x40000];
+    u32 compute[0x4000];
     u32 sdma[0x4000];
+    u8 once[0x100000]; /* the list of gpu_submit */
     u8 eop[4096];
     struct shared_queue {
         u64 wptr, rptr, fence, pad[5];
@@ -97,6 +98,7 @@ struct ring {
     u64 put, tail;      /* next word to write; words before this one are the driver's again */
     struct {
         u64 fence, end;
+        const struct gpu_list *list; /* or NULL */
     } pending[PENDING_MAX];
     u32 first, pending_count;
     u64 sent, done;         /* fence numbers: last given out, last seen to have passed */
@@ -165,10 +167,11 @@ struct gpu {
     gpuva shared_va;
     u64 sequence;
 
-    /* ih.c, gfx.c */
+    /* ih.c, list.c */
     u32 ih_rptr;
     u64 ih_look_ns;
     gpuva scratch;
+    u64 once_fence; /* of gpu_submit's last list */
 };
 
 /* ---- device.c ---- */
@@ -278,7 +281,7 @@ void ring_put64(struct ring *ring, u64 value);
 u32 ring_other(struct gpu *gpu, enum ring_kind kind);
 /* The next fence number; then ring_kick tells the card of all that was put. */
 u64 ring_fence(struct gpu *gpu, enum ring_kind kind);
-void ring_kick(struct gpu *gpu, enum ring_kind kind);
+void ring_kick(struct gpu *gpu, enum ring_kind kind, const struct gpu_list *list);
 static inline gpuva ring_fence_va(const struct gpu *gpu, enum ring_kind kind)
 {
     return (gpuva){gpu->ring[kind].queue_va.v + offsetof(struct shared_queue, fence)};
@@ -294,7 +297,7 @@ static inline bool ring_idle(const struct ring *ring)
 err ih_start(struct gpu *gpu);
 void ih_drain(struct gpu *gpu); /* a bounded number of entries */
 
-/* ---- gfx.c, sdma.c ---- */
+/* ---- gfx.c, list.c, sdma.c: *_send: gpu_list_submit, gpu_copy in any state ---- */
 
 err gfx_wait_rlc(struct gpu *gpu);
 void gfx_dequeue(struct gpu *gpu); /* takes the queues off the engine */
@@ -303,12 +306,12 @@ err gfx_start(struct gpu *gpu);
 err gfx_enable(struct gpu *gpu);
 err gfx_queue_start(struct gpu *gpu);
 err gfx_clock_gating(struct gpu *gpu);
-err gfx_scratch_start(struct gpu *gpu);
-/* gpu_submit, gpu_copy in any state */
-err gfx_send(struct gpu *gpu, const struct gpu_launch *launch, u32 count, u64 *fence);
 err sdma_send(struct gpu *gpu, gpuva to, gpuva from, u64 bytes, u64 *fence);
 /* What the engine is at, and the kernel that it was given last. */
 void gfx_describe(struct gpu *gpu, struct text *out);
+err list_scratch_start(struct gpu *gpu);
+err list_send(struct gpu *gpu, const struct gpu_list *list, u64 *fence);
+void list_describe(const struct gpu *gpu, struct text *out);
 void sdma_dequeue(struct gpu *gpu);
 err sdma_stop(struct gpu *gpu);
 err sdma_start(struct gpu *gpu);

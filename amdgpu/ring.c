@@ -75,7 +75,7 @@ err ring_room(struct gpu *gpu, enum ring_kind kind, u32 words)
 
     ring_look(gpu);
     u32 to_end = ring->count - (u32)(ring->put % ring->count);
-    u32 skip = words > to_end ? to_end : 0; /* a packet of the copy engine never wraps */
+    u32 skip = words > to_end ? to_end : 0; /* no list of packets wraps */
     if (words + SLACK_WORDS > ring->count / 2)
         return E_LIMIT;
     if (ring->pending_count == PENDING_MAX ||
@@ -114,7 +114,7 @@ u64 ring_fence(struct gpu *gpu, enum ring_kind kind)
     return ring->sent;
 }
 
-void ring_kick(struct gpu *gpu, enum ring_kind kind)
+void ring_kick(struct gpu *gpu, enum ring_kind kind, const struct gpu_list *list)
 {
     struct ring *ring = &gpu->ring[kind];
     u32 slot = (ring->first + ring->pending_count) % PENDING_MAX;
@@ -124,6 +124,7 @@ void ring_kick(struct gpu *gpu, enum ring_kind kind)
         ring->progress_ns = time_ns();
     ring->pending[slot].fence = ring->sent;
     ring->pending[slot].end = ring->put;
+    ring->pending[slot].list = list;
     ring->pending_count++;
     dma_wmb();
     __atomic_store_n(&ring->queue->wptr, ring->put * ring->unit, __ATOMIC_RELEASE);

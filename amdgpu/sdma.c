@@ -106,7 +106,7 @@ static void end(struct gpu *gpu, u64 *fence)
         ring_put(ring, SDMA_TRAP);
         ring_put(ring, 0);
     }
-    ring_kick(gpu, RING_SDMA);
+    ring_kick(gpu, RING_SDMA, NULL);
 }
 
 err sdma_send(struct gpu *gpu, gpuva to, gpuva from, u64 bytes, u64 *fence)

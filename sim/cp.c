@@ -297,6 +297,7 @@ bool queue_step(struct sim *sim, struct queue *queue, u64 budget)
         stream_advance(queue, level, words);
         sim->now_ns += PACKET_NS;
         sim->gfx->ledger.packets++;
+        sim->gfx->ledger.words += words;
         more = true;
     }
     if (!report_rptr(sim, queue))

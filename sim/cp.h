@@ -45,7 +45,7 @@ struct ledger_dispatch {
 };
 
 struct ledger {
-    u64 packets, dispatches, events, releases, acquires, waits, ibs, written_bytes;
+    u64 packets, words, dispatches, events, releases, acquires, waits, ibs, written_bytes;
     struct compute_ledger total;
     struct ledger_dispatch last[LEDGER_LAST]; /* dispatches % LEDGER_LAST comes next */
 };

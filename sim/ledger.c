@@ -8,10 +8,11 @@
 /* The members of struct compute_ledger that add up, and their names. */
 #define SUMS(X)                                                                                    \
     X(waves)                                                                                       \
-    X(groups) X(barriers) X(salu) X(valu) X(vopd) X(dot) X(wmma) X(trans) X(smem) X(lds)           \
-        X(vmem_loads) X(vmem_stores) X(atomics) X(branches) X(waits) X(other) X(lanes)             \
-            X(load_bytes) X(store_bytes) X(sectors_loaded) X(sectors_stored) X(requests)           \
-                X(lds_bytes) X(lds_conflicts)
+    X(groups)                                                                                      \
+    X(barriers) X(salu) X(valu) X(vopd) X(dot) X(wmma) X(trans) X(smem) X(lds) X(vmem_loads)       \
+        X(vmem_stores) X(atomics) X(branches) X(waits) X(other) X(lanes) X(load_bytes)             \
+            X(store_bytes) X(sectors_loaded) X(sectors_stored) X(requests) X(lds_bytes)            \
+                X(lds_conflicts)
 
 static void put_sums(struct text *out, const struct compute_ledger *done)
 {
@@ -57,13 +58,15 @@ usize gfx_ledger(const struct sim *sim, char *json, usize bytes)
     struct text out = {json, 0, bytes ? bytes - 1 : 0, false};
 
     text_fmt(&out,
-             "{\"packets\":%llu,\"dispatches\":%llu,\"flushes\":%llu,\"releases\":%llu,"
+             "{\"packets\":%llu,\"packet_words\":%llu,\"dispatches\":%llu,\"flushes\":%llu,"
+             "\"releases\":%llu,"
              "\"acquires\":%llu,\"waits\":%llu,\"indirect_buffers\":%llu,"
              "\"cp_written_bytes\":%llu,",
-             (unsigned long long)ledger->packets, (unsigned long long)ledger->dispatches,
-             (unsigned long long)ledger->events, (unsigned long long)ledger->releases,
-             (unsigned long long)ledger->acquires, (unsigned long long)ledger->waits,
-             (unsigned long long)ledger->ibs, (unsigned long long)ledger->written_bytes);
+             (unsigned long long)ledger->packets, (unsigned long long)ledger->words,
+             (unsigned long long)ledger->dispatches, (unsigned long long)ledger->events,
+             (unsigned long long)ledger->releases, (unsigned long long)ledger->acquires,
+             (unsigned long long)ledger->waits, (unsigned long long)ledger->ibs,
+             (unsigned long long)ledger->written_bytes);
     ledger_sdma(sim, &out);
     text_fmt(&out, ",\"total\":{");
     put_sums(&out, &ledger->total);

@@ -2,6 +2,9 @@
  * amdgpu_work_test.c: launches on the simulated card: kernels in RDNA3 machine code (assembled with
  * llvm-mc, its text beside), their order, and what becomes of those that do wrong.
  */
+#include <stdlib.h>
+#include <string.h>
+
 #include "tests/amdgpu_rig.h"
 #include "tests/test.h"
 
@@ -108,40 +111,155 @@ TEST(amdgpu_kernels_run_in_order_and_are_seen)
     rig_close(b->rig);
 }
 
-/* More than the ring and the fence table hold at once: full is E_BUSY, nothing is lost. */
-TEST(amdgpu_many_submissions_wrap_the_ring)
+/* ---- lists ---- */
+
+static u32 word_of(const struct gpu_host *host, u32 idx)
+{
+    u32 word;
+
+    memcpy(&word, host->ptr + 4 * idx, 4);
+    return word;
+}
+
+static struct gpu_list *list_of(struct bench *b, const struct gpu_launch *launch, u32 count)
+{
+    struct gpu_host memory;
+    struct gpu_list *list;
+
+    EXPECT_OK(gpu_host_alloc(b->rig->gpu, gpu_list_bytes(count), &memory));
+    EXPECT_OK(gpu_list_make(b->rig->gpu, &memory, launch, count, &list));
+    return list;
+}
+
+/* More submissions than the ring and the fence table hold at once: full is E_BUSY, nothing is lost.
+ * Then the same list with other groups: none, more, as before. */
+TEST(amdgpu_a_list_runs_again_and_again)
 {
     struct bench *b = setup();
     struct gpu_launch one = launch_of(b, rig_increment_code, sizeof rig_increment_code);
-    static struct gpu_launch list[500];
-    u32 sent = 0, busy = 0;
+    struct gpu_launch launch[3];
+    const u32 groups[][3] = {{0, 1, 1}, {1, 0, 1}, {1, 1, 0}, {4, 1, 1}, {1, 1, 1}};
+    u32 busy = 0, sum = 0;
     u64 fence = 0;
 
     one.groups[0] = 1;
     one.wait = true;
-    for (u32 i = 0; i < ARRAY_LEN(list); i++)
-        list[i] = one;
+    for (u32 i = 0; i < ARRAY_LEN(launch); i++)
+        launch[i] = one;
+    struct gpu_list *list = list_of(b, launch, ARRAY_LEN(launch));
     set_arguments(b, b->result.va, 0);
     memset(b->result.ptr, 0, 4096);
-    while (sent < 30) {
-        err e = gpu_submit(b->rig->gpu, list, ARRAY_LEN(list), &fence);
+    for (u32 sent = 0; sent < 1000;) {
+        err e = gpu_list_submit(b->rig->gpu, list, &fence);
         sent += e == OK;
         busy += e == E_BUSY;
         if (e == E_BUSY)
             rig_turn(b->rig);
     }
     EXPECT_OK(rig_wait(b->rig, fence, 60000));
-    u32 seen;
-    memcpy(&seen, b->result.ptr, 4);
-    EXPECT_EQ(seen, 30 * ARRAY_LEN(list));
+    EXPECT_EQ(word_of(&b->result, 0), sum = 3000);
     EXPECT(busy > 0);
+    for (u32 i = 0; i < ARRAY_LEN(groups); i++) {
+        gpu_list_groups(list, 1, groups[i]);
+        EXPECT_OK(gpu_list_submit(b->rig->gpu, list, &fence));
+        EXPECT_OK(rig_wait(b->rig, fence, 5000));
+        sum += i < 3 ? 2 : 3;
+        EXPECT_EQ(word_of(&b->result, 31), sum);
+        EXPECT_EQ(word_of(&b->result, 127), i < 3 ? 0 : 1);
+    }
+    if (sim_failure(b->rig->sim))
+        test_fail(__FILE__, __LINE__, "%s", sim_failure(b->rig->sim));
+    rig_close(b->rig);
+}
+
+/* What one launch leaves in the shader's registers is not what the next one runs with: programs,
+ * arguments, groups and their sizes alternate. Two lists follow each other and know nothing of
+ * what the other has left. */
+TEST(amdgpu_launches_of_a_list_differ)
+{
+    struct bench *b = setup();
+    struct gpu_launch store = launch_of(b, store_code, sizeof store_code), launch[9];
+    struct gpu_launch add = launch_of(b, rig_increment_code, sizeof rig_increment_code);
+    u64 fence;
+
+    set_arguments(b, b->result.va, 5);
+    gpuva upper = {b->result.va.v + 2048};
+    memcpy(b->kernarg.ptr + 64, &upper, 8);
+    memset(b->result.ptr, 0, 4096);
+    add.wait = store.wait = true;
+    for (u32 i = 0; i < ARRAY_LEN(launch); i++) {
+        launch[i] = i % 3 == 0 ? store : add; /* store, add to the lower, add to the upper half */
+        launch[i].groups[0] = i % 3 == 2 ? 3 : 2;
+        launch[i].group_size[0] = i % 3 == 1 ? 16 : 32;
+        launch[i].kernarg.v += i % 3 == 2 ? 64 : 0;
+        launch[i].lds_bytes = 1024 * (i % 3);
+    }
+    struct gpu_list *first = list_of(b, launch, ARRAY_LEN(launch)), *last = list_of(b, launch, 2);
+    EXPECT_OK(gpu_list_submit(b->rig->gpu, first, &fence));
+    EXPECT_OK(gpu_list_submit(b->rig->gpu, last, &fence));
+    EXPECT_OK(rig_wait(b->rig, fence, 5000));
+    for (u32 i = 0; i < 1024; i++) {
+        u32 lower = i < 64 ? 5 + 4 * i + (i % 32 < 16) : 0;
+        EXPECT_EQ(word_of(&b->result, i), i < 512 ? lower : (i < 512 + 96) * 3);
+    }
+    rig_close(b->rig);
+}
+
+static u64 words_read(struct bench *b)
+{
+    static char json[128 * 1024];
+
+    EXPECT(sim_ledger(b->rig->sim, json, sizeof json) <= sizeof json);
+    const char *at = strstr(json, "\"packet_words\":");
+    return at ? strtoull(at + strlen("\"packet_words\":"), NULL, 10) : 0;
+}
+
+/* What the packet processor reads for a launch with barrier, another kernel, other arguments. */
+TEST(amdgpu_a_launch_is_few_words)
+{
+    struct bench *b = setup();
+    struct gpu_launch launch[8];
+    u64 words[2], fence;
+
+    set_arguments(b, b->result.va, 5);
+    for (u32 i = 0; i < ARRAY_LEN(launch); i++) {
+        launch[i] = launch_of(b, store_code, sizeof store_code);
+        launch[i].kernarg.v += 64 * i;
+        memcpy(b->kernarg.ptr + 64 * i, b->kernarg.ptr, 64);
+        launch[i].wait = true;
+    }
+    for (u32 i = 0; i < 2; i++) {
+        u64 before = words_read(b);
+        EXPECT_OK(gpu_list_submit(b->rig->gpu, list_of(b, launch, i ? 8 : 1), &fence));
+        EXPECT_OK(rig_wait(b->rig, fence, 5000));
+        words[i] = words_read(b) - before;
+    }
+    log_info("test", "%lu words for one launch, then %lu each", words[0],
+             (words[1] - words[0]) / 7);
+    EXPECT(words[0] <= 80 && words[1] - words[0] <= 7 * 21 + 8);
+    rig_close(b->rig);
+}
+
+TEST(amdgpu_a_list_that_does_not_fit)
+{
+    struct bench *b = setup();
+    struct gpu_launch one = launch_of(b, store_code, sizeof store_code);
+    struct gpu_host memory = b->staging;
+    struct gpu_list *list;
+    u64 fence;
+
+    memory.bytes = gpu_list_bytes(1) - 4;
+    EXPECT_EQ(gpu_list_make(b->rig->gpu, &memory, &one, 1, &list), E_LIMIT);
+    EXPECT_EQ(gpu_submit(b->rig->gpu, &one, 1u << 20, &fence), E_LIMIT);
+    EXPECT_OK(gpu_submit(b->rig->gpu, &one, 0, &fence));
+    EXPECT_EQ(gpu_submit(b->rig->gpu, &one, 0, &fence), E_BUSY);
     rig_close(b->rig);
 }
 
 TEST(amdgpu_launches_that_no_card_takes)
 {
     struct bench *b = setup();
-    struct gpu_launch good = launch_of(b, store_code, sizeof store_code), bad[6];
+    struct gpu_launch good = launch_of(b, store_code, sizeof store_code), bad[5];
     u64 fence;
 
     for (u32 i = 0; i < ARRAY_LEN(bad); i++)
@@ -150,8 +268,7 @@ TEST(amdgpu_launches_that_no_card_takes)
     bad[1].group_size[1] = 1025;
     bad[2].lds_bytes = 65537;
     bad[3].scratch_bytes = 4;
-    bad[4].groups[2] = 0;
-    bad[5].code.v += 4;
+    bad[4].code.v += 4;
     for (u32 i = 0; i < ARRAY_LEN(bad); i++)
         EXPECT_EQ(gpu_submit(b->rig->gpu, &bad[i], 1, &fence), E_RANGE);
     rig_close(b->rig);
