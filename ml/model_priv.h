@@ -33,7 +33,7 @@ err rope_tables(const struct gguf *gguf, const struct hyper *hyper, f32 *cosines
  * compile.h), one row tile at a time, so that loading streams; packing_row.c of the tests reads it
  * back ---- */
 
-#define PACK_TILE_MAX 16u
+#define PACK_TILE_MAX 32u
 
 /* The layout for weights of this format on that target. */
 struct packing packing_for(const struct quant_format *format, const struct target *target);

@@ -50,7 +50,7 @@ static void operation(struct program_maker *m, enum lir_op op, enum pool_kind to
     for (u32 i = 0; i < 3 && lir_rows[op].operands[1 + i] != '-'; i++)
         *source[i] = pick(m, from[i]);
     in->aux = (u8)below(3);
-    in->imm = below(32);
+    in->imm = op >= LIR_HSUM_F ? 0 : below(32); /* joins all lanes: this target knows no parts */
     in->dst = target_register(m, to);
 }
 

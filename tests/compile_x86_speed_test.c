@@ -6,7 +6,7 @@
  */
 #include <stdio.h>
 
-#include "tests/compile_lir_eval.h"
+#include "tests/oracle/lir_eval.h"
 #include "tests/oracle/listing.h"
 #include "tests/test.h"
 

@@ -3,7 +3,7 @@
  * target that it supports, against the direct interpreter, bit for bit; what must happen when
  * memory is short; and that a wrong opcode would be noticed.
  */
-#include "tests/compile_lir_eval.h"
+#include "tests/oracle/lir_eval.h"
 #include "tests/compile_lir_random.h"
 #include "tests/oracle/listing.h"
 #include "tests/test.h"

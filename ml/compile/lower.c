@@ -352,6 +352,8 @@ static void reset(struct emit *e, const struct kernel *kernel, struct lowered *o
     e->status = OK;
     e->quiet = false;
     out->arg_count = 0;
+    out->waves = 1;
+    out->group_bytes = kernel->scratch_bytes;
     arena_reset(e->arena, 0);
     memset(e->head, 0xff, sizeof e->head);
     memset(e->axis, 0, sizeof e->axis);

@@ -166,6 +166,7 @@ struct lowered {
     struct lir lir;
     u32 arg[KERNEL_ARGS_MAX]; /* global table index of args[i] */
     u32 arg_count;
+    u32 waves, group_bytes; /* targets with groups: of an item, and their common memory */
 };
 struct emit; /* the state of lowering, made once for all kernels of a schedule */
 err lower_open(const struct graph *graph, const struct schedule *schedule,

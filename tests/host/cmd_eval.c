@@ -11,21 +11,24 @@
 #include "ml/device.h"
 #include "ml/model_priv.h"
 #include "tests/host/tool.h"
+#include "tests/oracle/lir_eval.h"
 #include "tests/oracle/listing.h"
 #include "tests/oracle/oracle.h"
 
 int cmd_eval(int argc, char **argv);
 
 #define ARENA_BYTES (64ull * GIB) /* address space; pages are touched as they are used */
-#define TEXT_BYTES (64 * MIB)
+#define TEXT_BYTES  (64 * MIB)
+#define LIR_CUS     96u
 #define SLACK_BYTES 256u /* behind every source: vector loads may read, never use, what follows */
 
 static const char usage[] =
-    "nohost eval --graph FILE --inputs DIR --out DIR [--device interp|cpu] [--threads N]\n"
+    "nohost eval --graph FILE --inputs DIR --out DIR [--device interp|cpu|lir] [--threads N]\n"
     "            [--sym NAME=VALUE]... [--int8] [--rewrite] [--dump GRSLA]\n"
     "  reads DIR/NAME.bin for every input, const and weight (and state: zeros without it), writes\n"
     "  OUT/NAME.bin for every output and prints their types and shapes as JSON. --int8 multiplies\n"
     "  quantised weights with 8-bit activations, as the server does; without it all is float32.\n"
+    "  --device lir runs what a GPU would be given, before its registers and instructions.\n"
     "  --rewrite interprets the graph that the rewriter made of it.\n"
     "  --dump lists passes on stderr: graph, rewritten, schedule, LIR, assembly.\n";
 
@@ -39,7 +42,7 @@ struct eval {
     void *output[64];
     const char *inputs, *out;
     char *source;
-    bool compiled, rewrite;
+    bool compiled, rewrite, lir;
     struct target target;
     struct device *device;
     struct compile_options options;
@@ -53,6 +56,7 @@ static void solve_syms(struct eval *eval);
 static void check_source(struct eval *eval, u32 idx);
 static void run_interp(struct eval *eval);
 static void run_cpu(struct eval *eval);
+static void run_lir(struct eval *eval);
 static void write_outputs(struct eval *eval);
 
 int cmd_eval(int argc, char **argv)
@@ -67,7 +71,9 @@ int cmd_eval(int argc, char **argv)
     solve_syms(eval);
     for (u32 i = 0; i < eval->graph.external_count; i++)
         check_source(eval, i);
-    if (eval->compiled)
+    if (eval->lir)
+        run_lir(eval);
+    else if (eval->compiled)
         run_cpu(eval);
     else
         run_interp(eval);
@@ -79,20 +85,22 @@ int cmd_eval(int argc, char **argv)
 
 static void read_options(struct eval *eval, int argc, char **argv)
 {
-    static const char *const known[] = {"--graph=", "--inputs=", "--out=", "--device=", "--sym=",
-                                        "--threads=", "--dump=", "--int8", "--rewrite", "--help",
-                                        NULL};
+    static const char *const known[] = {"--graph=",  "--inputs=",  "--out=",  "--device=",
+                                        "--sym=",    "--threads=", "--dump=", "--int8",
+                                        "--rewrite", "--help",     NULL};
     const char *device = tool_option(argc, argv, "--device");
 
     tool_check(argc, argv, known, usage);
-    if (device && strcmp(device, "cpu") && strcmp(device, "interp"))
+    eval->lir = device && !strcmp(device, "lir");
+    if (device && strcmp(device, "cpu") && strcmp(device, "interp") && !eval->lir)
         tool_fail("eval: there is no device '%s'", device);
-    eval->compiled = device && !strcmp(device, "cpu");
+    eval->compiled = eval->lir || (device && !strcmp(device, "cpu"));
     eval->rewrite = tool_flag(argc, argv, "--rewrite");
     eval->inputs = tool_required(argc, argv, "--inputs");
     eval->out = tool_required(argc, argv, "--out");
-    eval->arena = arena_on("eval", mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
-                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+    eval->arena = arena_on("eval",
+                           mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
                            ARENA_BYTES);
     if (eval->arena.base == MAP_FAILED)
         tool_fail("eval: out of memory");
@@ -102,7 +110,7 @@ static void read_options(struct eval *eval, int argc, char **argv)
     u32 threads = min_u32(wanted ? wanted : UINT_MAX, workers_count() + 1);
     if (device_open(&eval->device, threads) != OK)
         tool_fail("eval: cannot start the workers");
-    eval->target = target_of(cpu_features(), threads);
+    eval->target = eval->lir ? target_gfx11(LIR_CUS) : target_of(cpu_features(), threads);
 }
 
 static void read_graph(struct eval *eval, const char *path)
@@ -298,6 +306,30 @@ static void run_cpu(struct eval *eval)
         ;
     for (u32 i = 0; i < eval->graph.output_count; i++)
         eval->output[i] = device_output(loaded, i);
+}
+
+static void run_lir(struct eval *eval)
+{
+    struct text dump = {arena_new(&eval->arena, char, TEXT_BYTES), 0, TEXT_BYTES, false};
+    char words[400];
+    struct text why = TEXT_ON(words);
+    void *data[EXTERNALS_MAX];
+
+    for (u32 i = 0; i < eval->graph.external_count; i++)
+        data[i] = eval->binding[i].data;
+    eval->options.look = eval->options.dump_passes ? dump_look : NULL;
+    eval->options.dump = &dump;
+    eval->options.target = &eval->target;
+    eval->options.why = &why;
+    err e = lir_run(&(struct lir_run){.graph = &eval->graph,
+                                      .options = &eval->options,
+                                      .data = data,
+                                      .sym_value = eval->sym_value,
+                                      .arena = &eval->arena,
+                                      .output = eval->output});
+    fwrite(dump.ptr, 1, dump.len, stderr);
+    if (e != OK)
+        tool_fail("eval: %s %.*s", err_text(e), (int)why.len, why.ptr);
 }
 
 static void write_outputs(struct eval *eval)

@@ -39,6 +39,12 @@ static void check_read(struct check *check, u16 vreg, char class)
         expect(check, check->written[vreg / 8] >> vreg % 8 & 1, "read before any write");
 }
 
+/* Registers in a row from dst. */
+static u32 writes_words(u8 op)
+{
+    return op == LIR_V_LOAD4 || op == LIR_V_GATHER4 ? 4 : op == LIR_WMMA ? 8 : 1;
+}
+
 static void check_write(struct check *check, const struct lir_instr *instr, char class)
 {
     if (class == '-' || instr->op == LIR_ENDLOOP) {
@@ -48,8 +54,11 @@ static void check_write(struct check *check, const struct lir_instr *instr, char
     expect(check, has_class(check, instr->dst, class), "destination of the wrong class");
     for (u32 i = 0; i < check->depth; i++)
         expect(check, check->counter[i] != instr->dst, "write to an open loop's counter");
-    if (!check->fault)
-        check->written[instr->dst / 8] |= (u8)(1u << instr->dst % 8);
+    u32 words = writes_words(instr->op);
+    for (u32 i = instr->dst; i < instr->dst + words && !check->fault; i++) {
+        expect(check, has_class(check, (u16)i, class), "tuple that ends too early");
+        check->written[i / 8] |= (u8)(1u << i % 8);
+    }
 }
 
 static void check_memory(struct check *check, const struct lir_instr *instr, char kind)
@@ -61,8 +70,10 @@ static void check_memory(struct check *check, const struct lir_instr *instr, cha
     expect(check, mem->scale && mem->scale <= 8 && !(mem->scale & (mem->scale - 1)), "bad scale");
     expect(check, instr->mem_type < DT_COUNT, "bad memory type");
     check_read(check, mem->base, 'S');
-    if (mem->index != LIR_NONE || instr->op == LIR_V_GATHER)
-        check_read(check, mem->index, instr->op == LIR_V_GATHER ? 'V' : 'S');
+    bool gather =
+        instr->op == LIR_V_GATHER || instr->op == LIR_V_GATHER4 || instr->op == LIR_V_SCATTER4;
+    if (mem->index != LIR_NONE || gather)
+        check_read(check, mem->index, gather ? 'V' : 'S');
 }
 
 static void check_loops(struct check *check, const struct lir_instr *instr)
@@ -108,7 +119,7 @@ static void check_immediate(struct check *check, const struct lir_instr *instr)
 
 static bool lanes_good(const struct lir_instr *instr)
 {
-    return instr->lanes == 1 || instr->lanes == 8 || instr->lanes == 16;
+    return instr->lanes == 1 || instr->lanes == 8 || instr->lanes == 16 || instr->lanes == 32;
 }
 
 static void check_instr(struct check *check, const struct lir_instr *instr)
@@ -125,13 +136,13 @@ static void check_instr(struct check *check, const struct lir_instr *instr)
     check_write(check, instr, operands[DST]);
     check_loops(check, instr);
     if (operands[DST] == 'V' || operands[SRC_A] == 'V')
-        expect(check, lanes_good(instr), "lanes are 1, 8 or 16");
+        expect(check, lanes_good(instr), "lanes are 1, 8, 16 or 32");
     check_immediate(check, instr);
 }
 
 err lir_check(const struct lir *lir, struct text *why)
 {
-    struct check check = {.lir = lir, .written = {0x0f}}; /* the four arguments */
+    struct check check = {.lir = lir, .written = {0x1f}}; /* the arguments */
     u32 at = 0;
 
     if (lir->status != OK)
@@ -151,7 +162,8 @@ err lir_check(const struct lir *lir, struct text *why)
 
 static void print_memory(const struct lir_mem *mem, u8 mem_type, struct text *out)
 {
-    text_fmt(out, " %s[s%u", dtype_name(mem_type), mem->base);
+    text_fmt(out, " %s%s%s[s%u", mem->fixed ? "fixed " : "",
+             mem->space == LIR_GROUP ? "group " : "", dtype_name(mem_type), mem->base);
     if (mem->index != LIR_NONE)
         text_fmt(out, " + r%u*%u", mem->index, mem->scale);
     text_fmt(out, " + %d]", mem->disp);

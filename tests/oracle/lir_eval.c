@@ -1,14 +1,16 @@
 /*
- * compile_lir_eval.c: the direct interpreter of LIR. Slow and plain: one function per kind of
+ * lir_eval.c: the direct interpreter of LIR. Slow and plain: one function per kind of
  * operation, one lane at a time, halves and bfloat16 by arithmetic instead of bit tricks.
  */
 #include <math.h>
+#include <string.h>
 
-#include "tests/compile_lir_eval.h"
-#include "tests/test.h"
+#include "tests/oracle/lir_eval.h"
 
-#define LANES_MAX 16u
-#define UNDEFINED 0x7fa5dead /* a signalling NaN and an odd integer */
+#define LANES_MAX       32u
+#define WAVES_MAX       16u
+#define GROUP_BYTES_MAX (64 * KIB)
+#define UNDEFINED       0x7fa5dead /* a signalling NaN and an odd integer */
 
 union lane {
     f32 f;
@@ -16,8 +18,14 @@ union lane {
     i32 i;
 };
 
+/* One wave, or the one thread of a CPU. */
 struct eval {
     const struct lir *lir;
+    const u32 *partner;            /* by instruction: the other end of a loop */
+    const struct lir_group *group; /* NULL on a CPU */
+    u8 *memory;                    /* of the group */
+    u32 wave, at;
+    const char *fault;
     i64 scalar[LIR_VREGS_MAX];
     union lane vector[LIR_VREGS_MAX][LANES_MAX];
 };
@@ -95,37 +103,79 @@ void lir_eval_store(enum dtype type, void *to, u32 bits)
         memcpy(to, &bits, 4);
 }
 
-static u8 *address(const struct eval *eval, const struct lir_mem *mem, u32 lane, bool gather)
+static void fail(struct eval *eval, const char *fault)
 {
-    i64 index = 0;
+    eval->fault = eval->fault ? eval->fault : fault;
+}
 
-    if (gather)
-        index = eval->vector[mem->index][lane].i;
-    else if (mem->index != LIR_NONE)
-        index = eval->scalar[mem->index];
-    return (u8 *)(u64)(eval->scalar[mem->base] + index * mem->scale + mem->disp);
+/* The bytes of one access; NULL when they lie outside of the group's memory. */
+static u8 *address(struct eval *eval, const struct lir_instr *in, i64 index, u32 bytes)
+{
+    const struct lir_mem *mem = &in->mem;
+    i64 at = eval->scalar[mem->base] + index * mem->scale + mem->disp;
+
+    if (!eval->group)
+        return (u8 *)(u64)at;
+    if (mem->space == LIR_GROUP && (at < 0 || at + bytes > eval->group->group_bytes)) {
+        fail(eval, "access outside of the group's memory");
+        return NULL;
+    }
+    u8 *place = mem->space == LIR_GROUP ? eval->memory + at : (u8 *)(u64)at;
+    const char *fault = lir_shadow_touch(
+        eval->group->shadow, &(struct lir_touch){.at = (u64)place,
+                                                 .bytes = bytes,
+                                                 .wave = eval->wave,
+                                                 .write = lir_rows[in->op].operands[4] == 'T',
+                                                 .fixed = mem->fixed,
+                                                 .shared = mem->space != LIR_GROUP});
+    if (fault)
+        fail(eval, fault);
+    return place;
+}
+
+/* One lane's element or words of a tuple. */
+static void move_lane(struct eval *eval, const struct lir_instr *in, u32 lane, u8 *at)
+{
+    bool four = in->op == LIR_V_LOAD4 || in->op == LIR_V_GATHER4 || in->op == LIR_V_SCATTER4;
+
+    for (u32 k = 0; four && k < 4; k++) {
+        bool store = in->op == LIR_V_SCATTER4;
+        union lane *word = &eval->vector[(store ? in->a : in->dst) + k][lane];
+        memcpy(store ? (void *)(at + 4 * k) : word, store ? (void *)word : at + 4 * k, 4);
+    }
+    if (four)
+        return;
+    if (in->op == LIR_V_STORE)
+        lir_eval_store(in->mem_type, at, eval->vector[in->a][lane].u);
+    else
+        eval->vector[in->dst][lane].u =
+            lir_eval_load(in->op == LIR_V_GATHER ? DT_I32 : in->mem_type, at);
 }
 
 static bool memory_op(struct eval *eval, const struct lir_instr *in)
 {
     static const u32 bytes[] = {
         [DT_F32] = 4, [DT_I32] = 4, [DT_F16] = 2, [DT_BF16] = 2, [DT_I8] = 1, [DT_U8] = 1};
-    u8 *at = lir_rows[in->op].operands[4] == '-' || in->op == LIR_V_GATHER
-                 ? NULL
-                 : address(eval, &in->mem, 0, false);
+    bool gather = in->op == LIR_V_GATHER || in->op == LIR_V_GATHER4 || in->op == LIR_V_SCATTER4;
+    bool four = in->op == LIR_V_LOAD4 || in->op == LIR_V_GATHER4 || in->op == LIR_V_SCATTER4;
+    u32 size = four ? 16 : gather ? 4 : bytes[in->mem_type];
 
+    if (lir_rows[in->op].operands[4] == '-')
+        return false;
+    i64 index = gather || in->mem.index == LIR_NONE ? 0 : eval->scalar[in->mem.index];
+    u8 *first =
+        gather ? NULL : address(eval, in, index, in->op == LIR_V_BCAST ? size : size * in->lanes);
     for (u32 i = 0; i < in->lanes; i++) {
-        u32 step = i * bytes[in->mem_type];
-        if (in->op == LIR_V_LOAD)
-            eval->vector[in->dst][i].u = lir_eval_load(in->mem_type, at + step);
-        else if (in->op == LIR_V_BCAST)
-            eval->vector[in->dst][i].u = lir_eval_load(in->mem_type, at);
-        else if (in->op == LIR_V_STORE)
-            lir_eval_store(in->mem_type, at + step, eval->vector[in->a][i].u);
-        else if (in->op == LIR_V_GATHER)
-            memcpy(&eval->vector[in->dst][i], address(eval, &in->mem, i, true), 4);
+        u8 *at = gather                  ? address(eval, in, eval->vector[in->mem.index][i].i, size)
+                 : in->op == LIR_V_BCAST ? first
+                                         : first + i * size;
+        if (eval->fault)
+            return true;
+        if (four && (u64)at % 16)
+            fail(eval, "four words that are not aligned");
+        move_lane(eval, in, i, at);
     }
-    return at || in->op == LIR_V_GATHER;
+    return true;
 }
 
 /* ---- scalar ---- */
@@ -218,6 +268,8 @@ static union lane float_op(const struct lir_instr *in, union lane a, union lane 
         return (union lane){.f = fmaf(a.f, b.f, c.f)};
     case LIR_FNMA:
         return (union lane){.f = fmaf(-a.f, b.f, c.f)};
+    case LIR_FMAH:
+        return (union lane){.f = fmaf(f16_decode((u16)(a.u >> 16 * in->imm)), b.f, c.f)};
     case LIR_FSQRT:
         return (union lane){.f = sqrtf(a.f)};
     case LIR_FROUND:
@@ -232,6 +284,24 @@ static union lane float_op(const struct lir_instr *in, union lane a, union lane 
         CHECK(in->op == LIR_OP_COUNT); /* no such operation on lanes */
         return a;
     }
+}
+
+static u32 half_op(u8 op, u32 a, u32 b, u32 c)
+{
+    f64 x = (f64)f16_decode((u16)a), y = (f64)f16_decode((u16)b), z = (f64)f16_decode((u16)c);
+
+    /* exact in 64 bits, but for a sum of the smallest and the largest; then one rounding */
+    return f16_encode((f32)(op == LIR_H_ADD ? x + y : op == LIR_H_MUL ? x * y : x * y + z));
+}
+
+/* Both halves. */
+static u32 half_pair(u8 op, u32 a, u32 b, u32 c)
+{
+    if (op == LIR_H_PACK) {
+        union lane x = {.u = a}, y = {.u = b};
+        return f16_encode(x.f) | (u32)f16_encode(y.f) << 16;
+    }
+    return half_op(op, a, b, c) | half_op(op, a >> 16, b >> 16, c >> 16) << 16;
 }
 
 static u32 dot4(u32 a, u32 b)
@@ -276,6 +346,11 @@ static union lane lane_op(const struct lir_instr *in, union lane a, union lane b
         return a.u ? b : c;
     case LIR_DOT4:
         return (union lane){.u = c.u + dot4(a.u, b.u)};
+    case LIR_H_PACK:
+    case LIR_H_ADD:
+    case LIR_H_MUL:
+    case LIR_H_FMA:
+        return (union lane){.u = half_pair(in->op, a.u, b.u, c.u)};
     default:
         return float_op(in, a, b, c);
     }
@@ -307,12 +382,30 @@ static void across(const struct lir_instr *in, const union lane *from, union lan
     union lane now[LANES_MAX], next[LANES_MAX];
 
     memcpy(now, from, sizeof(now));
-    for (u32 distance = in->lanes / 2; distance; distance /= 2) {
+    for (u32 distance = (in->imm ? (u32)in->imm : in->lanes) / 2; distance; distance /= 2) {
         for (u32 i = 0; i < in->lanes; i++)
             next[i] = combine(in->op, now[i], now[i ^ distance]);
         memcpy(now, next, sizeof(now));
     }
     memcpy(to, now, in->lanes * sizeof(*now));
+}
+
+/* Half k of lane `lane` of a tuple of eight words. */
+static f32 tuple_half(const struct eval *eval, u16 first, u32 lane, u32 k)
+{
+    return f16_decode((u16)(eval->vector[first + k / 2][lane].u >> 16 * (k % 2)));
+}
+
+static void wmma(struct eval *eval, const struct lir_instr *in)
+{
+    for (u32 i = 0; i < 8 * LANES_MAX; i++) {
+        u32 word = i / LANES_MAX, lane = i % LANES_MAX, row = 2 * word + lane / 16;
+        f64 sum = (f64)eval->vector[in->c + word][lane].f;
+        for (u32 k = 0; k < 16; k++)
+            sum +=
+                (f64)tuple_half(eval, in->a, row, k) * (f64)tuple_half(eval, in->b, lane % 16, k);
+        eval->vector[in->dst + word][lane].f = (f32)sum;
+    }
 }
 
 static void vector_op(struct eval *eval, const struct lir_instr *in)
@@ -323,8 +416,12 @@ static void vector_op(struct eval *eval, const struct lir_instr *in)
     const union lane *c = in->c == LIR_NONE ? none : eval->vector[in->c];
     union lane *dst = eval->vector[in->dst];
 
-    if (in->op >= LIR_HSUM_F) {
+    if (in->op >= LIR_HSUM_F && in->op <= LIR_HMIN_I) {
         across(in, a, dst);
+        return;
+    }
+    if (in->op == LIR_WMMA) {
+        wmma(eval, in);
         return;
     }
     for (u32 i = 0; i < in->lanes; i++) {
@@ -341,17 +438,23 @@ static void vector_op(struct eval *eval, const struct lir_instr *in)
 
 /* ---- the walk ---- */
 
-static u32 loop_partner(const struct lir *lir, u32 at)
+/* For each LOOP its ENDLOOP and the other way round. */
+static u32 *partners(const struct lir *lir)
 {
-    bool forward = lir->instr[at].op == LIR_LOOP;
-    u32 depth = 0;
+    u32 *partner = pages_alloc(lir->count * sizeof *partner + 1), open[LIR_LOOP_DEPTH_MAX],
+        depth = 0;
 
-    for (;; at += forward ? 1 : UINT32_MAX) {
-        depth += lir->instr[at].op == (forward ? LIR_LOOP : LIR_ENDLOOP);
-        depth -= lir->instr[at].op == (forward ? LIR_ENDLOOP : LIR_LOOP);
-        if (!depth)
-            return at;
+    CHECK(partner != NULL);
+    for (u32 at = 0; at < lir->count; at++) {
+        CHECK(depth < LIR_LOOP_DEPTH_MAX || lir->instr[at].op != LIR_LOOP);
+        if (lir->instr[at].op == LIR_LOOP)
+            open[depth++] = at;
+        if (lir->instr[at].op != LIR_ENDLOOP)
+            continue;
+        partner[at] = open[--depth];
+        partner[open[depth]] = at;
     }
+    return partner;
 }
 
 /* Returns the index of the next instruction. */
@@ -359,7 +462,7 @@ static u32 step(struct eval *eval, u32 at)
 {
     const struct lir_instr *in = &eval->lir->instr[at];
     bool ends = in->op == LIR_ENDLOOP;
-    u32 head = ends ? loop_partner(eval->lir, at) : at;
+    u32 head = ends ? eval->partner[at] : at;
     const struct lir_instr *loop = &eval->lir->instr[head];
 
     if (ends)
@@ -368,7 +471,7 @@ static u32 step(struct eval *eval, u32 at)
         eval->scalar[in->dst] = eval->scalar[in->a];
     if (ends || in->op == LIR_LOOP) {
         bool more = eval->scalar[loop->dst] < eval->scalar[loop->b];
-        return more ? head + 1 : (ends ? at : loop_partner(eval->lir, at)) + 1;
+        return more ? head + 1 : (ends ? at : eval->partner[at]) + 1;
     }
     if (memory_op(eval, in))
         ;
@@ -385,14 +488,80 @@ static u32 step(struct eval *eval, u32 at)
 void lir_eval(const struct lir *lir, const u64 *args, u64 begin, u64 end, void *scratch)
 {
     struct eval *eval = pages_alloc(sizeof(*eval));
+    u32 *partner = partners(lir);
 
     CHECK(eval != NULL);
     eval->lir = lir;
+    eval->partner = partner;
     eval->scalar[LIR_ARGS] = (i64)(u64)args;
     eval->scalar[LIR_BEGIN] = (i64)begin;
     eval->scalar[LIR_END] = (i64)end;
     eval->scalar[LIR_SCRATCH] = (i64)(u64)scratch;
     for (u32 at = 0; at < lir->count;)
         at = step(eval, at);
+    pages_free(partner, lir->count * sizeof *partner + 1);
     pages_free(eval, sizeof(*eval));
+}
+
+/* ---- groups ---- */
+
+static void wave_open(struct eval *wave, const struct lir_group *group, u32 number)
+{
+    wave->lir = group->lir;
+    wave->group = group;
+    wave->wave = number;
+    for (u32 i = 0; i < group->lir->vreg_count; i++) {
+        wave->scalar[i] = UNDEFINED;
+        for (u32 lane = 0; lane < LANES_MAX; lane++)
+            wave->vector[i][lane].u = UNDEFINED;
+    }
+    wave->scalar[LIR_ARGS] = (i64)(u64)group->args;
+    wave->scalar[LIR_BEGIN] = (i64)group->item;
+    wave->scalar[LIR_SCRATCH] = 0;
+    wave->scalar[LIR_WAVE] = number;
+}
+
+/* To the next barrier or the end. */
+static void wave_run(struct eval *wave)
+{
+    const struct lir *lir = wave->lir;
+
+    while (wave->at < lir->count && !wave->fault) {
+        wave->at = lir->instr[wave->at].op == LIR_BARRIER ? wave->at + 1 : step(wave, wave->at);
+        if (lir->instr[wave->at - 1].op == LIR_BARRIER)
+            return;
+    }
+}
+
+err lir_eval_group(const struct lir_group *group, struct text *why)
+{
+    struct eval *wave = pages_alloc(group->waves * sizeof *wave);
+    u32 *partner = partners(group->lir), w = 0;
+    u8 memory[GROUP_BYTES_MAX];
+    const char *fault = NULL;
+
+    CHECK(wave != NULL && group->waves <= WAVES_MAX && group->group_bytes <= sizeof memory);
+    memset(memory, 0xa5, sizeof memory);
+    lir_shadow_group(group->shadow);
+    for (w = 0; w < group->waves; w++) {
+        wave_open(&wave[w], group, w);
+        wave[w].partner = partner;
+        wave[w].memory = memory;
+    }
+    for (bool more = true; more && !fault;) {
+        for (w = 0; w < group->waves && !fault; w++) {
+            wave_run(&wave[w]);
+            fault = wave[w].fault;
+            if (wave[w].at != wave[0].at)
+                fault = "waves stand at different barriers";
+        }
+        more = wave[0].at < group->lir->count;
+        lir_shadow_barrier(group->shadow);
+    }
+    if (fault)
+        text_fmt(why, "group %lu, wave %u, before instruction %u: %s", (unsigned long)group->item,
+                 w - 1, wave[w - 1].at, fault);
+    pages_free(partner, group->lir->count * sizeof *partner + 1);
+    pages_free(wave, group->waves * sizeof *wave);
+    return fault ? E_FORMAT : OK;
 }
