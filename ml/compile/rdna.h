@@ -86,6 +86,7 @@ struct rinstr {
     u8 omod;                /* 1: x2, 2: x4, 3: /2 */
     u8 cache;
     bool clamp, bound_ctrl; /* bound_ctrl: lanes out of bounds read 0 */
+    bool fixed;             /* a load of what nobody writes while the kernel runs */
     bool dual;              /* VOPD: this and the next one are one instruction */
 };
 
@@ -153,8 +154,8 @@ u32 rdna_refs(const struct rinstr *instr, struct rdna_ref refs[RDNA_REFS_MAX]);
  * SIMM16. */
 #define RDNA_WORDS_MAX 5u
 u32 rdna_encode(const struct rinstr *instr, u32 out[RDNA_WORDS_MAX]);
-/* The whole list: labels are resolved, branches patched. E_LIMIT when out is full. */
-err rdna_assemble(const struct rcode *code, struct code_out *out);
+/* The whole list, appended to out; branches are patched. E_LIMIT when something is full. */
+err rdna_assemble(const struct rcode *code, struct arena *arena, struct code_out *out);
 
 /* ---- rdna_wait.c ---- */
 

@@ -5,6 +5,7 @@
 #define NOHOST_LISTING_H
 
 #include "ml/compile/priv.h"
+#include "ml/compile/rdna.h"
 #include "ml/compile/x86.h"
 
 /* ---- graph_print.c ---- */
@@ -25,6 +26,12 @@ void lir_print(const struct lir *lir, struct text *out);
 void x86_print(const struct minstr *instr, bool evex, struct text *out);
 /* code_out.look: prints into code_out.listing, when there is one. */
 void x86_look(const struct code_out *out, const struct minstr *instr, bool evex);
+
+/* ---- rdna_text.c ---- */
+
+/* One line of assembly, as llvm-mc accepts it, registers physical. Of a dual instruction instr[1]
+ * is the second half. */
+void rdna_print(const struct rinstr *instr, struct text *out);
 
 /* ---- dump.c ---- */
 
