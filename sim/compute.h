@@ -83,7 +83,9 @@ struct compute_ledger {
     u64 sectors_loaded, sectors_stored; /* 32-byte pieces touched, per instruction */
     u64 requests;                       /* vector memory instructions with an active lane */
     u64 lds_bytes, lds_conflicts;
-    u64 flight_bytes_max; /* most loads in flight of one wave */
+    u64 lines_loaded;     /* lines of COMPUTE_LINE bytes that loads touch, each once; strict mode */
+    u64 flight_bytes_max; /* most loads in flight of one wave; strict mode */
+    u64 wgp_groups;       /* groups that find room on a WGP at a time */
 };
 
 struct compute;

@@ -14,7 +14,7 @@
 #define SH_WORDS       80u /* COMPUTE_DISPATCH_INITIATOR to COMPUTE_USER_DATA_15 */
 #define PENDING_MAX    8u
 #define PACKET_MAX     128u /* words that a packet with a meaning may have */
-#define LEDGER_LAST    64u
+#define LEDGER_LAST    256u
 
 struct stream { /* the ring, or an indirect buffer */
     u64 va;

@@ -116,6 +116,7 @@ void compute_destroy(struct compute *compute)
     if (!compute)
         return;
     compute_kill(compute);
+    traffic_clear(&compute->traffic);
     for (u32 n = 0; n < compute->helper_count; n++)
         compute_destroy(compute->helper[n]);
     for (struct wave *wave = compute->free_waves, *next; wave; wave = next) {
@@ -201,6 +202,7 @@ static err engine_start(struct compute *compute, const struct compute_dispatch *
     compute->dispatch = *dispatch;
     memset(&compute->ledger, 0, sizeof compute->ledger);
     memset(compute->count, 0, sizeof compute->count);
+    traffic_clear(&compute->traffic);
     compute->failure = (struct compute_failure){};
     compute->group_count = 1;
     for (u32 d = 0; d < 3; d++) {
@@ -226,6 +228,7 @@ static err engine_start(struct compute *compute, const struct compute_dispatch *
     compute->slot_first = nth * slots;
     compute->slot_count = slots;
     compute->groups_per_wgp = groups_per_wgp(compute);
+    compute->ledger.wgp_groups = nth ? 0 : compute->groups_per_wgp;
     compute->resident_max =
         min_u32(compute->groups_per_wgp * compute->options.wgps, slots / compute->waves_per_group);
     compute->resident_wish = strict ? 3 : 1;
@@ -425,6 +428,7 @@ static void ledger_fill(struct compute *compute)
     ledger->branches = compute->count[CLASS_BRANCH];
     ledger->waits = compute->count[CLASS_WAIT];
     ledger->other = compute->count[CLASS_OTHER];
+    ledger->lines_loaded = compute->options.fast ? 0 : compute->traffic.count;
 }
 
 struct thread_job {

@@ -9,14 +9,16 @@
 #define SUMS(X)                                                                                    \
     X(waves)                                                                                       \
     X(groups)                                                                                      \
-    X(barriers) X(salu) X(valu) X(vopd) X(dot) X(wmma) X(trans) X(smem) X(lds) X(vmem_loads)       \
-        X(vmem_stores) X(atomics) X(branches) X(waits) X(other) X(lanes) X(load_bytes)             \
-            X(store_bytes) X(sectors_loaded) X(sectors_stored) X(requests) X(lds_bytes)            \
-                X(lds_conflicts)
+    X(barriers)                                                                                    \
+    X(salu)                                                                                        \
+    X(valu) X(vopd) X(dot) X(wmma) X(trans) X(smem) X(lds) X(vmem_loads) X(vmem_stores) X(atomics) \
+        X(branches) X(waits) X(other) X(lanes) X(load_bytes) X(store_bytes) X(sectors_loaded)      \
+            X(sectors_stored) X(requests) X(lds_bytes) X(lds_conflicts) X(lines_loaded)
 
 static void put_sums(struct text *out, const struct compute_ledger *done)
 {
-    text_fmt(out, "\"flight_bytes_max\":%llu", (unsigned long long)done->flight_bytes_max);
+    text_fmt(out, "\"flight_bytes_max\":%llu,\"wgp_groups\":%llu",
+             (unsigned long long)done->flight_bytes_max, (unsigned long long)done->wgp_groups);
 #define PUT(name) text_fmt(out, ",\"" #name "\":%llu", (unsigned long long)done->name);
     SUMS(PUT)
 #undef PUT
@@ -38,6 +40,7 @@ void ledger_dispatched(struct sim *sim, const struct compute_dispatch *dispatch,
 #undef ADD
     ledger->total.flight_bytes_max =
         max_u64(ledger->total.flight_bytes_max, done->flight_bytes_max);
+    ledger->total.wgp_groups = max_u64(ledger->total.wgp_groups, done->wgp_groups);
 }
 
 static void put_dispatch(struct text *out, const struct ledger_dispatch *entry)

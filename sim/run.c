@@ -313,7 +313,9 @@ static void print_ledger(const struct launch *run, const struct compute_ledger *
                   {"requests", ledger->requests},
                   {"lds_bytes", ledger->lds_bytes},
                   {"lds_conflicts", ledger->lds_conflicts},
-                  {"flight_bytes_max", ledger->flight_bytes_max}};
+                  {"lines_loaded", ledger->lines_loaded},
+                  {"flight_bytes_max", ledger->flight_bytes_max},
+                  {"wgp_groups", ledger->wgp_groups}};
 
     printf("{\"kernel\": \"%s\", \"grid\": [%u, %u, %u], \"block\": [%u, %u, %u], "
            "\"mode\": \"%s\", \"seed\": %llu",

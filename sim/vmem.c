@@ -60,6 +60,7 @@ static bool move_piece(const struct move *move, u64 va, u32 at, u32 bytes)
         } else {
             if (!memory->load(memory->ctx, &access, move->raw + at, move->known ? known : NULL))
                 return violation(move->wave, va, "a load");
+            traffic_touch(&move->wave->compute->traffic, va / COMPUTE_LINE);
             if (move->known && !all_known(known, part))
                 known_copy(move->known, at, known, part);
         }

@@ -8,6 +8,7 @@
 
 #include "sim/compute.h"
 #include "sim/isa.h"
+#include "sim/traffic.h"
 
 #define LANES             32u
 #define LANES_ALL         0xffffffffu
@@ -261,6 +262,7 @@ struct compute {
     struct compute_failure failure;
     struct compute_ledger ledger;
     u64 count[CLASSES]; /* instructions issued */
+    struct traffic traffic;
     u64 random;
 
     u64 group_count, *next_group, own_next_group; /* *next_group is shared between threads */

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""rdna_clang.py [--json]: quantised matrix-vector products in OpenCL C (tests/data/opencl/matvec_*),
+"""rdna_clang.py [--json]: products with quantised matrices in OpenCL C, tests/data/opencl/matvec_*,
 as clang compiles them for gfx1100: run in strict mode against numpy, and the instructions of their
 inner loops counted. docs/BENCH.md compares our own compiler's loops with these.
 
@@ -143,6 +143,11 @@ def check(folder, name, units):
         if done.returncode:
             yield f"{kernel}: {done.stderr.strip()}"
             continue
+        used = (weights, high, low, folds) if planes == 2 else (weights, high, folds)
+        lines = 1 + sum(-(-array.nbytes // 128) for array in used)  # and its arguments
+        seen = json.loads(done.stdout)["lines_loaded"]
+        if seen != lines:
+            yield f"{kernel}: {seen} lines loaded, {lines} hold what it needs"
         want = matrix.reshape(ROWS, -1) @ x.reshape(-1)
         off = np.abs(np.fromfile(f"{folder}/{name}-y", f32) - want).max()
         bound = 1e-5 * np.abs(matrix.reshape(ROWS, -1)).dot(np.abs(x.reshape(-1))).max()
