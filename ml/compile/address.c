@@ -146,6 +146,47 @@ struct lir_mem emit_address(struct emit *e, u32 node, const struct affine *idx, 
                             .disp = (i32)disp};
 }
 
+bool is_fixed(const struct emit *e, u32 node)
+{
+    const struct schedule *s = e->schedule;
+    enum op op = emit_node(e, node)->op;
+
+    if (op != OP_STATE && op_is_source(op))
+        return true;
+    u32 place = node_place(e->graph, s, node);
+    for (u32 i = 0; i < e->kernel->stage_count; i++) {
+        const struct stage *own = &s->stage[e->kernel->stage_first + i];
+        if (own->node == node || (!own->local && own->place == place))
+            return false;
+    }
+    return true;
+}
+
+struct lir_mem mem_at(u16 base, i64 disp)
+{
+    CHECK(disp == (i32)disp);
+    return (struct lir_mem){.base = base, .index = LIR_NONE, .scale = 1, .disp = (i32)disp};
+}
+
+u16 emit_get(struct emit *e, enum lir_op op, enum dtype type, struct lir_mem mem)
+{
+    struct lir_instr i = emit_blank(e, op);
+
+    i.mem_type = (u8)type;
+    i.mem = mem;
+    return emit_pure(e, i);
+}
+
+void emit_put(struct emit *e, u16 value, enum dtype type, struct lir_mem mem)
+{
+    struct lir_instr i = emit_blank(e, LIR_V_STORE);
+
+    i.a = value;
+    i.mem_type = (u8)type;
+    i.mem = mem;
+    *lir_emit(e->lir, LIR_V_STORE) = i;
+}
+
 u16 emit_load(struct emit *e, u32 node, const struct affine *idx)
 {
     struct lir_instr i = emit_blank(e, LIR_V_LOAD);
@@ -154,6 +195,7 @@ u16 emit_load(struct emit *e, u32 node, const struct affine *idx)
 
     i.mem_type = (u8)node_storage(e, node);
     i.mem = emit_address(e, node, idx, &lane_stride, &lane_index);
+    i.mem.fixed = is_fixed(e, node);
     if (lane_index != LIR_NONE || (lane_stride != 0 && lane_stride != 1)) {
         CHECK(dtype_bytes((enum dtype)i.mem_type) == 4);
         if (lane_stride != 0) {

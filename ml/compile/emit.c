@@ -208,6 +208,14 @@ u16 emit_var(struct emit *e, enum lir_class class)
     return v;
 }
 
+u16 emit_fresh(struct emit *e, enum lir_class class)
+{
+    u16 v = lir_vreg(e->lir, class);
+
+    e->defined_at[v] = (u8)e->scope_depth;
+    return v;
+}
+
 static struct lir_instr *emit_into(struct emit *e, u16 dst, enum lir_op op)
 {
     struct lir_instr *i = lir_emit(e->lir, op);
@@ -265,6 +273,20 @@ u16 emit_loop(struct emit *e, u16 start, u16 end, i64 step)
     e->defined_at[i.dst] = (u8)depth;
     *lir_emit(e->lir, LIR_LOOP) = i;
     return i.dst;
+}
+
+u16 emit_shared_loop(struct emit *e, u16 start, u16 end, i64 step)
+{
+    if (e->waves == 1)
+        return emit_loop(e, start, end, step);
+    start = emit_s_add(e, start, emit_s_muli(e, LIR_WAVE, step));
+    return emit_loop(e, start, end, step * e->waves);
+}
+
+void emit_barrier(struct emit *e)
+{
+    *lir_emit(e->lir, LIR_BARRIER) = emit_blank(e, LIR_BARRIER);
+    e->joined = false;
 }
 
 void emit_end(struct emit *e)

@@ -61,6 +61,8 @@ struct emit {
     struct scope scope[LIR_LOOP_DEPTH_MAX + 1]; /* [0]: the kernel itself */
     u32 scope_depth;
     bool quiet;                    /* the loops opened now hold no store */
+    u32 waves;                     /* that run the kernel together; 1 on a CPU */
+    bool joined;                   /* partial results may still be read by other waves */
     u8 defined_at[LIR_VREGS_MAX];  /* scope whose end is the end of this value; MUTABLE */
     u32 place[LIR_INSTRS_MAX + 1]; /* by instruction: 1 + head of the loop it moves in front of */
     err status;
@@ -104,12 +106,17 @@ u16 emit_const_i32(struct emit *e, u32 bits);
 u16 emit_const_f32(struct emit *e, f32 value);
 /* Mutable registers (accumulators): written by their own instructions, never value-numbered. */
 u16 emit_var(struct emit *e, enum lir_class class);
+/* A register that one instruction writes here and now. */
+u16 emit_fresh(struct emit *e, enum lir_class class);
 /* acc = a * b + acc; acc = acc op value; dst = a. */
 void emit_fma(struct emit *e, u16 acc, u16 a, u16 b);
 void emit_combine(struct emit *e, u16 acc, enum lir_op op, u16 value);
 void emit_move(struct emit *e, u16 dst, u16 a);
 void emit_set_const(struct emit *e, u16 dst, u32 bits);
 u16 emit_loop(struct emit *e, u16 start, u16 end, i64 step); /* returns the counter */
+/* A loop whose trips the waves take in turn. */
+u16 emit_shared_loop(struct emit *e, u16 start, u16 end, i64 step);
+void emit_barrier(struct emit *e);
 void emit_end(struct emit *e);
 err emit_settle(struct emit *e, struct arena *arena); /* puts what was to move where it belongs */
 void axis_open(struct emit *e, u32 axis, u16 counter);
@@ -119,6 +126,8 @@ u16 emit_sym(struct emit *e, u32 sym);
 
 /* ---- address.c ---- */
 
+/* Whether nobody writes the node's memory while the kernel runs. */
+bool is_fixed(const struct emit *e, u32 node);
 /* Bytes of one element, and the address of element idx of a source or realised node. *lane_stride:
  * elements per lane. */
 struct lir_mem emit_address(struct emit *e, u32 node, const struct affine *idx, i64 *lane_stride,
@@ -136,6 +145,10 @@ struct stride node_stride(const struct emit *e, u32 node, u32 d);
 /* The index as SCALAR, without its lanes; LIR_NONE for 0. */
 u16 emit_index(struct emit *e, const struct affine *idx);
 u16 emit_load(struct emit *e, u32 node, const struct affine *idx);
+struct lir_mem mem_at(u16 base, i64 disp);
+/* LIR_V_LOAD or LIR_V_BCAST; a store. */
+u16 emit_get(struct emit *e, enum lir_op op, enum dtype type, struct lir_mem mem);
+void emit_put(struct emit *e, u16 value, enum dtype type, struct lir_mem mem);
 void emit_store(struct emit *e, u16 value, u32 node, const struct affine *idx);
 
 /* ---- lower_value.c ---- */
@@ -156,10 +169,10 @@ u16 emit_log(struct emit *e, u16 x);
 u16 emit_sin_cos(struct emit *e, u16 x, bool cosine);
 
 /* ---- lower_linear.c ---- */
-/* Computes rows u of the stage's product for the row tile at the lane axis; res[u]. */
-void emit_linear(struct emit *e, const struct affine *idx, u32 unroll, u8 unroll_axis, u16 *res);
 void emit_quant_stage(struct emit *e);
 void emit_unpack_stage(struct emit *e);
+/* Pieces of a row of the stage's product, or of a QUANT or UNPACK stage, that waves can share. */
+u32 row_parts(const struct emit *e);
 
 /* A stage's nest: output axes outermost first, each with its role. */
 struct nest {
@@ -170,10 +183,21 @@ struct nest {
     u8 unroll_axis, lane_axis; /* output axes, or NO_AXIS */
     u8 reduce_lane; /* axis of the heavy node's source that the lanes run along instead, or NO_AXIS
                      */
+    u8 spread_axis; /* output axis whose elements are shared out to the waves, or NO_AXIS */
+    u8 split_axis;  /* axis of the heavy node's source that is shared out instead, or NO_AXIS */
     u32 unroll_max, vectors_max;
     u32 unroll, vectors; /* of the variant being emitted */
     bool zero;           /* PAD: fill instead of copy */
 };
+
+/* What the heavy node came to for every instance of a nest, or this wave's part of it. */
+struct held {
+    u16 res[UNROLL_MAX * VECTORS_MAX]; /* [unroll][vectors] */
+    const struct affine *idx;          /* of the heavy node */
+    enum lir_op op;                    /* joins the parts */
+};
+/* lower_linear.c: rows u of the stage's product for the row tile at the lane axis. */
+bool hold_linear(struct nest *n, const struct affine *idx, struct held *held);
 
 /* ---- lower.c ---- */
 /* Start and end of an output axis for the current item. */
@@ -186,16 +210,19 @@ struct range axis_range(struct emit *e, u32 axis);
 bool is_grid_fixed(const struct emit *e, u32 axis);
 /* Emits for instance (u, v) of the unrolled axes from here on. */
 void set_bias(struct nest *n, u32 u, u32 v);
+/* Largest number of elements of an output axis in one item. */
+u32 axis_bound(const struct emit *e, u32 axis);
 
 /* ---- roles.c ---- */
 void choose_roles(struct nest *n);
+/* Which axis the waves share; returns how many of them have something to do. */
+u32 choose_shares(struct nest *n);
 /* The last axis that is longer than 1, or NO_AXIS: stores along it are contiguous when
  * store_contiguous says so. */
 u8 store_axis(const struct node *space);
 bool store_contiguous(const struct emit *e, u32 axis);
 
 /* ---- lower_reduce.c ---- */
-/* Computes the stage's reduction for all instances of the nest and remembers the results. */
-bool hold_reduction(struct nest *n, const struct affine *idx);
+bool hold_reduction(struct nest *n, const struct affine *idx, struct held *held);
 
 #endif

@@ -53,6 +53,13 @@ static bool length_usable(const struct emit *e)
     return true;
 }
 
+u32 axis_bound(const struct emit *e, u32 axis)
+{
+    u32 bound = dim_bound(e->graph, stage_space(e->graph, e->stage)->shape[axis]);
+
+    return axis < e->kernel->grid_rank ? min_u32(bound, e->kernel->divisor[axis]) : bound;
+}
+
 struct range axis_range(struct emit *e, u32 axis)
 {
     dim d = stage_space(e->graph, e->stage)->shape[axis];
@@ -90,18 +97,71 @@ void set_bias(struct nest *n, u32 u, u32 v)
         e->axis[n->lane_axis].bias = (i32)(v * e->target->lanes);
 }
 
-static bool hold_linear(struct nest *n, const struct affine *idx)
+/* ---- results that waves have parts of ---- */
+
+/* The waves' parts of one result, joined in the order of the waves. */
+static u16 join_parts(struct emit *e, u16 first, u32 wave_bytes, enum lir_op op)
+{
+    u16 sum = LIR_NONE;
+
+    for (u32 w = 0; w < e->waves; w++) {
+        struct lir_instr *i = lir_emit(e->lir, LIR_V_LOAD);
+        u16 part = i->dst = emit_fresh(e, LIR_VECTOR);
+        i->lanes = e->lanes;
+        i->mem = mem_at(first, (i64)w * wave_bytes);
+        i->mem.space = LIR_GROUP;
+        sum = w == 0 ? part : emit_two(e, op, sum, part);
+    }
+    return sum;
+}
+
+/* Counters of the instance number i, which is known only when the code runs. */
+static void open_instance(struct nest *n, u16 i)
 {
     struct emit *e = n->e;
-    u16 res[UNROLL_MAX];
+    u32 shift = (u32)__builtin_ctz(n->vectors);
 
-    emit_linear(e, idx, n->unroll, n->unroll_axis, res);
-    for (u32 u = 0; u < n->unroll; u++) {
-        set_bias(n, u, 0);
-        emit_remember(e, e->stage->heavy, idx, res[u]);
+    if (n->unroll_axis != NO_AXIS) {
+        u16 *counter = &e->axis[n->unroll_axis].counter;
+        *counter = emit_s_add(e, *counter, shift ? emit_s(e, LIR_S_SHRI, i, LIR_NONE, shift) : i);
     }
-    set_bias(n, 0, 0);
-    return true;
+    if (n->lane_axis != NO_AXIS && n->vectors > 1) {
+        u16 *counter = &e->axis[n->lane_axis].counter;
+        u16 vector = emit_s(e, LIR_S_ANDI, i, LIR_NONE, n->vectors - 1);
+        *counter = emit_s_add(e, *counter, emit_s_muli(e, vector, e->target->lanes));
+    }
+}
+
+/* Each wave writes its part of all results; then each takes some results, joins their parts and
+ * finishes them. */
+static void store_joined(struct nest *n, const struct affine *idx, const struct held *held)
+{
+    struct emit *e = n->e;
+    struct axis axis[AXES_MAX];
+    u32 count = n->unroll * n->vectors, bytes = 4u * e->lanes, wave_bytes = count * bytes;
+    u32 at = (u32)round_up(e->kernel->scratch_bytes, 64);
+    u16 own = emit_s_add(e, LIR_SCRATCH, emit_s_muli(e, LIR_WAVE, wave_bytes));
+
+    memcpy(axis, e->axis, sizeof axis);
+    e->out->group_bytes = max_u32(e->out->group_bytes, at + e->waves * wave_bytes);
+    if (e->joined)
+        emit_barrier(e);
+    for (u32 i = 0; i < count; i++) {
+        struct lir_mem mem = mem_at(own, at + (i64)i * bytes);
+        mem.space = LIR_GROUP;
+        emit_put(e, held->res[i], DT_F32, mem);
+    }
+    emit_barrier(e);
+    u16 i = emit_loop(e, LIR_WAVE, emit_s_const(e, count), e->waves);
+    open_instance(n, i);
+    u16 first = emit_s_addi(e, emit_s_add(e, LIR_SCRATCH, emit_s_muli(e, i, bytes)), at);
+    emit_remember(e, e->stage->heavy, held->idx, join_parts(e, first, wave_bytes, held->op));
+    emit_store(e, emit_value(e, e->stage->node, idx), e->stage->node, idx);
+    emit_end(e);
+    memcpy(e->axis, axis, sizeof axis);
+    e->joined = true;
+    if (e->scope_depth > 0) /* the next round writes parts again */
+        emit_barrier(e);
 }
 
 /* ---- nests ---- */
@@ -161,6 +221,7 @@ static void pad_element(struct nest *n, const struct affine *idx)
 static void nest_body(struct nest *n)
 {
     struct emit *e = n->e;
+    struct held held;
     usize mark = arena_mark(e->arena);
     struct affine *idx = identity_index(e, n->space);
 
@@ -175,9 +236,18 @@ static void nest_body(struct nest *n)
     if (e->stage->heavy != NO_NODE) {
         bool linear = emit_node(e, e->stage->heavy)->op == OP_LINEAR;
         e->quiet = true;
-        if (!(linear ? hold_linear(n, idx) : hold_reduction(n, idx)))
+        if (!(linear ? hold_linear(n, idx, &held) : hold_reduction(n, idx, &held)))
             e->status = E_UNSUPPORTED;
         e->quiet = false;
+        if (e->waves > 1 && n->split_axis != NO_AXIS && e->status == OK) {
+            store_joined(n, idx, &held);
+            arena_reset(e->arena, mark);
+            return;
+        }
+    }
+    for (u32 i = 0; i < n->unroll * n->vectors && e->stage->heavy != NO_NODE; i++) {
+        set_bias(n, i / n->vectors, i % n->vectors);
+        emit_remember(e, e->stage->heavy, held.idx, held.res[i]);
     }
     for (u32 u = 0; u < n->unroll && e->status == OK; u++)
         for (u32 v = 0; v < n->vectors; v++) {
@@ -202,7 +272,9 @@ static void nest_variant(struct nest *n, u32 level, u16 start, u16 end, u32 step
         n->vectors = step == 1 ? 1 : step / e->target->lanes;
     }
     struct axis block = e->axis[axis]; /* a grid axis in blocks keeps its block number here */
-    axis_open(e, axis, emit_loop(e, start, end, step));
+    axis_open(e, axis,
+              axis == n->spread_axis ? emit_shared_loop(e, start, end, step)
+                                     : emit_loop(e, start, end, step));
     nest_level(n, level + 1);
     axis_close(e, axis);
     e->axis[axis] = block;
@@ -271,7 +343,25 @@ static void run_nest(struct nest *n)
     n->unroll = n->vectors = 1;
     e->lanes = 1;
     e->lane_axis = NO_AXIS;
+    bool one = e->waves > 1 && n->spread_axis == NO_AXIS && n->split_axis == NO_AXIS;
+    if (one) /* nothing to share: the first wave alone */
+        emit_loop(e, LIR_WAVE, emit_s_const(e, 1), 1);
     nest_level(n, 0);
+    if (one)
+        emit_end(e);
+}
+
+static struct nest blank_nest(struct emit *e)
+{
+    return (struct nest){.e = e,
+                         .space = stage_space(e->graph, e->stage),
+                         .unroll_axis = NO_AXIS,
+                         .lane_axis = NO_AXIS,
+                         .reduce_lane = NO_AXIS,
+                         .spread_axis = NO_AXIS,
+                         .split_axis = NO_AXIS,
+                         .unroll_max = 1,
+                         .vectors_max = 1};
 }
 
 /* The result of PAD before the source is copied into it: a nest over the result's own shape. */
@@ -279,37 +369,25 @@ static void fill_zero(struct emit *e)
 {
     const struct stage *stage = e->stage;
     struct stage whole = *stage;
-    struct nest n = {.e = e,
-                     .space = emit_node(e, stage->node),
-                     .unroll_axis = NO_AXIS,
-                     .reduce_lane = NO_AXIS,
-                     .unroll_max = 1,
-                     .vectors_max = 1,
-                     .zero = true};
 
     whole.kind = STAGE_MAP;
     e->stage = &whole;
+    struct nest n = blank_nest(e);
+    n.zero = true;
     n.lane_axis = store_axis(n.space);
     if (n.lane_axis != NO_AXIS && !store_contiguous(e, n.lane_axis))
         n.lane_axis = NO_AXIS;
+    choose_shares(&n);
     run_nest(&n);
     e->stage = stage;
+    if (e->waves > 1)
+        emit_barrier(e);
 }
 
-static void lower_stage(struct emit *e)
+static struct nest stage_nest(struct emit *e)
 {
-    struct nest n = {.e = e,
-                     .space = stage_space(e->graph, e->stage),
-                     .unroll_axis = NO_AXIS,
-                     .lane_axis = NO_AXIS,
-                     .reduce_lane = NO_AXIS,
-                     .unroll_max = 1,
-                     .vectors_max = 1};
+    struct nest n = blank_nest(e);
 
-    if (e->stage->kind == STAGE_QUANT || e->stage->kind == STAGE_UNPACK) {
-        e->stage->kind == STAGE_QUANT ? emit_quant_stage(e) : emit_unpack_stage(e);
-        return;
-    }
     if (e->stage->heavy != NO_NODE && emit_node(e, e->stage->heavy)->op == OP_LINEAR) {
         n.lane_axis = (u8)(n.space->rank - 1);
         n.unroll_axis = n.space->rank > 1 ? (u8)(n.space->rank - 2) : NO_AXIS;
@@ -317,9 +395,46 @@ static void lower_stage(struct emit *e)
     } else {
         choose_roles(&n);
     }
+    return n;
+}
+
+/* How many waves have something to do in the stage. */
+static u32 stage_waves(struct emit *e)
+{
+    usize mark = arena_mark(e->arena);
+
+    if (e->stage->kind == STAGE_QUANT || e->stage->kind == STAGE_UNPACK)
+        return row_parts(e);
+    struct nest n = stage_nest(e);
+    u32 waves = choose_shares(&n);
+    arena_reset(e->arena, mark);
+    return waves;
+}
+
+static void lower_stage(struct emit *e)
+{
+    if (e->stage->kind == STAGE_QUANT || e->stage->kind == STAGE_UNPACK) {
+        e->stage->kind == STAGE_QUANT ? emit_quant_stage(e) : emit_unpack_stage(e);
+        return;
+    }
+    struct nest n = stage_nest(e);
+    choose_shares(&n);
     if (e->stage->kind == STAGE_PAD)
         fill_zero(e);
     run_nest(&n);
+}
+
+/* Whether the stage must not begin before all waves are done with those from `first` on. */
+static bool must_wait(const struct emit *e, u32 first)
+{
+    const struct schedule *s = e->schedule;
+
+    for (u32 i = 0; i < e->stage->leaf_count; i++) {
+        u32 writer = s->stage_of[e->stage->leaf[i].node];
+        if (writer != NO_NODE && writer >= first && &s->stage[writer] < e->stage)
+            return true;
+    }
+    return e->stage->kind == STAGE_SCATTER || e->stage->len_node != NO_NODE;
 }
 
 err lower_open(const struct graph *graph, const struct schedule *schedule,
@@ -352,7 +467,8 @@ static void reset(struct emit *e, const struct kernel *kernel, struct lowered *o
     e->status = OK;
     e->quiet = false;
     out->arg_count = 0;
-    out->waves = 1;
+    e->waves = 1;
+    e->joined = false;
     out->group_bytes = kernel->scratch_bytes;
     arena_reset(e->arena, 0);
     memset(e->head, 0xff, sizeof e->head);
@@ -372,11 +488,21 @@ err lower_kernel(struct emit *e, const struct kernel *kernel, struct arena *aren
     reset(e, kernel, out);
     TRY(lir_init(e->lir, arena));
     bool group = e->target->waves > 0;
+    for (u32 i = 0; group && i < kernel->stage_count; i++) {
+        e->stage = &schedule->stage[kernel->stage_first + i];
+        e->waves = min_u32(max_u32(e->waves, stage_waves(e)), e->target->waves);
+    }
+    out->waves = e->waves;
     u16 item = group ? LIR_BEGIN : emit_loop(e, LIR_BEGIN, LIR_END, 1);
     e->stage = &schedule->stage[kernel->stage_first];
     open_item(e, item, &grid);
+    u32 waiting = kernel->stage_first; /* stages before are done in all waves */
     for (u32 i = 0; i < kernel->stage_count && e->status == OK; i++) {
         e->stage = &schedule->stage[kernel->stage_first + i];
+        if (e->waves > 1 && i > 0 && must_wait(e, waiting)) {
+            emit_barrier(e);
+            waiting = kernel->stage_first + i;
+        }
         for (u32 a = 0; a < kernel->grid_rank; a++) {
             if (kernel->divisor[a] == 1)
                 axis_open(e, a, grid.block[a]);

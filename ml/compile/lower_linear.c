@@ -9,38 +9,23 @@
  */
 #include "ml/compile/emit.h"
 
-static struct lir_mem at(u16 base, i64 disp)
+/* Memory of a stage's result. */
+static struct lir_mem in_stage(const struct emit *e, const struct stage *s, u16 base, i64 disp)
 {
-    CHECK(disp == (i32)disp);
-    return (struct lir_mem){.base = base, .index = LIR_NONE, .scale = 1, .disp = (i32)disp};
-}
-
-/* The same, of a stage's result. */
-static struct lir_mem in_stage(const struct stage *s, u16 base, i64 disp)
-{
-    struct lir_mem mem = at(base, disp);
+    struct lir_mem mem = mem_at(base, disp);
 
     mem.space = s->local ? LIR_GROUP : LIR_GLOBAL;
+    mem.fixed = s != e->stage && is_fixed(e, s->node);
     return mem;
 }
 
-static u16 load(struct emit *e, enum lir_op op, enum dtype type, struct lir_mem mem)
+/* Memory of a weight. */
+static struct lir_mem fixed_at(u16 base, i64 disp)
 {
-    struct lir_instr i = emit_blank(e, op);
+    struct lir_mem mem = mem_at(base, disp);
 
-    i.mem_type = (u8)type;
-    i.mem = mem;
-    return emit_pure(e, i);
-}
-
-static void store(struct emit *e, u16 value, enum dtype type, struct lir_mem mem)
-{
-    struct lir_instr i = emit_blank(e, LIR_V_STORE);
-
-    i.a = value;
-    i.mem_type = (u8)type;
-    i.mem = mem;
-    *lir_emit(e->lir, LIR_V_STORE) = i;
+    mem.fixed = true;
+    return mem;
 }
 
 /* A pointer that the loop advances: its own register, written twice. */
@@ -142,7 +127,7 @@ static u16 block_factor(struct emit *e, const struct tile *t, u32 which, u16 sup
 {
     i64 offset = t->size.low_bytes + t->size.high_bytes + which * t->size.scale_bytes;
     enum dtype type = (enum dtype)t->packing->scale_type;
-    u16 f = load(e, LIR_V_LOAD, type, at(t->scales, offset));
+    u16 f = emit_get(e, LIR_V_LOAD, type, fixed_at(t->scales, offset));
 
     if (type == DT_U8 || type == DT_I8)
         f = emit_v(e, LIR_CVT_I2F, f, LIR_NONE, LIR_NONE);
@@ -158,9 +143,9 @@ static struct super super_factors(struct emit *e, const struct tile *t)
     struct super s = {LIR_NONE, LIR_NONE};
 
     if (t->packing->super > 1) {
-        s.scale = load(e, LIR_V_LOAD, DT_F16, at(t->head, 0));
+        s.scale = emit_get(e, LIR_V_LOAD, DT_F16, fixed_at(t->head, 0));
         if (t->packing->has_min)
-            s.min = load(e, LIR_V_LOAD, DT_F16, at(t->head, 2 * t->packing->tile));
+            s.min = emit_get(e, LIR_V_LOAD, DT_F16, fixed_at(t->head, 2 * t->packing->tile));
     }
     return s;
 }
@@ -170,7 +155,8 @@ static u16 group_codes(struct emit *e, const struct tile *t, u32 group)
 {
     u32 low = t->size.low_bits, high = t->size.high_bits, row_bytes = 4u * t->packing->tile;
     u32 per = 8 / low;
-    u16 codes = load(e, LIR_V_LOAD, DT_I32, at(t->planes, (i64)(group / per) * row_bytes));
+    u16 codes =
+        emit_get(e, LIR_V_LOAD, DT_I32, fixed_at(t->planes, (i64)(group / per) * row_bytes));
 
     if (low == 4) {
         codes = group % per ? emit_vi(e, LIR_ISHRI, codes, 4, 0) : codes;
@@ -179,8 +165,8 @@ static u16 group_codes(struct emit *e, const struct tile *t, u32 group)
     if (high == 0)
         return codes;
     per = 8 / high;
-    u16 top = load(e, LIR_V_LOAD, DT_I32,
-                   at(t->planes, t->size.low_bytes + (i64)(group / per) * row_bytes));
+    u16 top = emit_get(e, LIR_V_LOAD, DT_I32,
+                       fixed_at(t->planes, t->size.low_bytes + (i64)(group / per) * row_bytes));
     i32 up = 4 - (i32)(high * (group % per));
     top = up > 0   ? emit_vi(e, LIR_ISHLI, top, up, 0)
           : up < 0 ? emit_vi(e, LIR_ISHRI, top, -up, 0)
@@ -274,7 +260,7 @@ static void block_dot(struct emit *e, const struct product *p, u16 *dot)
         for (u32 u = 0; u < p->unroll; u++)
             for (u32 plane = 0; plane < 2; plane++) {
                 i64 disp = plane * p->row.low_at + 4 * g + u * p->step;
-                u16 x = load(e, LIR_V_BCAST, DT_I32, in_stage(p->x_stage, p->codes, disp));
+                u16 x = emit_get(e, LIR_V_BCAST, DT_I32, in_stage(e, p->x_stage, p->codes, disp));
                 group_dot(e, packing, codes, x, chain[u][plane]);
             }
     }
@@ -288,7 +274,7 @@ static void block_dot(struct emit *e, const struct product *p, u16 *dot)
         if (!packing->zero)
             continue;
         i64 nsum_at = p->row.nsum_at - p->row.scale_at + u * p->step;
-        u16 nsum = load(e, LIR_V_BCAST, DT_I32, in_stage(p->x_stage, p->rest, nsum_at));
+        u16 nsum = emit_get(e, LIR_V_BCAST, DT_I32, in_stage(e, p->x_stage, p->rest, nsum_at));
         dot[u] = emit_two(e, LIR_IADD, dot[u],
                           emit_vi(e, LIR_ISHLI, nsum, __builtin_ctz(packing->zero), 0));
     }
@@ -309,14 +295,14 @@ static void product_quant(struct emit *e, struct product *p)
     u16 scale = block_factor(e, &p->tile, 0, super.scale);
     u16 min = p->tile.packing->has_min ? block_factor(e, &p->tile, 1, super.min) : LIR_NONE;
     for (u32 u = 0; u < p->unroll; u++) {
-        u16 d = load(e, LIR_V_BCAST, DT_F32, in_stage(p->x_stage, p->rest, u * p->step));
+        u16 d = emit_get(e, LIR_V_BCAST, DT_F32, in_stage(e, p->x_stage, p->rest, u * p->step));
         emit_fma(e, p->acc[u], emit_v(e, LIR_CVT_I2F, dot[u], LIR_NONE, LIR_NONE),
                  emit_two(e, LIR_FMUL, scale, d));
         if (min == LIR_NONE)
             continue;
-        u16 sum =
-            load(e, LIR_V_BCAST, DT_F32,
-                 in_stage(p->x_stage, p->rest, p->row.ssum_at - p->row.scale_at + u * p->step));
+        u16 sum = emit_get(
+            e, LIR_V_BCAST, DT_F32,
+            in_stage(e, p->x_stage, p->rest, p->row.ssum_at - p->row.scale_at + u * p->step));
         emit_fma(e, p->acc[u], min, sum);
     }
     advance(e, p->codes, p->row.block);
@@ -352,9 +338,9 @@ static void product_float(struct emit *e, struct product *p)
             continue;
         axis_open(e, RANK_MAX, emit_loop(e, emit_s_const(e, start), emit_s_const(e, end), step));
         for (u32 k = 0; k < step; k++)
-            add_column(
-                e, p, k,
-                load(e, LIR_V_LOAD, packing->float_type, at(p->tile.planes, (i64)k * stride)));
+            add_column(e, p, k,
+                       emit_get(e, LIR_V_LOAD, packing->float_type,
+                                fixed_at(p->tile.planes, (i64)k * stride)));
         advance_tile(e, &p->tile, (i64)step * stride);
         axis_close(e, RANK_MAX);
         emit_end(e);
@@ -400,22 +386,26 @@ static void product_decode(struct emit *e, struct product *p)
     end_blocks(e, &p->tile);
 }
 
-void emit_linear(struct emit *e, const struct affine *idx, u32 unroll, u8 unroll_axis, u16 *res)
+bool hold_linear(struct nest *nest, const struct affine *idx, struct held *held)
 {
+    struct emit *e = nest->e;
     const struct node *n = emit_node(e, e->stage->heavy);
     struct affine *x_idx = arena_new(e->arena, struct affine, RANK_MAX);
-    struct product p = {
-        .unroll = unroll, .acc = res, .x = n->src[0], .x_idx = x_idx, .unroll_axis = unroll_axis};
+    struct product p = {.unroll = nest->unroll,
+                        .acc = held->res,
+                        .x = n->src[0],
+                        .x_idx = x_idx,
+                        .unroll_axis = nest->unroll_axis};
 
-    if (!x_idx) {
-        e->status = E_NOMEM;
-        return;
-    }
+    if (!x_idx)
+        return false;
+    held->idx = idx;
+    held->op = LIR_FADD;
     memcpy(x_idx, idx, RANK_MAX * sizeof *x_idx);
     x_idx[n->rank - 1] = affine_axis(RANK_MAX);
-    for (u32 u = 0; u < unroll; u++) {
-        res[u] = emit_var(e, LIR_VECTOR);
-        emit_set_const(e, res[u], 0);
+    for (u32 u = 0; u < p.unroll; u++) {
+        p.acc[u] = emit_var(e, LIR_VECTOR);
+        emit_set_const(e, p.acc[u], 0);
     }
     p.tile = open_tile(e, n->src[1], e->axis[n->rank - 1].counter, e->lanes > 1);
     if (p.tile.packing->code_bits == 0)
@@ -424,25 +414,54 @@ void emit_linear(struct emit *e, const struct affine *idx, u32 unroll, u8 unroll
         product_quant(e, &p);
     else
         product_decode(e, &p);
+    return true;
 }
 
 /* ---- QUANT: a row of activations, block by block ---- */
 
+/* A vector may hold several short blocks: its parts. */
 struct quant_out {
     u16 codes, rest;
     struct quant_row row;
+    u32 vectors, parts; /* one of them is 1 */
 };
+
+static u16 across(struct emit *e, enum lir_op op, u16 value, const struct quant_out *out)
+{
+    return emit_vi(e, op, value, out->row.block < e->lanes ? out->row.block : 0, 0);
+}
+
+/* Stores what is the same in all lanes of a part. */
+static void put_factor(struct emit *e, u16 value, enum dtype type, const struct quant_out *out,
+                       u32 at)
+{
+    u8 lanes = e->lanes;
+
+    for (u32 p = 0; p < out->parts; p++) {
+        u16 one = value;
+        if (p > 0) { /* brings it to lane 0: whole numbers, so that no bit changes */
+            u16 iota = emit_v(e, LIR_V_IOTA, LIR_NONE, LIR_NONE, LIR_NONE);
+            u16 here =
+                emit_compare(e, LIR_ICMP, LIR_EQ, iota, emit_const_i32(e, p * out->row.block));
+            one = emit_v(e, LIR_SELECT, here, value, emit_const_i32(e, 0));
+            one = emit_v(e, LIR_HSUM_I, one, LIR_NONE, LIR_NONE);
+        }
+        e->lanes = 1;
+        emit_put(e, one, type, in_stage(e, e->stage, out->rest, at + 4 * p));
+        e->lanes = lanes;
+    }
+}
 
 static void quant_block(struct emit *e, const u16 *x, const struct quant_out *out)
 {
-    u32 count = out->row.block / e->lanes;
+    u32 count = out->vectors;
     u16 amax = LIR_NONE, sum = LIR_NONE;
 
     for (u32 v = 0; v < count; v++) {
         u16 a = emit_two(e, LIR_IAND, x[v], emit_const_i32(e, 0x7fffffffu));
         amax = v == 0 ? a : emit_two(e, LIR_FMAX, amax, a);
     }
-    amax = emit_v(e, LIR_HMAX_F, amax, LIR_NONE, LIR_NONE);
+    amax = across(e, LIR_HMAX_F, amax, out);
     /* QUANT_MOST / amax would overflow: such a block is all zero */
     u16 tiny = emit_compare(e, LIR_FCMP, LIR_LT, amax, emit_const_f32(e, 1e-30f));
     u16 inverse = emit_v(e, LIR_SELECT, tiny, emit_const_i32(e, 0),
@@ -452,18 +471,18 @@ static void quant_block(struct emit *e, const u16 *x, const struct quant_out *ou
         u16 up = emit_two(e, LIR_IADD, c, emit_const_i32(e, 1u << (QUANT_LOW_BITS - 1)));
         u16 high = emit_vi(e, LIR_ISARI, up, QUANT_LOW_BITS, 0);
         u16 low = emit_two(e, LIR_ISUB, c, emit_vi(e, LIR_ISHLI, high, QUANT_LOW_BITS, 0));
-        store(e, high, DT_I8, in_stage(e->stage, out->codes, (i64)v * e->lanes));
-        store(e, low, DT_I8, in_stage(e->stage, out->codes, out->row.low_at + (i64)v * e->lanes));
+        emit_put(e, high, DT_I8, in_stage(e, e->stage, out->codes, (i64)v * e->lanes));
+        emit_put(e, low, DT_I8,
+                 in_stage(e, e->stage, out->codes, out->row.low_at + (i64)v * e->lanes));
         sum = v == 0 ? c : emit_two(e, LIR_IADD, sum, c);
     }
-    sum = emit_v(e, LIR_HSUM_I, sum, LIR_NONE, LIR_NONE);
+    sum = across(e, LIR_HSUM_I, sum, out);
     u16 scale = emit_two(e, LIR_FDIV, amax, emit_const_f32(e, QUANT_MOST));
     u16 negative = emit_two(e, LIR_ISUB, emit_const_i32(e, 0), sum);
     u16 scaled = emit_two(e, LIR_FMUL, scale, emit_v(e, LIR_CVT_I2F, sum, LIR_NONE, LIR_NONE));
-    e->lanes = 1;
-    store(e, scale, DT_F32, in_stage(e->stage, out->rest, 0));
-    store(e, negative, DT_I32, in_stage(e->stage, out->rest, out->row.nsum_at - out->row.scale_at));
-    store(e, scaled, DT_F32, in_stage(e->stage, out->rest, out->row.ssum_at - out->row.scale_at));
+    put_factor(e, scale, DT_F32, out, 0);
+    put_factor(e, negative, DT_I32, out, out->row.nsum_at - out->row.scale_at);
+    put_factor(e, scaled, DT_F32, out, out->row.ssum_at - out->row.scale_at);
 }
 
 /* Opens loops over the leading axes of the stage's space that the grid has not fixed. */
@@ -489,39 +508,57 @@ static void close_rows(struct emit *e, u32 opened)
     }
 }
 
+/* Columns [start, end) of a row at `base`, some whole vectors at a time. */
+static void quant_columns(struct emit *e, const struct affine *idx, u16 base, u32 start, u32 end,
+                          struct quant_out out)
+{
+    const struct node *n = emit_node(e, e->stage->node);
+    u32 last = n->rank - 1u;
+    u16 x[QUANT_VECTORS_MAX];
+
+    u16 column = emit_shared_loop(e, emit_s_const(e, start), emit_s_const(e, end),
+                                  out.vectors * e->target->lanes);
+    axis_open(e, last, column);
+    e->lanes = (u8)e->target->lanes;
+    e->lane_axis = (u8)last;
+    for (u32 v = 0; v < out.vectors; v++) {
+        e->axis[last].bias = (i32)(v * e->lanes);
+        x[v] = emit_value(e, n->src[0], idx);
+    }
+    e->axis[last].bias = 0;
+    u16 block = emit_s(e, LIR_S_SHRI, column, LIR_NONE, __builtin_ctz(out.row.block));
+    out.rest = emit_s_addi(e, emit_s_add(e, base, emit_s_muli(e, block, 4)), out.row.scale_at);
+    out.codes = emit_s_add(e, base, column);
+    quant_block(e, x, &out);
+    e->lanes = 1;
+    e->lane_axis = NO_AXIS;
+    axis_close(e, last);
+    emit_end(e);
+}
+
 void emit_quant_stage(struct emit *e)
 {
     const struct node *n = emit_node(e, e->stage->node);
-    u32 last = n->rank - 1u, opened = open_rows(e, last);
+    u32 last = n->rank - 1u, opened = open_rows(e, last), lanes = e->target->lanes;
     struct quant_row row = quant_row(dim_bound(e->graph, n->shape[last]), n->quant.block);
+    u32 vectors = max_u32(row.block / lanes, 1), parts = max_u32(lanes / row.block, 1);
     struct affine *idx = arena_new(e->arena, struct affine, RANK_MAX);
-    u16 x[QUANT_VECTORS_MAX];
     i64 step;
 
-    if (!idx || row.block / e->target->lanes > QUANT_VECTORS_MAX || row.block % e->target->lanes) {
+    if (!idx || vectors > QUANT_VECTORS_MAX || vectors * lanes != row.block * parts) {
         e->status = idx ? E_UNSUPPORTED : E_NOMEM;
         return;
     }
     for (u32 i = 0; i < RANK_MAX; i++)
         idx[i] = i < n->rank ? affine_axis(i) : affine_zero();
     u16 base = quant_address(e, e->stage->node, idx, NO_AXIS, &step);
-    u16 column = emit_loop(e, emit_s_const(e, 0), emit_s_const(e, row.columns), row.block);
-    axis_open(e, last, column);
-    e->lanes = (u8)e->target->lanes;
-    e->lane_axis = (u8)last;
-    u32 count = row.block / e->lanes;
-    for (u32 v = 0; v < count; v++) {
-        e->axis[last].bias = (i32)(v * e->lanes);
-        x[v] = emit_value(e, n->src[0], idx);
-    }
-    e->axis[last].bias = 0;
-    u16 block = emit_s(e, LIR_S_SHRI, column, LIR_NONE, __builtin_ctz(row.block));
-    u16 rest = emit_s_addi(e, emit_s_add(e, base, emit_s_muli(e, block, 4)), row.scale_at);
-    quant_block(e, x, &(struct quant_out){emit_s_add(e, base, column), rest, row});
-    e->lanes = 1;
-    e->lane_axis = NO_AXIS;
-    axis_close(e, last);
-    emit_end(e);
+    u32 whole = row.columns / (vectors * lanes) * (vectors * lanes);
+    struct quant_out out = {.row = row, .vectors = vectors, .parts = parts};
+    if (whole)
+        quant_columns(e, idx, base, 0, whole, out);
+    out.parts = (row.columns - whole) / row.block;
+    if (out.parts) /* what a last vector writes behind them is the padding of the planes */
+        quant_columns(e, idx, base, whole, row.columns, out);
     close_rows(e, opened);
 }
 
@@ -537,6 +574,9 @@ void emit_unpack_stage(struct emit *e)
 {
     const struct node *n = emit_node(e, e->stage->node), *index = emit_node(e, n->src[1]);
     const struct node *table = emit_node(e, n->src[0]);
+    bool one = e->waves > 1;
+    if (one)
+        emit_loop(e, LIR_WAVE, emit_s_const(e, 1), 1);
     u32 opened = open_rows(e, n->rank - 1u);
     struct affine *idx = arena_new(e->arena, struct affine, RANK_MAX),
                   *to = arena_new(e->arena, struct affine, RANK_MAX);
@@ -556,7 +596,8 @@ void emit_unpack_stage(struct emit *e)
         walk_tile(e, &t);
         axis_open(e, RANK_MAX,
                   emit_loop(e, emit_s_const(e, 0), emit_s_const(e, table->shape[1].v), 1));
-        store_column(e, load(e, LIR_V_LOAD, t.packing->float_type, at(t.planes, 0)), to, 0);
+        store_column(e, emit_get(e, LIR_V_LOAD, t.packing->float_type, fixed_at(t.planes, 0)), to,
+                     0);
         advance_tile(e, &t, t.packing->tile * (i64)dtype_bytes(t.packing->float_type));
         axis_close(e, RANK_MAX);
         emit_end(e);
@@ -574,4 +615,15 @@ void emit_unpack_stage(struct emit *e)
         end_blocks(e, &t);
     }
     close_rows(e, opened);
+    if (one)
+        emit_end(e);
+}
+
+u32 row_parts(const struct emit *e)
+{
+    const struct node *n = emit_node(e, e->stage->node);
+
+    if (e->stage->kind != STAGE_QUANT)
+        return 1;
+    return dim_bound(e->graph, n->shape[n->rank - 1]) / max_u32(n->quant.block, e->target->lanes);
 }

@@ -78,8 +78,10 @@ static void reduce_loop(struct nest *n, struct reduction *r, struct range range,
         e->lanes = tail ? 1 : (u8)e->target->lanes;
         e->lane_axis = tail ? NO_AXIS : n->reduce_lane;
     }
+    u32 step = along && !tail ? e->target->lanes : 1;
     axis_open(e, RANK_MAX + d,
-              emit_loop(e, range.start, range.end, along && !tail ? e->target->lanes : 1));
+              n->split_axis == RANK_MAX + d ? emit_shared_loop(e, range.start, range.end, step)
+                                            : emit_loop(e, range.start, range.end, step));
     accumulate_all(n, r, tail);
     axis_close(e, RANK_MAX + d);
     emit_end(e);
@@ -100,7 +102,10 @@ static void reduce_axes(struct nest *n, struct reduction *r)
     for (u32 d = 0; d < src->rank; d++) {
         if (!(r->heavy->reduce.axes >> d & 1) || d == r->inner)
             continue;
-        axis_open(e, RANK_MAX + d, emit_loop(e, emit_s_const(e, 0), reduced_end(e, r, d), 1));
+        u16 first = emit_s_const(e, 0), last = reduced_end(e, r, d);
+        axis_open(e, RANK_MAX + d,
+                  n->split_axis == RANK_MAX + d ? emit_shared_loop(e, first, last, 1)
+                                                : emit_loop(e, first, last, 1));
         opened[count++] = d;
     }
     u16 zero = emit_s_const(e, 0), end = reduced_end(e, r, r->inner);
@@ -120,7 +125,7 @@ static void reduce_axes(struct nest *n, struct reduction *r)
     }
 }
 
-bool hold_reduction(struct nest *n, const struct affine *idx)
+bool hold_reduction(struct nest *n, const struct affine *idx, struct held *held)
 {
     struct emit *e = n->e;
     struct reduction *r = arena_new(e->arena, struct reduction, 1);
@@ -159,8 +164,10 @@ bool hold_reduction(struct nest *n, const struct affine *idx)
                 e->lanes = lanes;
                 res = emit_v(e, (enum lir_op)how->op, res, r->tail[u], LIR_NONE);
             }
-            emit_remember(e, e->stage->heavy, heavy_idx, res);
+            held->res[u * n->vectors + v] = res;
         }
     set_bias(n, 0, 0);
+    held->idx = heavy_idx;
+    held->op = (enum lir_op)how->op;
     return true;
 }

@@ -1,8 +1,10 @@
 /*
  * roles.c: which axis of a stage the vector lanes run along and which is unrolled, by the strides
- * of what the stage reads.
+ * of what the stage reads; and which axis the waves of a group share out.
  */
 #include "ml/compile/emit.h"
+
+#define SPLIT_LEAST 8u /* elements of a sum that are worth a wave */
 
 /* Elements that a leaf moves per step of an axis; INT32_MAX when that is not a constant. */
 static i64 leaf_stride(const struct emit *e, const struct leaf *leaf, u32 axis)
@@ -162,4 +164,59 @@ void choose_roles(struct nest *n)
         u32 full = axis_extent(e, n, n->lane_axis) / e->target->lanes;
         n->vectors_max = full >= room ? room : full >= 2 ? 2 : 1;
     }
+}
+
+/* Trips of the nest's loop over an output axis. */
+static u32 axis_trips(const struct nest *n, u32 axis)
+{
+    u32 step = axis == n->lane_axis     ? n->vectors_max * n->e->target->lanes
+               : axis == n->unroll_axis ? n->unroll_max
+                                        : 1;
+
+    return is_grid_fixed(n->e, axis) ? 1 : (u32)div_up(axis_bound(n->e, axis), step);
+}
+
+/* The output axis with the most trips; one whose extent may be small when it runs only if there is
+ * no other. */
+static u32 choose_spread(struct nest *n)
+{
+    u32 best = 1;
+
+    for (u32 symbolic = 0; symbolic < 2; symbolic++)
+        for (u32 a = 0; a < n->space->rank && (best == 1 || !symbolic); a++) {
+            u32 trips = axis_trips(n, a);
+            if (dim_is_sym(n->space->shape[a]) != symbolic || trips <= best)
+                continue;
+            best = trips;
+            n->spread_axis = (u8)a;
+        }
+    return best;
+}
+
+static void choose_split(struct nest *n, u32 *best)
+{
+    const struct emit *e = n->e;
+    const struct node *heavy = emit_node(e, e->stage->heavy), *src = emit_node(e, heavy->src[0]);
+
+    for (u32 d = 0; d < src->rank; d++) {
+        bool linear = heavy->op == OP_LINEAR;
+        u32 lanes = n->reduce_lane == RANK_MAX + d ? e->target->lanes : 1;
+        u32 trips = linear ? row_parts(e)
+                           : dim_bound(e->graph, src->shape[d]) / max_u32(lanes, SPLIT_LEAST);
+        if ((linear ? d > 0 : !(heavy->reduce.axes >> d & 1)) || trips <= *best)
+            continue;
+        *best = trips;
+        n->split_axis = (u8)(RANK_MAX + d);
+        n->spread_axis = NO_AXIS;
+    }
+}
+
+u32 choose_shares(struct nest *n)
+{
+    const struct emit *e = n->e;
+    u32 best = e->target->waves == 0 ? 1 : choose_spread(n);
+
+    if (best < e->target->waves && e->stage->kind == STAGE_MAP && e->stage->heavy != NO_NODE)
+        choose_split(n, &best);
+    return best;
 }
