@@ -272,6 +272,8 @@ void gpu_fault(struct gpu *gpu, const char *format, ...)
     struct text line = TEXT_ON(bytes);
     va_list args;
 
+    if (!gpu->faults && gpu->state == GPU_READY && !ring_idle(&gpu->ring[RING_COMPUTE]))
+        list_describe(gpu, gfx_wave_pc(gpu), &line);
     va_start(args, format);
     text_vfmt(&line, format, args);
     va_end(args);

@@ -260,6 +260,18 @@ enum pm4 {
 #define PM4_RELEASE_CLOCK    (3u << 29)
 #define PM4_RELEASE_IRQ      (2u << 24) /* once the data is written */
 
+/* ---- what SQ_IND_INDEX names of a wave: ixSQ_WAVE_* ---- */
+
+enum sq_wave {
+    SQ_WAVE_STATUS = 0x102, SQ_WAVE_TRAPSTS = 0x103, SQ_WAVE_PC_LO = 0x108, SQ_WAVE_PC_HI = 0x109
+};
+#define SQ_STATUS_VALID      0x10000u
+#define SQ_STATUS_FATAL_HALT 0x800000u
+#define SQ_TRAP_VIOLATION    0x100u
+#define SQ_TRAP_ILLEGAL      0x800u
+#define WGP_SIMDS            4u
+#define SIMD_WAVES           16u
+
 /* ---- SDMA packets ---- */
 
 enum sdma {

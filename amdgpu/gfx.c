@@ -191,7 +191,61 @@ err gfx_clock_gating(struct gpu *gpu)
     return OK;
 }
 
-/* ---- what a hang looks like ---- */
+/* ---- what a fault or a hang looks like ---- */
+
+static u32 wave_word(struct gpu *gpu, u32 wave, enum sq_wave word)
+{
+    ip_write(gpu, R_SQ_IND_INDEX,
+             FIELD(SQ_IND_INDEX__WAVE_ID, wave) | FIELD(SQ_IND_INDEX__INDEX, word));
+    return ip_read(gpu, R_SQ_IND_DATA);
+}
+
+/* True: one that has died. */
+static bool look_at_simd(struct gpu *gpu, u64 *pc)
+{
+    for (u32 wave = 0; wave < SIMD_WAVES && !gpu->gone; wave++) {
+        u32 status = wave_word(gpu, wave, SQ_WAVE_STATUS);
+        if (status == UINT32_MAX || !(status & SQ_STATUS_VALID))
+            continue;
+        *pc = (u64)wave_word(gpu, wave, SQ_WAVE_PC_HI) << 32 | wave_word(gpu, wave, SQ_WAVE_PC_LO);
+        if (status & SQ_STATUS_FATAL_HALT)
+            return true;
+    }
+    return false;
+}
+
+/* The SIMDs of a shader array, but for WGPs that are fused off. */
+static bool look_at_array(struct gpu *gpu, u32 array, u64 *pc)
+{
+    u32 simds = gpu->cu_count / 2 / gpu->se_count / gpu->sa_per_se * WGP_SIMDS;
+    u32 select = FIELD(GRBM_GFX_INDEX__SE_INDEX, array / gpu->sa_per_se) |
+                 FIELD(GRBM_GFX_INDEX__SA_INDEX, array % gpu->sa_per_se);
+    bool dead = false;
+
+    ip_write(gpu, R_GRBM_GFX_INDEX, select);
+    u32 off = field_of(ip_read(gpu, R_CC_GC_SHADER_ARRAY_CONFIG),
+                       CC_GC_SHADER_ARRAY_CONFIG__INACTIVE_WGPS);
+    for (u32 i = 0; i < simds && !dead; i++) {
+        if (off >> i / WGP_SIMDS & 1)
+            continue;
+        ip_write(gpu, R_GRBM_GFX_INDEX, select | FIELD(GRBM_GFX_INDEX__INSTANCE_INDEX, i));
+        dead = look_at_simd(gpu, pc);
+    }
+    return dead;
+}
+
+u64 gfx_wave_pc(struct gpu *gpu)
+{
+    u64 pc = 0;
+
+    for (u32 i = 0; i < gpu->se_count * gpu->sa_per_se && !gpu->gone; i++)
+        if (look_at_array(gpu, i, &pc))
+            break;
+    ip_write(gpu, R_GRBM_GFX_INDEX,
+             GRBM_GFX_INDEX__SE_BROADCAST_WRITES | GRBM_GFX_INDEX__SA_BROADCAST_WRITES |
+                 GRBM_GFX_INDEX__INSTANCE_BROADCAST_WRITES);
+    return pc;
+}
 
 void gfx_describe(struct gpu *gpu, struct text *out)
 {
@@ -200,8 +254,7 @@ void gfx_describe(struct gpu *gpu, struct text *out)
     ip_write(gpu, R_GRBM_GFX_CNTL, SELECT_QUEUE(0));
     u32 rptr = ip_read(gpu, R_CP_HQD_PQ_RPTR), active = ip_read(gpu, R_CP_HQD_ACTIVE);
     ip_write(gpu, R_GRBM_GFX_CNTL, 0);
-    list_describe(gpu, out);
-    text_fmt(out, "; ring read to %x of %lx, queue %s; GRBM %08x CP %08x CPC %08x", rptr,
+    text_fmt(out, "ring read to %x of %lx, queue %s; GRBM %08x CP %08x CPC %08x", rptr,
              ring->put % ring->count, active & 1 ? "active" : "inactive",
              ip_read(gpu, R_GRBM_STATUS), ip_read(gpu, R_CP_STAT), ip_read(gpu, R_CP_CPC_STATUS));
 }

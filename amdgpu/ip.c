@@ -282,6 +282,7 @@ static err read_gc(struct gpu *gpu, const struct discovery_list_entry *list)
         return malformed(gpu, "at most 1024 compute units (decimal), not", 1024, cu);
     gpu->cu_count = (u32)cu;
     gpu->se_count = gc.se_count;
+    gpu->sa_per_se = gc.sa_per_se;
     gpu->waves_per_cu = gc.scratch_slots_per_cu_max;
     return OK;
 }

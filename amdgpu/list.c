@@ -317,18 +317,40 @@ err gpu_submit(struct gpu *gpu, const struct gpu_launch *launch, u32 count, u64 
     return OK;
 }
 
-/* ---- what hangs ---- */
+/* ---- which launch ---- */
 
-void list_describe(const struct gpu *gpu, struct text *out)
+/* Launches of one kernel look alike: `alike` counts them. */
+static const struct entry *find_entry(const struct ring *ring, u64 pc, u32 *alike)
+{
+    const struct entry *found = NULL;
+
+    for (u32 n = 0; n < ring->pending_count; n++) {
+        const struct gpu_list *list = ring->pending[(ring->first + n) % PENDING_MAX].list;
+        for (u32 i = 0; list && i < list->count; i++) {
+            const struct entry *entry = &list->entry[i];
+            if (entry->code.v > pc || (found && entry->code.v < found->code.v))
+                continue;
+            *alike = found && entry->code.v == found->code.v ? *alike + 1 : 1;
+            found = *alike == 1 ? entry : found;
+        }
+    }
+    return found;
+}
+
+void list_describe(const struct gpu *gpu, u64 pc, struct text *out)
 {
     const struct ring *ring = &gpu->ring[RING_COMPUTE];
-    const struct gpu_list *list = ring_idle(ring) ? NULL : ring->pending[ring->first].list;
+    u32 alike = 0;
+    const struct entry *entry = find_entry(ring, pc, &alike);
 
-    if (!list || !list->count) {
-        text_fmt(out, "no launch");
+    if (ring_idle(ring) || !ring->pending[ring->first].list)
         return;
-    }
-    const struct entry *entry = &list->entry[0];
-    text_fmt(out, "list of %u from %s at %lx", list->count, entry->name ? entry->name : "?",
-             entry->code.v);
+    if (!entry)
+        text_fmt(out, "no wave of the list: ");
+    else if (alike > 1)
+        text_fmt(out, "%s (or one of %u like it) at %lx + %lx: ", entry->name ? entry->name : "?",
+                 alike - 1, entry->code.v, pc - entry->code.v);
+    else
+        text_fmt(out, "%s at %lx + %lx: ", entry->name ? entry->name : "?", entry->code.v,
+                 pc - entry->code.v);
 }

@@ -60,7 +60,7 @@ enum boot_vram {
 #define MAPS_MAX     512u
 #define TRIES_MAX    3u
 #define TRIES_NS     (600 * NS_PER_S)
-#define REASON_BYTES 160u
+#define REASON_BYTES 240u
 #define CLOCKS       4u
 #define PENDING_MAX  64u
 
@@ -131,7 +131,7 @@ struct gpu {
     u32 base[REG_BLOCKS][SEGMENTS_MAX], segments[REG_BLOCKS];
     u32 version[REG_BLOCKS]; /* major << 16 | minor << 8 | revision */
     u64 vram_bytes;
-    u32 cu_count, se_count, waves_per_cu;
+    u32 cu_count, se_count, sa_per_se, waves_per_cu;
     u8 discovery[DISCOVERY_BYTES_MAX];
     u32 discovery_bytes;
 
@@ -307,11 +307,13 @@ err gfx_enable(struct gpu *gpu);
 err gfx_queue_start(struct gpu *gpu);
 err gfx_clock_gating(struct gpu *gpu);
 err sdma_send(struct gpu *gpu, gpuva to, gpuva from, u64 bytes, u64 *fence);
-/* What the engine is at, and the kernel that it was given last. */
-void gfx_describe(struct gpu *gpu, struct text *out);
+/* Where a wave stands, one that has died if there is one; 0: there is none. */
+u64 gfx_wave_pc(struct gpu *gpu);
+void gfx_describe(struct gpu *gpu, struct text *out); /* what the engine is at */
 err list_scratch_start(struct gpu *gpu);
 err list_send(struct gpu *gpu, const struct gpu_list *list, u64 *fence);
-void list_describe(const struct gpu *gpu, struct text *out);
+/* The launch of an open list that has this instruction, and ": "; nothing when none is open. */
+void list_describe(const struct gpu *gpu, u64 pc, struct text *out);
 void sdma_dequeue(struct gpu *gpu);
 err sdma_stop(struct gpu *gpu);
 err sdma_start(struct gpu *gpu);

@@ -16,7 +16,7 @@ static bool is_safe(const struct gpu *gpu, enum reg reg)
 {
     static const char *const unsafe[] = {"BIF_BX_PF0_MM_",  "BIF_BX_PF0_RSMU_", "MMVM_INVALIDATE",
                                          "GCVM_INVALIDATE", "COMPUTE_",         "CP_HQD_",
-                                         "CP_MQD_"};
+                                         "CP_MQD_",         "SQ_IND_"};
 
     for (u32 i = 0; i < ARRAY_LEN(unsafe); i++)
         if (str_starts(str_of(ip_row(reg)->name), str_of(unsafe[i])))

@@ -99,6 +99,12 @@ enum compute_state { COMPUTE_IDLE, COMPUTE_RUNNING, COMPUTE_DONE, COMPUTE_FAILED
 /* Runs about `budget` wave instructions. After FAILED see compute_failure; a new start clears. */
 enum compute_state compute_step(struct compute *compute, u64 budget);
 const struct compute_failure *compute_failure(const struct compute *compute);
+/* The nth wave that a WGP holds now, or false; `halted`: it is the one that failed. */
+struct compute_wave {
+    u64 pc;
+    bool halted;
+};
+bool compute_wave(const struct compute *compute, u32 wgp, u32 nth, struct compute_wave *out);
 const struct compute_ledger *compute_ledger(const struct compute *compute);
 /* Ends what runs (a reset of the queue). */
 void compute_kill(struct compute *compute);

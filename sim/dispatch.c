@@ -482,6 +482,27 @@ const struct compute_ledger *compute_ledger(const struct compute *compute)
     return &compute->ledger;
 }
 
+static bool halted(const struct compute *compute, const struct wave *wave)
+{
+    const struct compute_failure *failure = &compute->failure;
+
+    return compute->state == COMPUTE_FAILED && wave->index == failure->wave &&
+           !memcmp(wave->group->id, failure->group, sizeof failure->group);
+}
+
+bool compute_wave(const struct compute *compute, u32 wgp, u32 nth, struct compute_wave *out)
+{
+    for (u32 g = 0; g < compute->resident; g++)
+        for (u32 n = 0; n < compute->group[g]->wave_count; n++) {
+            const struct wave *wave = compute->group[g]->wave[n];
+            if (compute->group[g]->wgp != wgp || wave->state == WAVE_ENDED || nth--)
+                continue;
+            *out = (struct compute_wave){wave->at, halted(compute, wave)};
+            return true;
+        }
+    return false;
+}
+
 void compute_kill(struct compute *compute)
 {
     for (u32 n = 0; n < compute->helper_count; n++)

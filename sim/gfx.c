@@ -212,6 +212,51 @@ static u32 hqd_read(const struct sim *sim, const struct queue *queue, enum reg r
     return hqd_word(sim, queue, reg);
 }
 
+/* ---- waves, by GRBM_GFX_INDEX and SQ_IND_INDEX ---- */
+
+static u32 wave_word(const struct compute_wave *wave, u32 violation, u32 what)
+{
+    switch (what) {
+    case SQ_WAVE_STATUS:
+        return SQ_STATUS_VALID | (wave->halted ? SQ_STATUS_FATAL_HALT : 0);
+    case SQ_WAVE_TRAPSTS:
+        return wave->halted ? violation : 0;
+    case SQ_WAVE_PC_LO:
+        return (u32)wave->pc;
+    case SQ_WAVE_PC_HI:
+        return (u32)(wave->pc >> 32);
+    default:
+        return 0;
+    }
+}
+
+/* INSTANCE is the SIMD of a WGP of the shader array; waves take the SIMDs in turn. */
+static u32 wave_read(struct sim *sim)
+{
+    u32 unit = sim->reg[R_GRBM_GFX_INDEX], index = sim->reg[R_SQ_IND_INDEX];
+    u32 broadcast = GRBM_GFX_INDEX__SE_BROADCAST_WRITES | GRBM_GFX_INDEX__SA_BROADCAST_WRITES |
+                    GRBM_GFX_INDEX__INSTANCE_BROADCAST_WRITES;
+    u32 sa = field(unit, GRBM_GFX_INDEX__SE_INDEX) * sim->profile->sa_per_se +
+             field(unit, GRBM_GFX_INDEX__SA_INDEX);
+    u32 instance = field(unit, GRBM_GFX_INDEX__INSTANCE_INDEX);
+    u32 wgp = sa * sim->profile->wgp_per_sa + instance / WGP_SIMDS;
+    u32 nth = field(index, SQ_IND_INDEX__WAVE_ID) * WGP_SIMDS + instance % WGP_SIMDS;
+    struct compute_wave wave;
+
+    if (unit & broadcast || field(unit, GRBM_GFX_INDEX__SA_INDEX) >= sim->profile->sa_per_se ||
+        instance / WGP_SIMDS >= sim->profile->wgp_per_sa || wgp >= profile_wgps(sim->profile))
+        sim_fail(sim, "sq-no-simd", "SQ_IND_DATA with GRBM_GFX_INDEX %x: no SIMD", unit);
+    for (u32 i = 0; i < CP_QUEUES; i++) {
+        const struct compute *compute = sim->gfx->queue[i].compute;
+        if (!compute || !compute_wave(compute, wgp, nth, &wave))
+            continue;
+        bool illegal = compute_failure(compute)->kind == COMPUTE_ILLEGAL;
+        return wave_word(&wave, illegal ? SQ_TRAP_ILLEGAL : SQ_TRAP_VIOLATION,
+                         field(index, SQ_IND_INDEX__INDEX));
+    }
+    return 0;
+}
+
 /* ---- GRBM_SOFT_RESET ---- */
 
 static void soft_reset(struct sim *sim, u32 value)
@@ -274,6 +319,9 @@ bool gfx_read(struct sim *sim, enum reg reg, u32 *value)
         return true;
     case R_RLC_RLCS_BOOTLOAD_STATUS:
         *value = gfx->rlc == RLC_UP ? RLC_RLCS_BOOTLOAD_STATUS__BOOTLOAD_COMPLETE : 0;
+        return true;
+    case R_SQ_IND_DATA:
+        *value = wave_read(sim);
         return true;
     case R_SH_MEM_CONFIG:
         *value = gfx->sh_mem_config[vmid];
