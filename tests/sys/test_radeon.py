@@ -121,8 +121,34 @@ def our_driver_brings_it_up_behind_a_switch():
     assert len(said) == 1, said
 
 
+def two_cards_of_make_run():
+    """`GPU=sim GPUS=2`: both come up side by side and do each their own work."""
+    machine = Machine(image("radeon-two-ready", "none", f"api_key = {KEY}\n",
+                            firmware=glob.glob("build/firmware/*.bin")),
+                      GPU="sim", GPUS="2", MEM="1024M")
+    with machine:
+        machine.wait("two cards", lambda: len(
+            re.findall(r"0[36]:00\.0: ready", machine.console())) == 2, 60)
+        status, _, text = machine.ask("/health", key=None)
+        assert status == 503 and json.loads(text)["gpu"] == "ready; ready", text
+        cards = json.loads(machine.ask("/debug/gpu")[2])["gpus"]
+        assert [card["name"] for card in cards] == ["03:00.0", "06:00.0"], cards
+        assert all(card["bars"][0] == 32 << 30 for card in cards), cards
+    said = open(f"build/run/{machine.port}.gpu.log").read().strip().split("\n")
+    assert len(said) == 2, said
+
+
+def what_make_run_refuses():
+    for variables, words in (({"GPU": "radeon"}, "GPU=radeon: no such PCI function here; want none"),
+                             ({"GPU": "sim", "GPUS": "9"}, "GPUS=9: want 1 to 8"),
+                             ({"GPU": "none", "GPUS": "2"}, "GPUS=2 is for GPU=sim")):
+        done = subprocess.run(["tools/run"], text=True, stderr=subprocess.PIPE,
+                              env={**os.environ, "IMAGE": "README.md", **variables})
+        assert done.returncode == 1 and words in done.stderr, done.stderr
+
+
 if __name__ == "__main__":
     raise SystemExit(closing_line([run_cases([
         one_card_with_its_whole_memory, a_small_bar_as_after_power_on, two_cards_behind_two_ports,
         the_server_outlives_a_client_that_talks_nonsense,
-        our_driver_brings_it_up_behind_a_switch])]))
+        our_driver_brings_it_up_behind_a_switch, two_cards_of_make_run, what_make_run_refuses])]))
