@@ -324,19 +324,64 @@ static void finish_step(struct ml *ml)
     }
 }
 
+/* ---- a device that fails ---- */
+
+/* What runs has lost its keys and values, or will never end. */
+static void lose_running(struct ml *ml)
+{
+    for (u32 i = 0; i < ml->batch.slots; i++)
+        if (ml->batch.running[i])
+            finish(ml, ml->batch.running[i], ML_FINISH_ERROR, E_DEVICE);
+}
+
+/* Slots are free one by one, so there is room for the events of all who wait. */
+static void lose_waiting(struct ml *ml)
+{
+    struct model_batch *rows = model_batch(ml->model);
+
+    while (ml->event_count + EVENTS_PER_SLOT * ml->batch.slots <= ml->event_max &&
+           batch_admit(&ml->batch, rows))
+        lose_running(ml);
+}
+
+/* Whether a step may be started. */
+static bool check_device(struct ml *ml)
+{
+    err e = model_health(ml->model, &ml->reason);
+
+    if (e == OK || e == E_BUSY)
+        return e == OK;
+    lose_running(ml);
+    if (e == E_STATE)
+        e = model_reload(ml->model);
+    if (e == OK) {
+        load_again(ml);
+    } else {
+        ml->state = ML_FAILED;
+        log_error("ml", "%s", ml->reason_text);
+    }
+    return false;
+}
+
 bool ml_step(struct ml *ml, u32 slice_us)
 {
     u64 deadline_ns = time_ns() + slice_us * NS_PER_US;
 
     if (ml->state == ML_LOADING)
         return load_advance(ml, deadline_ns);
-    if (ml->state == ML_FAILED)
+    if (ml->state == ML_FAILED) {
+        if (ml->batch.waiting_count)
+            lose_waiting(ml);
         return false;
-    if (!ml->running && !start_step(ml))
+    }
+    if (!ml->running && (!check_device(ml) || !start_step(ml)))
         return false;
-    ml->running = !model_advance(ml->model, deadline_ns);
-    if (!ml->running)
+    err e = model_advance(ml->model, deadline_ns);
+    ml->running = e == E_BUSY;
+    if (e == OK)
         finish_step(ml);
+    else if (e != E_BUSY)
+        lose_running(ml);
     return true;
 }
 

@@ -84,26 +84,7 @@ static err check_shape(const struct hyper *h, const struct gguf_tensor *table, s
     return OK;
 }
 
-static void choose_limits(const struct ml_config *config, u32 outputs_max, struct hyper *h)
-{
-    struct model_shape *s = &h->shape;
-    u32 ctx = config->ctx_max ? config->ctx_max : min_u32(s->ctx_train, ML_CTX_DEFAULT_MAX);
-    u32 cores = min_u32(config->threads ? config->threads : UINT_MAX, workers_count() + 1);
-
-    s->ctx_max = min_u32(ctx, s->ctx_train);
-    s->slots = config->slots ? min_u32(config->slots, ML_SLOTS_MAX) : ML_SLOTS_DEFAULT;
-    u64 tokens = config->kv_tokens ? config->kv_tokens : (u64)s->slots * s->ctx_max;
-    s->kv_tokens = (u32)round_up(min_u64(tokens, 1u << 24), MODEL_KV_PAGE_TOKENS);
-    s->rows_max = max_u32(min_u32(MODEL_ROWS_MAX, s->ctx_max), s->slots);
-    s->outputs_max = outputs_max ? min_u32(outputs_max, s->rows_max) : s->slots;
-    h->target = target_of(cpu_features(), cores);
-    h->kv_type = config->f32_activations || h->target.isa == ISA_AVX2_WORDS ? DT_F32 : DT_F16;
-    s->kv_bytes =
-        (u64)s->layers * 2 * s->kv_tokens * s->kv_heads * s->head_dim * dtype_bytes(h->kv_type);
-}
-
-err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outputs_max,
-               struct hyper *h, struct text *why)
+err hyper_read(const struct gguf *gguf, struct hyper *h, struct text *why)
 {
     const struct gguf_tensor *table = gguf_tensor(gguf, STR("token_embd.weight"));
     struct str architecture = STR("");
@@ -124,8 +105,25 @@ err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outp
     s->vocab = (u32)table->dim[1];
     for (u32 i = 0; i < gguf->tensor_count; i++)
         s->parameters += gguf->tensor[i].elements;
-    choose_limits(config, outputs_max, h);
     return OK;
+}
+
+void hyper_limit(struct hyper *h, const struct ml_config *config, u32 outputs_max,
+                 struct target target)
+{
+    struct model_shape *s = &h->shape;
+    u32 ctx = config->ctx_max ? config->ctx_max : min_u32(s->ctx_train, ML_CTX_DEFAULT_MAX);
+
+    s->ctx_max = min_u32(ctx, s->ctx_train);
+    s->slots = config->slots ? min_u32(config->slots, ML_SLOTS_MAX) : ML_SLOTS_DEFAULT;
+    u64 tokens = config->kv_tokens ? config->kv_tokens : (u64)s->slots * s->ctx_max;
+    s->kv_tokens = (u32)round_up(min_u64(tokens, 1u << 24), MODEL_KV_PAGE_TOKENS);
+    s->rows_max = max_u32(min_u32(MODEL_ROWS_MAX, s->ctx_max), s->slots);
+    s->outputs_max = outputs_max ? min_u32(outputs_max, s->rows_max) : s->slots;
+    h->target = target;
+    h->kv_type = config->f32_activations || h->target.isa == ISA_AVX2_WORDS ? DT_F32 : DT_F16;
+    s->kv_bytes =
+        (u64)s->layers * 2 * s->kv_tokens * s->kv_heads * s->head_dim * dtype_bytes(h->kv_type);
 }
 
 /* ---- rotary positions ---- */

@@ -110,7 +110,8 @@ static err pack(struct ml *ml)
     TRY(model_load(ml->model, ml->load_deadline_ns, &done, &ml->percent, &ml->reason));
     if (!done)
         return E_BUSY;
-    close_arena(&ml->tables);
+    if (!model_keeps_file(ml->model))
+        close_arena(&ml->tables);
     return OK;
 }
 
@@ -124,6 +125,13 @@ static const struct load_step {
     {"compiling", build, 0},
     {"repacking weights", pack, 0},
 };
+
+void load_again(struct ml *ml)
+{
+    ml->state = ML_LOADING;
+    ml->load_step = ARRAY_LEN(load_table) - 1;
+    log_warn("ml", "the card has lost the weights: they are sent again");
+}
 
 /* With an arena: tries again with more memory. */
 static err run_step(struct ml *ml, const struct load_step *step)

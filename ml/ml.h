@@ -10,6 +10,8 @@
 
 /* The model's bytes come through `struct store` of base.h: extents, never a resident pointer. */
 
+struct gpu;
+
 #define ML_PARTS_MAX 64u /* split GGUF files, or extents of one */
 
 struct ml_config {
@@ -20,6 +22,7 @@ struct ml_config {
     u32 slots;            /* concurrent sequences; 0: ML_SLOTS_DEFAULT */
     u32 kv_tokens; /* size of the KV pool in tokens; 0: slots * ctx_max, or what memory allows */
     u32 threads;   /* cores that compute, 0: all */
+    struct gpu *gpu;      /* the READY card that runs the model; NULL: the cores do */
     bool f32_activations; /* plain float32 products and KV instead of int8 activations: the accuracy
                              witness of the host tool */
 };

@@ -52,7 +52,13 @@ struct model_batch *model_batch(struct model *model);
 /* rows >= 1, outputs <= outputs_max (0: a pure prefill step). Tokens of one sequence stand in order
  * of position. */
 void model_start(struct model *model, u32 rows, u32 outputs);
-bool model_advance(struct model *model, u64 deadline_ns);
+/* E_BUSY: not yet. E_DEVICE: the device has lost the step. */
+err model_advance(struct model *model, u64 deadline_ns);
+/* OK: a step may be started. E_BUSY: the device recovers. E_STATE: it has lost the weights, so
+ * model_reload, then model_load again. E_DEVICE: it is dead, for the reason in *why. */
+err model_health(const struct model *model, struct text *why);
+err model_reload(struct model *model);
+bool model_keeps_file(const struct model *model); /* for that: the gguf must outlive the model */
 /* [vocab] logits of output i; valid until the next start. */
 const f32 *model_logits(const struct model *model, u32 output);
 

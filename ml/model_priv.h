@@ -22,8 +22,10 @@ struct hyper { /* in the file's terms */
     struct target target;                    /* decides the packing of the weights */
 };
 
-err hyper_read(const struct gguf *gguf, const struct ml_config *config, u32 outputs_max,
-               struct hyper *hyper, struct text *why);
+err hyper_read(const struct gguf *gguf, struct hyper *hyper, struct text *why);
+/* Then what the configuration and the device decide. */
+void hyper_limit(struct hyper *hyper, const struct ml_config *config, u32 outputs_max,
+                 struct target target);
 /* Fills the tables of cosines and sines, [ctx_max][head_dim / 2] each, from the frequencies that
  * the file asks for. */
 err rope_tables(const struct gguf *gguf, const struct hyper *hyper, f32 *cosines, f32 *sines,

@@ -156,6 +156,7 @@ struct ml {
 
 /* One slice of loading; true: there is more to do. */
 bool load_advance(struct ml *ml, u64 deadline_ns);
+void load_again(struct ml *ml); /* the weights alone: a card has lost them */
 /* Memory of sequences, events, sampler and scratch, once the model's shape is known; E_NOMEM. */
 err engine_start(struct ml *ml);
 

@@ -27,6 +27,10 @@
 #define model_start fake_model_start
 #define model_advance fake_model_advance
 #define model_logits fake_model_logits
+#define model_health fake_model_health
+#define model_reload fake_model_reload
+#define model_keeps_file fake_model_keeps_file
+#define load_again fake_load_again
 #define chat_open fake_chat_open
 #define gguf_open fake_gguf_open
 #define gguf_key fake_gguf_key
@@ -59,7 +63,9 @@ static struct model {
     i32 pool[POOL_MAX];
     f32 logits[8][VOCAB];
     u32 rows, outputs, rows_most, load_slices, advances, advances_left, starts, decode_rows_least;
-    bool running, fails_to_open;
+    u32 reloads;
+    bool running, fails_to_open, reloads_allowed, loses_step;
+    err health;
     u64 now;
 } fake;
 
@@ -116,13 +122,37 @@ static u32 answer(const struct model *model, i32 slot, i32 position)
     return at < 0 || at >= bar ? EOS : (u32)model->pool[index[at]];
 }
 
-bool model_advance(struct model *model, u64 deadline_ns)
+err model_health(const struct model *model, struct text *why)
+{
+    if (model->health == E_DEVICE)
+        text_fmt(why, "the card is dead");
+    return model->health;
+}
+
+err model_reload(struct model *model)
+{
+    EXPECT_EQ(model->health, E_STATE);
+    model->health = OK;
+    model->reloads++;
+    return OK;
+}
+
+bool model_keeps_file(const struct model *model)
+{
+    return model->reloads_allowed;
+}
+
+err model_advance(struct model *model, u64 deadline_ns)
 {
     (void)deadline_ns;
     EXPECT(model->running);
     platform_clock_fake(model->now += 1000 * model->rows);
     if (model->advances_left && model->advances_left--)
-        return false;
+        return E_BUSY;
+    if (model->loses_step) {
+        model->running = model->loses_step = false;
+        return E_DEVICE;
+    }
     for (u32 i = 0; i < model->rows; i++) {
         EXPECT(model->kv_write[i] >= 0 && (u32)model->kv_write[i] < model->shape.kv_tokens);
         i32 place = model->slot[i] * (i32)CTX + model->position[i];
@@ -136,7 +166,7 @@ bool model_advance(struct model *model, u64 deadline_ns)
             model->logits[i][t] = next == BROKEN ? NAN : t == next ? 9 : -(f32)t / 100;
     }
     model->running = false;
-    return true;
+    return OK;
 }
 
 const f32 *model_logits(const struct model *model, u32 output)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
+#include "tests/host/card.h"
 #include "tests/host/session.h"
 
 #define REPS_MAX 100u
@@ -15,7 +16,9 @@ int cmd_bench(int argc, char **argv);
 
 static const char usage[] =
     "nohost bench --model FILE [--threads N] [--prompt 512] [--gen 128] [--reps 3] [--f32]\n"
-    "  prints {\"pp_tok_s\":[...],\"tg_tok_s\":[...],\"rss_bytes\":...}, a value per repetition.\n";
+    "             [--device cpu|sim [--fast]]\n"
+    "  prints {\"pp_tok_s\":[...],\"tg_tok_s\":[...],\"rss_bytes\":...}, a value per repetition.\n"
+    CARD_USAGE;
 
 static void take_first(void *ctx, u32 position, const f32 *logits)
 {
@@ -53,7 +56,7 @@ static void print_rates(const char *name, const f64 *rate, u32 count)
 int cmd_bench(int argc, char **argv)
 {
     static const char *const known[] = {"--model=", "--threads=", "--prompt=", "--gen=", "--reps=",
-                                        "--f32", "--help", NULL};
+                                        "--f32", CARD_OPTIONS, "--help", NULL};
     static struct session session;
     f64 prompt_rate[REPS_MAX], gen_rate[REPS_MAX];
 
@@ -62,7 +65,8 @@ int cmd_bench(int argc, char **argv)
     u32 gen = (u32)tool_number(argc, argv, "--gen", 128), most = max_u32(max_u32(prompt, gen), 1);
     u32 reps = (u32)min_u64(tool_number(argc, argv, "--reps", 3), REPS_MAX), random = 1;
     struct ml_config config = {.threads = (u32)tool_number(argc, argv, "--threads", 0),
-                               .f32_activations = tool_flag(argc, argv, "--f32"), .ctx_max = most};
+                               .f32_activations = tool_flag(argc, argv, "--f32"),
+                               .gpu = card_open(argc, argv), .ctx_max = most};
     session_open(&session, tool_required(argc, argv, "--model"), &config, 1);
     u32 *token = malloc(most * sizeof *token);
     for (u32 i = 0; token && i < most; i++) {
@@ -79,7 +83,9 @@ int cmd_bench(int argc, char **argv)
     printf("{");
     print_rates("pp_tok_s", prompt_rate, reps);
     print_rates("tg_tok_s", gen_rate, reps);
-    printf("\"rss_bytes\":%llu}\n", (unsigned long long)usage_now.ru_maxrss * 1024);
+    printf("\"rss_bytes\":%llu", (unsigned long long)usage_now.ru_maxrss * 1024);
+    card_print();
+    printf("}\n");
     free(token);
     return 0;
 }

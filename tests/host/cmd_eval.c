@@ -10,6 +10,7 @@
 
 #include "ml/device.h"
 #include "ml/model_priv.h"
+#include "tests/host/card.h"
 #include "tests/host/tool.h"
 #include "tests/oracle/lir_eval.h"
 #include "tests/oracle/listing.h"
@@ -23,13 +24,14 @@ int cmd_eval(int argc, char **argv);
 #define SLACK_BYTES 256u /* behind every source: vector loads may read, never use, what follows */
 
 static const char usage[] =
-    "nohost eval --graph FILE --inputs DIR --out DIR [--device interp|cpu|lir] [--threads N]\n"
-    "            [--sym NAME=VALUE]... [--int8] [--rewrite] [--dump GRSLA]\n"
+    "nohost eval --graph FILE --inputs DIR --out DIR [--threads N]\n"
+    "            [--device interp|cpu|lir|sim [--fast]] [--sym NAME=VALUE]... [--int8]\n"
+    "            [--rewrite] [--dump GRSLA]\n"
     "  reads DIR/NAME.bin for every input, const and weight (and state: zeros without it), writes\n"
     "  OUT/NAME.bin for every output and prints their types and shapes as JSON. --int8 multiplies\n"
     "  quantised weights with 8-bit activations, as the server does; without it all is float32.\n"
-    "  --device lir runs what a GPU would be given, before its registers and instructions.\n"
-    "  --rewrite interprets the graph that the rewriter made of it.\n"
+    "  --device lir runs what a GPU would be given, before its registers and "
+    "instructions.\n" CARD_USAGE "  --rewrite interprets the graph that the rewriter made of it.\n"
     "  --dump lists passes on stderr: graph, rewritten, schedule, LIR, assembly.\n";
 
 struct eval {
@@ -42,9 +44,10 @@ struct eval {
     void *output[64];
     const char *inputs, *out;
     char *source;
-    bool compiled, rewrite, lir;
+    bool rewrite, lir;
     struct target target;
-    struct device *device;
+    struct device *device; /* NULL: the interpreter or the LIR's */
+    const struct program *program;
     struct compile_options options;
 };
 
@@ -55,7 +58,7 @@ static void read_source(struct eval *eval, u32 idx);
 static void solve_syms(struct eval *eval);
 static void check_source(struct eval *eval, u32 idx);
 static void run_interp(struct eval *eval);
-static void run_cpu(struct eval *eval);
+static void run_device(struct eval *eval);
 static void run_lir(struct eval *eval);
 static void write_outputs(struct eval *eval);
 
@@ -73,8 +76,8 @@ int cmd_eval(int argc, char **argv)
         check_source(eval, i);
     if (eval->lir)
         run_lir(eval);
-    else if (eval->compiled)
-        run_cpu(eval);
+    else if (eval->device)
+        run_device(eval);
     else
         run_interp(eval);
     write_outputs(eval);
@@ -85,16 +88,13 @@ int cmd_eval(int argc, char **argv)
 
 static void read_options(struct eval *eval, int argc, char **argv)
 {
-    static const char *const known[] = {"--graph=",  "--inputs=",  "--out=",  "--device=",
+    static const char *const known[] = {"--graph=",  "--inputs=",  "--out=",  CARD_OPTIONS,
                                         "--sym=",    "--threads=", "--dump=", "--int8",
                                         "--rewrite", "--help",     NULL};
     const char *device = tool_option(argc, argv, "--device");
 
     tool_check(argc, argv, known, usage);
     eval->lir = device && !strcmp(device, "lir");
-    if (device && strcmp(device, "cpu") && strcmp(device, "interp") && !eval->lir)
-        tool_fail("eval: there is no device '%s'", device);
-    eval->compiled = eval->lir || (device && !strcmp(device, "cpu"));
     eval->rewrite = tool_flag(argc, argv, "--rewrite");
     eval->inputs = tool_required(argc, argv, "--inputs");
     eval->out = tool_required(argc, argv, "--out");
@@ -106,11 +106,15 @@ static void read_options(struct eval *eval, int argc, char **argv)
         tool_fail("eval: out of memory");
     eval->options.int8_activations = tool_flag(argc, argv, "--int8");
     eval->options.dump_passes = tool_option(argc, argv, "--dump");
-    u32 wanted = (u32)tool_number(argc, argv, "--threads", 0);
-    u32 threads = min_u32(wanted ? wanted : UINT_MAX, workers_count() + 1);
-    if (device_open(&eval->device, threads) != OK)
-        tool_fail("eval: cannot start the workers");
-    eval->target = eval->lir ? target_gfx11(LIR_CUS) : target_of(cpu_features(), threads);
+    eval->target = target_gfx11(LIR_CUS);
+    if (eval->lir || !device || !strcmp(device, "interp"))
+        return;
+    struct gpu *gpu = card_open(argc, argv);
+    u32 threads = (u32)tool_number(argc, argv, "--threads", 0);
+    err e = gpu ? device_open_gpu(&eval->device, gpu) : device_open(&eval->device, threads);
+    if (e != OK)
+        tool_fail("eval: the device does not start");
+    eval->target = device_target(eval->device);
 }
 
 static void read_graph(struct eval *eval, const char *path)
@@ -262,7 +266,7 @@ static void check_source(struct eval *eval, u32 idx)
     if (eval->bytes[idx] != want || !eval->binding[idx].data)
         tool_fail("eval: %.*s.bin has %zu bytes, its shape needs %llu", (int)external->name.len,
                   external->name.ptr, eval->bytes[idx], (unsigned long long)want);
-    if (format && eval->compiled)
+    if (format && (eval->device || eval->lir))
         pack_weight(eval, idx, format);
     else if (format)
         unpack_weight(eval, idx, format, count);
@@ -280,32 +284,67 @@ static void run_interp(struct eval *eval)
         tool_fail("eval: %s %s", err_text(e), eval->graph.why);
 }
 
-static void run_cpu(struct eval *eval)
+static void compile_graph(struct eval *eval, struct program *program)
 {
     struct text dump = {arena_new(&eval->arena, char, TEXT_BYTES), 0, TEXT_BYTES, false};
     char words[400];
     struct text why = TEXT_ON(words);
-    struct program program;
-    struct loaded *loaded;
 
-    if (eval->options.dump_passes)
-        eval->options.look = dump_look;
+    eval->options.look = eval->options.dump_passes ? dump_look : NULL;
     eval->options.dump = &dump;
     eval->options.target = &eval->target;
     eval->options.why = &why;
-    err e = compile(&eval->graph, &eval->options, &eval->arena, &program);
+    err e = compile(&eval->graph, &eval->options, &eval->arena, program);
     fwrite(dump.ptr, 1, dump.len, stderr);
     if (e != OK)
         tool_fail("eval: %.*s", (int)why.len, why.ptr);
-    if (device_load(eval->device, &program, &loaded) != OK)
+}
+
+/* The source's bytes into the device's memory. */
+static void send_source(struct eval *eval, struct loaded *loaded, u32 idx)
+{
+    const struct external *external = &eval->graph.external[idx];
+    const struct packing *packing = &external->packing;
+    bool input = external->kind == OP_INPUT;
+    u64 bytes = eval->bytes[idx], window = device_window_bytes(eval->device, 0);
+    u8 *data = eval->binding[idx].data;
+
+    if (external->kind == OP_WEIGHT)
+        bytes = packing_bytes(packing, (u32)external->shape[0].v, (u32)external->shape[1].v);
+    if (device_alloc(loaded, idx, max_u64(bytes, 4), input) != OK)
+        tool_fail("eval: no memory for %.*s", (int)external->name.len, external->name.ptr);
+    if (input)
+        memcpy(device_input(loaded, idx), data, bytes);
+    for (u64 at = 0, part; !input && at < bytes; at += part) {
+        u8 *to;
+        part = min_u64(bytes - at, window);
+        while (!(to = device_window(loaded, idx, at, part)))
+            card_turn();
+        memcpy(to, data + at, part);
+        if (device_send(loaded) != OK)
+            tool_fail("eval: the device takes no data");
+    }
+}
+
+static void run_device(struct eval *eval)
+{
+    struct program *program = arena_new(&eval->arena, struct program, 1);
+    struct loaded *loaded;
+    err e;
+
+    compile_graph(eval, program);
+    if (device_load(eval->device, program, &loaded) != OK)
         tool_fail("eval: no memory for the program");
     for (u32 i = 0; i < eval->graph.external_count; i++)
-        device_bind(loaded, i, eval->binding[i].data);
+        send_source(eval, loaded, i);
     device_start(eval->device, loaded, eval->sym_value);
-    while (!device_advance(eval->device, time_ns() + NS_PER_S))
-        ;
+    while ((e = device_advance(eval->device, time_ns() + NS_PER_S)) == E_BUSY)
+        card_turn();
+    if (e != OK)
+        tool_fail("eval: %s", err_text(e));
     for (u32 i = 0; i < eval->graph.output_count; i++)
         eval->output[i] = device_output(loaded, i);
+    eval->program = program;
 }
 
 static void run_lir(struct eval *eval)
@@ -352,5 +391,10 @@ static void write_outputs(struct eval *eval)
             printf(axis ? ",%u" : "%u", dim_value(graph, node->shape[axis], eval->sym_value));
         printf("],\"file\":\"%s\"}", path);
     }
-    printf("]}\n");
+    printf("]");
+    if (eval->program)
+        printf(",\"launches\":%u,\"kernels\":%u,\"code_bytes\":%zu", eval->program->launch_count,
+               eval->program->kernel_count, eval->program->code_bytes);
+    card_print();
+    printf("}\n");
 }

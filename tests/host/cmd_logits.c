@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/host/card.h"
 #include "tests/host/session.h"
 
 #define OUTPUTS_MAX 32u
@@ -13,8 +14,9 @@ int cmd_logits(int argc, char **argv);
 
 static const char usage[] =
     "nohost logits --model FILE --tokens 1,2,3 --out FILE [--f32] [--threads N]\n"
+    "              [--device cpu|sim [--fast]]\n"
     "  writes raw little-endian float32 [tokens, vocabulary]; --tokens @FILE reads them from a\n"
-    "  file. --f32 multiplies in plain float32 instead of with 8-bit activations.\n";
+    "  file. --f32 multiplies in plain float32 instead of with 8-bit activations.\n" CARD_USAGE;
 
 struct sink {
     FILE *file;
@@ -46,8 +48,8 @@ static u32 read_tokens(struct str list, u32 *token)
 
 int cmd_logits(int argc, char **argv)
 {
-    static const char *const known[] = {"--model=", "--tokens=", "--out=", "--threads=", "--f32",
-                                        "--help", NULL};
+    static const char *const known[] = {"--model=", "--tokens=", "--out=", "--threads=",
+                                        "--f32", CARD_OPTIONS, "--help", NULL};
     static u32 token[TOKENS_MAX];
     static struct session session;
 
@@ -60,6 +62,7 @@ int cmd_logits(int argc, char **argv)
     free(text);
     struct ml_config config = {.threads = (u32)tool_number(argc, argv, "--threads", 0),
                                .f32_activations = tool_flag(argc, argv, "--f32"),
+                               .gpu = card_open(argc, argv),
                                .ctx_max = max_u32(count, 1)};
     session_open(&session, tool_required(argc, argv, "--model"), &config, OUTPUTS_MAX);
     for (u32 i = 0; i < count; i++)
@@ -72,6 +75,8 @@ int cmd_logits(int argc, char **argv)
     session_run(&session, &(struct stretch){token, count, 0, 0}, write_row, &sink);
     if (fclose(sink.file) || sink.failed)
         tool_fail("logits: cannot write %s", out);
-    printf("{\"tokens\":%u,\"vocab\":%u,\"file\":\"%s\"}\n", count, session.vocab, out);
+    printf("{\"tokens\":%u,\"vocab\":%u,\"file\":\"%s\"", count, session.vocab, out);
+    card_print();
+    printf("}\n");
     return 0;
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/host/card.h"
 #include "tests/host/session.h"
 
 #define OUTPUTS_MAX 64u
@@ -16,8 +17,9 @@ int cmd_perplexity(int argc, char **argv);
 
 static const char usage[] =
     "nohost perplexity --model FILE --file TEXT [--ctx 512] [--chunks N] [--f32] [--threads N]\n"
+    "                  [--device cpu|sim [--fast]]\n"
     "  prints {\"ppl\":...,\"chunks\":[...]}: the perplexity so far after each chunk. --f32\n"
-    "  multiplies in plain float32 instead of with 8-bit activations.\n";
+    "  multiplies in plain float32 instead of with 8-bit activations.\n" CARD_USAGE;
 
 struct score {
     const u32 *token; /* of the chunk */
@@ -46,7 +48,7 @@ static void score_row(void *ctx, u32 position, const f32 *logits)
 int cmd_perplexity(int argc, char **argv)
 {
     static const char *const known[] = {"--model=", "--file=", "--ctx=", "--chunks=", "--threads=",
-                                        "--f32", "--help", NULL};
+                                        "--f32", CARD_OPTIONS, "--help", NULL};
     static struct session session;
 
     tool_check(argc, argv, known, usage);
@@ -55,7 +57,8 @@ int cmd_perplexity(int argc, char **argv)
     usize len;
     char *text = tool_file(tool_required(argc, argv, "--file"), &len);
     struct ml_config config = {.threads = (u32)tool_number(argc, argv, "--threads", 0),
-                               .f32_activations = tool_flag(argc, argv, "--f32"), .ctx_max = ctx};
+                               .f32_activations = tool_flag(argc, argv, "--f32"),
+                               .gpu = card_open(argc, argv), .ctx_max = ctx};
     session_open(&session, tool_required(argc, argv, "--model"), &config, OUTPUTS_MAX);
     u32 *token = session_tokens(&session, (struct str){text, len}, &count);
     if (ctx < 4 || ctx > session.ctx_max || count < ctx)
@@ -73,7 +76,9 @@ int cmd_perplexity(int argc, char **argv)
         printf("%s%.6f", i ? "," : "", exp(score.nll / (f64)score.count));
         fflush(stdout);
     }
-    printf("],\"ppl\":%.6f}\n", exp(score.nll / (f64)score.count));
+    printf("],\"ppl\":%.6f", exp(score.nll / (f64)score.count));
+    card_print();
+    printf("}\n");
     free(token);
     free(text);
     return 0;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "net/priv.h"
+#include "tests/host/card.h"
 #include "tests/host/platform.h"
 #include "tests/host/tool.h"
 #include "version.h"
@@ -35,11 +36,12 @@ static const char help[] =
     "  --port P        0: any free one (default 8080)\n"
     "  --api-key KEY   ask for it; privileged routes are on then\n"
     "  --ctx N --slots N --kv-tokens N --threads N\n"
+    "  --device sim [--fast]  on the simulated card\n"
     "  --verbose       the log on stderr\n";
 
 static const char *const options[] = {
     "--model=",     "--port=",    "--api-key=", "--ctx=", "--slots=",
-    "--kv-tokens=", "--threads=", "--verbose",  "--help", NULL};
+    "--kv-tokens=", "--threads=", CARD_OPTIONS, "--verbose", "--help", NULL};
 
 /* ---- a stream over a socket ---- */
 
@@ -191,6 +193,7 @@ static void serve(struct server *server, struct ml *ml, int listener)
         accept_all(server, listener);
         bool work = server_poll(server);
         work |= ml_step(ml, SLICE_US);
+        card_turn();
         watch(listener, work ? 0 : IDLE_MS);
     }
 }
@@ -224,6 +227,7 @@ int cmd_serve(int argc, char **argv)
     config.port = (u16)tool_number(argc, argv, "--port", 8080);
     if (tool_flag(argc, argv, "--verbose"))
         platform_log_stderr();
+    ml_config.gpu = card_open(argc, argv);
     for (u32 i = 0; i < SOCKETS_MAX; i++)
         sockets[i].fd = -1;
     signal(SIGINT, end);

@@ -4,6 +4,7 @@
  */
 #include <stdlib.h>
 
+#include "tests/host/card.h"
 #include "tests/host/session.h"
 
 #define ARENA_BYTES (512 * MIB) /* touched only as far as the metadata reach */
@@ -36,9 +37,11 @@ static void load(struct session *session, struct text *why)
     bool done = false;
     u32 percent;
 
-    while (!done)
+    while (!done) {
         if (model_load(session->model, time_ns() + NS_PER_S, &done, &percent, why) != OK)
             tool_fail("loading: %.*s", (int)why->len, why->ptr);
+        card_turn();
+    }
 }
 
 void session_run(struct session *session, const struct stretch *part, session_take *take,
@@ -61,8 +64,11 @@ void session_run(struct session *session, const struct stretch *part, session_ta
                 batch->out_row[outputs++] = (i32)i;
         }
         model_start(session->model, rows, outputs);
-        while (!model_advance(session->model, time_ns() + NS_PER_S))
-            ;
+        err e;
+        while ((e = model_advance(session->model, time_ns() + NS_PER_S)) == E_BUSY)
+            card_turn();
+        if (e != OK)
+            tool_fail("a step: %s", err_text(e));
         for (u32 i = 0; i < outputs; i++)
             take(ctx, at + (u32)batch->out_row[i], model_logits(session->model, i));
     }
