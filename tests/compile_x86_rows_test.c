@@ -269,8 +269,9 @@ static void check_listing(struct target target, struct arena arena, u8 *bytes, s
 /* Guards the listing of whole kernels: labels, jumps, paddings, frame, reloads. */
 TEST(compile_x86_listing_against_llvm_mc)
 {
-    const struct target targets[] = {{ISA_AVX2, 8, 16, false, 1, 0},
-                                     {ISA_AVX512, 16, 32, true, 1, 0}};
+    const struct target targets[] = {
+        {.isa = ISA_AVX2, .lanes = 8, .vector_regs = 16, .cores = 1},
+        {.isa = ISA_AVX512, .lanes = 16, .vector_regs = 32, .vnni = true, .cores = 1}};
     u8 *memory = pages_alloc(64 * MIB);
 
     EXPECT(memory != NULL);

@@ -257,11 +257,17 @@ TEST(compile_x86_matvec_speed)
 
     EXPECT(weights && rest);
     if (cpu->avx2)
-        measure("AVX2", (struct target){ISA_AVX2, 8, 16, false, 1, 0}, arena, weights);
+        measure("AVX2", (struct target){.isa = ISA_AVX2, .lanes = 8, .vector_regs = 16, .cores = 1},
+                arena, weights);
     if (cpu->avx512)
-        measure("AVX-512", (struct target){ISA_AVX512, 16, 32, false, 1, 0}, arena, weights);
+        measure("AVX-512",
+                (struct target){.isa = ISA_AVX512, .lanes = 16, .vector_regs = 32, .cores = 1},
+                arena, weights);
     if (cpu->avx512_vnni)
-        measure("AVX-512 VNNI", (struct target){ISA_AVX512, 16, 32, true, 1, 0}, arena, weights);
+        measure("AVX-512 VNNI",
+                (struct target){
+                    .isa = ISA_AVX512, .lanes = 16, .vector_regs = 32, .vnni = true, .cores = 1},
+                arena, weights);
     pages_free(weights, BIG_BYTES);
     pages_free(rest, bytes);
 }

@@ -14,7 +14,7 @@ enum dtype node_storage(const struct emit *e, u32 node)
 }
 
 /* Internal buffers are strided by the bounds of symbols; what comes from or goes to outside is
- * compact. */
+ * compact. A local result is the item's run of the row, once for each row that the item has. */
 struct stride node_stride(const struct emit *e, u32 node, u32 d)
 {
     const struct node *n = emit_node(e, node);
@@ -23,8 +23,8 @@ struct stride node_stride(const struct emit *e, u32 node, u32 d)
     const struct stage *s = source ? NULL : &e->schedule->stage[stage];
     struct stride stride = {.elements = 1};
 
-    if (s && s->local && d < e->schedule->kernel[s->kernel].grid_rank)
-        return (struct stride){.elements = 0};
+    if (s && s->local && d < e->kernel->lead)
+        return (struct stride){.elements = s->block[d] == 1 ? 0 : (i64)s->row};
     for (u32 i = d + 1; i < n->rank; i++) {
         if (dim_is_sym(n->shape[i]) && (source || s->output)) {
             stride.syms[dim_sym_idx(n->shape[i])]++;
@@ -66,11 +66,19 @@ u16 emit_index(struct emit *e, const struct affine *idx)
 
 static u16 node_base(struct emit *e, u32 node)
 {
-    u32 stage = e->schedule->stage_of[node];
+    const struct stage *s = &e->schedule->stage[e->schedule->stage_of[node]];
+    u32 lead = e->kernel->lead;
 
-    if (!op_is_source(emit_node(e, node)->op) && e->schedule->stage[stage].local)
-        return emit_s_addi(e, LIR_SCRATCH, e->schedule->stage[stage].place);
-    return emit_arg(e, node_place(e->graph, e->schedule, node));
+    if (op_is_source(emit_node(e, node)->op) || !s->local)
+        return emit_arg(e, node_place(e->graph, e->schedule, node));
+    u16 base = emit_s_addi(e, LIR_SCRATCH, s->place);
+    for (u32 a = 0; a < lead; a++)
+        if (s->block[a] > 1)
+            base =
+                emit_s_add(e, base, emit_s_muli(e, e->item[a], -4 * (i64)(s->row * s->block[a])));
+    if (e->item[lead] != LIR_NONE && !s->again)
+        base = emit_s_add(e, base, emit_s_muli(e, e->item[lead], -4 * (i64)s->row));
+    return base;
 }
 
 struct lir_mem emit_address(struct emit *e, u32 node, const struct affine *idx, i64 *lane_stride,

@@ -9,9 +9,19 @@
 
 struct target target_of(const struct cpu_features *cpu, u32 cores)
 {
-    if (cpu->avx512)
-        return (struct target){ISA_AVX512, 16, 32, cpu->avx512_vnni, cores, 0};
-    return (struct target){cpu->translated ? ISA_AVX2_WORDS : ISA_AVX2, 8, 16, false, cores, 0};
+    struct target t = {.isa = cpu->translated ? ISA_AVX2_WORDS : ISA_AVX2,
+                       .lanes = 8,
+                       .vector_regs = 16,
+                       .cores = cores,
+                       .scratch_bytes = MIB};
+
+    if (!cpu->avx512)
+        return t;
+    t.isa = ISA_AVX512;
+    t.lanes = 16;
+    t.vector_regs = 32;
+    t.vnni = cpu->avx512_vnni;
+    return t;
 }
 
 struct target target_gfx11(u32 cu_count)
@@ -21,7 +31,9 @@ struct target target_gfx11(u32 cu_count)
                            .vector_regs = 256,
                            .vnni = true,
                            .cores = cu_count,
-                           .waves = 8};
+                           .waves = 8,
+                           .tile = 32,
+                           .scratch_bytes = 56 * KIB};
 }
 
 /* Code that stands for all kernels of its signature: arg[i] says which place of the signature is
@@ -85,13 +97,15 @@ static err new_code(struct build *b, const struct kernel *k, const struct signat
 static err build_launch(struct build *b, u32 index)
 {
     const struct kernel *k = &b->schedule.kernel[index];
-    const struct node *space = stage_space(b->graph, &b->schedule.stage[k->stage_first]);
+    const struct stage *first = &b->schedule.stage[k->stage_first];
+    const struct node *space = stage_space(b->graph, first);
     struct program *p = b->program;
     struct launch *l = &p->launch[index];
     struct signature sig;
     usize mark = arena_mark(b->arena);
     u32 known = 0;
 
+    schedule_open(&b->schedule, k);
     kernel_signature(b->graph, &b->schedule, k, &b->notes, &sig);
     if (!sig.complete)
         return E_LIMIT;
@@ -106,11 +120,13 @@ static err build_launch(struct build *b, u32 index)
     l->code_offset = code->offset;
     l->node = b->schedule.stage[k->stage_first + k->stage_count - 1].node;
     l->barrier = k->barrier;
-    l->grid_rank = k->grid_rank;
-    for (u32 a = 0; a < k->grid_rank; a++) {
+    l->grid_rank = k->lead + 1u;
+    for (u32 a = 0; a < k->lead; a++) {
         l->grid[a] = space->shape[a];
-        l->grid_divisor[a] = k->divisor[a];
+        l->grid_divisor[a] = first->block[a];
     }
+    l->grid[k->lead] = dim_of(k->tiles);
+    l->grid_divisor[k->lead] = 1;
     l->arg_first = p->arg_count;
     l->arg_count = code->arg_count;
     for (u32 i = 0; i < code->arg_count; i++)

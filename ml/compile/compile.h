@@ -253,6 +253,9 @@ struct target {
     bool vnni;       /* unsigned 8-bit x signed 8-bit dot in one instruction */
     u32 cores;       /* how many share a launch: grid sizes are chosen with it in mind */
     u32 waves;       /* 0: an item has one thread; else at most so many waves compute it together */
+    u32 tile;        /* elements of a row that an item has at least; 0: rows stay whole */
+    u32 scratch_bytes; /* that an item may keep to itself; results that find no room there go to the
+                          workspace */
 };
 /* An AMD card with so many compute units. */
 struct target target_gfx11(u32 cu_count);
@@ -267,7 +270,7 @@ struct program_buffer {
     u64 offset, bytes;
 }; /* inside the program's workspace, 64-byte aligned */
 
-#define LAUNCH_GRID_MAX 6u
+#define LAUNCH_GRID_MAX 7u
 struct launch {
     u32 code_offset; /* entry in program.code */
     u32 arg_first, arg_count;

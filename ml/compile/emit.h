@@ -50,6 +50,8 @@ struct emit {
         notes; /* indexes and lists of the stage being lowered, apart from where the LIR grows */
     struct arena *arena; /* = &notes */
     struct axis axis[AXES_MAX];
+    u16 item[RANK_MAX + 1]; /* the block of each lead axis, and the tile, that this item is */
+    u16 start[RANK_MAX];    /* of the stage's axes that are cut */
     u8 order[AXES_MAX];
     u32 open_count; /* axes, outermost first */
     u8 lane_axis;   /* axis that the lanes run along, NO_AXIS: every lane is the same element */

@@ -9,34 +9,71 @@
 
 /* ---- items ---- */
 
-struct grid {
-    u16 block[RANK_MAX];
-};
+/* The last digit of *rest in base n, which *rest loses; the outermost digit is all of it. */
+static u16 take_digit(struct emit *e, u16 *rest, u16 n, bool outermost)
+{
+    u16 digit = *rest;
 
-/* Which block of each grid axis this item is; the last axis runs fastest. */
-static void open_item(struct emit *e, u16 item, struct grid *grid)
+    if (outermost)
+        return digit;
+    digit = emit_s(e, LIR_S_MOD, *rest, n, 0);
+    *rest = emit_s(e, LIR_S_DIV, *rest, n, 0);
+    return digit;
+}
+
+/* Which block of each lead axis and which tile this item is; the tile runs fastest. */
+static void open_item(struct emit *e, u16 item)
 {
     const struct kernel *k = e->kernel;
-    const struct node *space = stage_space(e->graph, &e->schedule->stage[k->stage_first]);
-    u16 rest = item;
+    const struct stage *first = &e->schedule->stage[k->stage_first];
+    const struct node *space = stage_space(e->graph, first);
 
-    for (u32 a = k->grid_rank; a-- > 0;) {
-        if (a == 0) {
-            grid->block[a] = rest;
-        } else {
-            u16 n = emit_extent(e, space->shape[a]);
-            if (k->divisor[a] > 1)
-                n = emit_s(e, LIR_S_DIV, emit_s_addi(e, n, k->divisor[a] - 1),
-                           emit_s_const(e, k->divisor[a]), 0);
-            grid->block[a] = emit_s(e, LIR_S_MOD, rest, n, 0);
-            rest = emit_s(e, LIR_S_DIV, rest, n, 0);
-        }
+    e->item[k->lead] = LIR_NONE;
+    if (k->tiles > 1)
+        e->item[k->lead] = take_digit(e, &item, emit_s_const(e, k->tiles), k->lead == 0);
+    for (u32 a = k->lead; a-- > 0;) {
+        u16 n = emit_extent(e, space->shape[a]);
+        if (first->block[a] > 1 && a > 0)
+            n = emit_s(e, LIR_S_DIV, emit_s_addi(e, n, first->block[a] - 1),
+                       emit_s_const(e, first->block[a]), 0);
+        e->item[a] = take_digit(e, &item, n, a == 0);
     }
 }
 
 bool is_grid_fixed(const struct emit *e, u32 axis)
 {
-    return axis < e->kernel->grid_rank && e->kernel->divisor[axis] == 1;
+    return e->stage->block[axis] == 1;
+}
+
+/* Where the stage's axes start for this item; opens those of which it has one element. */
+static void open_stage(struct emit *e)
+{
+    const struct stage *s = e->stage;
+    const struct node *space = stage_space(e->graph, s);
+    u16 rest = e->item[e->kernel->lead];
+    u64 parts = e->kernel->tiles;
+
+    for (u32 a = space->rank; a-- > 0;) {
+        if (s->block[a] == 0)
+            continue;
+        u16 number = a < e->kernel->lead ? e->item[a] : LIR_NONE;
+        if (number == LIR_NONE) {
+            u32 n = (u32)div_up((u32)space->shape[a].v, s->block[a]);
+            parts /= n;
+            number = take_digit(e, &rest, emit_s_const(e, n), parts <= 1);
+        }
+        e->start[a] = emit_s_muli(e, number, s->block[a]);
+    }
+    for (u32 a = 0; a < space->rank; a++)
+        if (s->block[a] == 1)
+            axis_open(e, a, e->start[a]);
+}
+
+static void close_stage(struct emit *e)
+{
+    for (u32 a = RANK_MAX; a-- > 0;)
+        if (e->stage->block[a] == 1)
+            axis_close(e, a);
 }
 
 /* The length that bounds an axis may depend on grid axes only, which are open before all others. */
@@ -57,7 +94,7 @@ u32 axis_bound(const struct emit *e, u32 axis)
 {
     u32 bound = dim_bound(e->graph, stage_space(e->graph, e->stage)->shape[axis]);
 
-    return axis < e->kernel->grid_rank ? min_u32(bound, e->kernel->divisor[axis]) : bound;
+    return e->stage->block[axis] ? min_u32(bound, e->stage->block[axis]) : bound;
 }
 
 struct range axis_range(struct emit *e, u32 axis)
@@ -69,11 +106,13 @@ struct range axis_range(struct emit *e, u32 axis)
         return (struct range){.fixed = true, .count = 1};
     r.start = emit_s_const(e, 0);
     r.end = emit_extent(e, d);
-    if (axis < e->kernel->grid_rank) {
-        u32 divisor = e->kernel->divisor[axis];
-        r.start = emit_s_muli(e, e->axis[axis].counter, divisor);
-        r.end = emit_s(e, LIR_S_MIN, emit_s_addi(e, r.start, divisor), r.end, 0);
-        r.count = !dim_is_sym(d) && (u32)d.v % divisor == 0 ? (i64)divisor : -1;
+    if (e->stage->block[axis]) {
+        u32 block = e->stage->block[axis];
+        bool whole = !dim_is_sym(d) && (u32)d.v % block == 0;
+        u16 end = emit_s_addi(e, e->start[axis], block);
+        r.start = e->start[axis];
+        r.end = whole ? end : emit_s(e, LIR_S_MIN, end, r.end, 0);
+        r.count = whole ? (i64)block : -1;
     }
     if (length_usable(e) && axis == e->stage->len_axis) {
         struct affine *idx = arena_new(e->arena, struct affine, RANK_MAX);
@@ -271,13 +310,11 @@ static void nest_variant(struct nest *n, u32 level, u16 start, u16 end, u32 step
         e->lanes = step == 1 ? 1 : (u8)e->target->lanes;
         n->vectors = step == 1 ? 1 : step / e->target->lanes;
     }
-    struct axis block = e->axis[axis]; /* a grid axis in blocks keeps its block number here */
     axis_open(e, axis,
               axis == n->spread_axis ? emit_shared_loop(e, start, end, step)
                                      : emit_loop(e, start, end, step));
     nest_level(n, level + 1);
     axis_close(e, axis);
-    e->axis[axis] = block;
     emit_end(e);
     n->unroll = axis == n->unroll_axis ? 1 : n->unroll;
     if (axis == n->lane_axis) {
@@ -300,7 +337,7 @@ static void nest_level(struct nest *n, u32 level)
         nest_level(n, level + 1);
         return;
     }
-    if (r.count == 1 && axis >= e->kernel->grid_rank) { /* no loop for a single element */
+    if (r.count == 1) { /* no loop for a single element */
         axis_open(e, axis, r.start);
         nest_level(n, level + 1);
         axis_close(e, axis);
@@ -483,7 +520,6 @@ err lower_kernel(struct emit *e, const struct kernel *kernel, struct arena *aren
                  struct lowered *out)
 {
     const struct schedule *schedule = e->schedule;
-    struct grid grid = {};
 
     reset(e, kernel, out);
     TRY(lir_init(e->lir, arena));
@@ -495,7 +531,7 @@ err lower_kernel(struct emit *e, const struct kernel *kernel, struct arena *aren
     out->waves = e->waves;
     u16 item = group ? LIR_BEGIN : emit_loop(e, LIR_BEGIN, LIR_END, 1);
     e->stage = &schedule->stage[kernel->stage_first];
-    open_item(e, item, &grid);
+    open_item(e, item);
     u32 waiting = kernel->stage_first; /* stages before are done in all waves */
     for (u32 i = 0; i < kernel->stage_count && e->status == OK; i++) {
         e->stage = &schedule->stage[kernel->stage_first + i];
@@ -503,16 +539,9 @@ err lower_kernel(struct emit *e, const struct kernel *kernel, struct arena *aren
             emit_barrier(e);
             waiting = kernel->stage_first + i;
         }
-        for (u32 a = 0; a < kernel->grid_rank; a++) {
-            if (kernel->divisor[a] == 1)
-                axis_open(e, a, grid.block[a]);
-            else
-                e->axis[a].counter = grid.block[a];
-        }
+        open_stage(e);
         lower_stage(e);
-        for (u32 a = kernel->grid_rank; a-- > 0;)
-            if (kernel->divisor[a] == 1)
-                axis_close(e, a);
+        close_stage(e);
     }
     if (!group)
         emit_end(e);

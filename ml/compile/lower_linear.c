@@ -50,13 +50,12 @@ static u16 quant_address(struct emit *e, u32 node, const struct affine *idx, u8 
 {
     const struct node *n = emit_node(e, node);
     const struct stage *s = &e->schedule->stage[e->schedule->stage_of[node]];
-    u32 columns = dim_bound(e->graph, n->shape[n->rank - 1]),
-        grid = s->local ? e->kernel->grid_rank : 0;
+    u32 columns = dim_bound(e->graph, n->shape[n->rank - 1]);
     i64 stride = quant_row(columns, n->quant.block).bytes;
-    u16 base = s->local ? emit_s_addi(e, LIR_SCRATCH, s->place) : emit_arg(e, s->place);
+    u16 base = emit_arg(e, s->place);
 
     *step = 0;
-    for (u32 d = n->rank - 1; d-- > grid;) {
+    for (u32 d = n->rank - 1; d-- > 0;) {
         for (u32 o = 0; o < e->open_count; o++) {
             u32 a = e->order[o];
             if (idx[d].coef[a])
@@ -508,16 +507,15 @@ static void close_rows(struct emit *e, u32 opened)
     }
 }
 
-/* Columns [start, end) of a row at `base`, some whole vectors at a time. */
-static void quant_columns(struct emit *e, const struct affine *idx, u16 base, u32 start, u32 end,
+/* Columns of a row at `base`, some whole vectors at a time. */
+static void quant_columns(struct emit *e, const struct affine *idx, u16 base, struct range columns,
                           struct quant_out out)
 {
     const struct node *n = emit_node(e, e->stage->node);
     u32 last = n->rank - 1u;
     u16 x[QUANT_VECTORS_MAX];
 
-    u16 column = emit_shared_loop(e, emit_s_const(e, start), emit_s_const(e, end),
-                                  out.vectors * e->target->lanes);
+    u16 column = emit_shared_loop(e, columns.start, columns.end, out.vectors * e->target->lanes);
     axis_open(e, last, column);
     e->lanes = (u8)e->target->lanes;
     e->lane_axis = (u8)last;
@@ -552,13 +550,16 @@ void emit_quant_stage(struct emit *e)
     for (u32 i = 0; i < RANK_MAX; i++)
         idx[i] = i < n->rank ? affine_axis(i) : affine_zero();
     u16 base = quant_address(e, e->stage->node, idx, NO_AXIS, &step);
-    u32 whole = row.columns / (vectors * lanes) * (vectors * lanes);
+    struct range all = axis_range(e, last), whole = all;
     struct quant_out out = {.row = row, .vectors = vectors, .parts = parts};
-    if (whole)
-        quant_columns(e, idx, base, 0, whole, out);
-    out.parts = (row.columns - whole) / row.block;
+    u32 full = row.columns / (vectors * lanes) * (vectors * lanes);
+    if (e->stage->block[last] == 0)
+        whole.end = emit_s_const(e, full);
+    if (full)
+        quant_columns(e, idx, base, whole, out);
+    out.parts = (row.columns - full) / row.block;
     if (out.parts) /* what a last vector writes behind them is the padding of the planes */
-        quant_columns(e, idx, base, whole, row.columns, out);
+        quant_columns(e, idx, base, (struct range){.start = whole.end, .end = all.end}, out);
     close_rows(e, opened);
 }
 
@@ -625,5 +626,5 @@ u32 row_parts(const struct emit *e)
 
     if (e->stage->kind != STAGE_QUANT)
         return 1;
-    return dim_bound(e->graph, n->shape[n->rank - 1]) / max_u32(n->quant.block, e->target->lanes);
+    return axis_bound(e, n->rank - 1u) / max_u32(n->quant.block, e->target->lanes);
 }

@@ -89,6 +89,7 @@ static void find_phases(const struct graph *g, struct schedule *s, struct access
 
     for (u32 i = 0; i < s->kernel_count; i++) {
         struct kernel *k = &s->kernel[i];
+        schedule_open(s, k);
         for (u32 j = 0; j < k->stage_count; j++)
             k->barrier |= touch(g, s, &s->stage[k->stage_first + j], &phases, false);
         phases.phase += k->barrier;

@@ -13,8 +13,6 @@
 
 #define EXPR_DEPTH_MAX    48u /* deeper expressions are cut by realising a node */
 #define KERNEL_STAGES_MAX 16u
-#define LOCAL_BYTES_MAX                                                                            \
-    (256 * KIB) /* a stage result larger than this lives in the workspace, not in scratch */
 
 /* What an axis is for; x86 maps GRID to items, LANE to vector lanes; a GPU maps them to workgroups
  * and lanes. */
@@ -47,6 +45,7 @@ struct stage {
     enum stage_kind kind;
     u32 heavy;   /* the one REDUCE or LINEAR held in registers, or NO_NODE */
     bool local;  /* result in the kernel's scratch, its grid axes dropped */
+    bool again;  /* short: every tile computes the whole of it for itself */
     bool output; /* compact layout: strides by the symbols' values, not their bounds */
     u32 place;   /* local: byte offset in scratch; else global table index (external or buffer) */
     u64 bytes;
@@ -55,18 +54,22 @@ struct stage {
     u32 len_node;   /* only elements below this length along len_axis are ever read, or NO_NODE */
     u8 len_axis;
     u32 kernel;
+    u32 block[RANK_MAX]; /* elements of each axis of its space per item, 0: all; what an item has is
+                            one run of the flat row, `row` elements of it */
+    u64 row;
 };
 
 struct kernel {
     u32 stage_first, stage_count;
-    u8 grid_rank;
-    u32 divisor[RANK_MAX]; /* of the leading grid_rank axes of the stages' shape */
+    u8 lead; /* leading axes that its stages have in common: each an axis of the grid, in blocks */
+    u32 tiles; /* the grid's last axis: the rest of each stage is one flat row, in so many parts */
     u32 scratch_bytes;
     u32 level; /* length of the longest chain of kernels that it waits for */
     bool barrier;
 };
 
 struct schedule {
+    const struct target *target;
     struct stage *stage;
     u32 stage_count;
     struct kernel *kernel;
@@ -105,6 +108,16 @@ err plan_build(struct plan *plan, const struct graph *graph, struct arena *arena
 /* ---- schedule.c ---- */
 err schedule_build(const struct graph *graph, const struct target *target, struct arena *arena,
                    struct schedule *out);
+/* stage_of names the kernel's own copies of what others compute again as well. */
+void schedule_open(struct schedule *schedule, const struct kernel *kernel);
+
+/* ---- tile.c ---- */
+bool stage_is_linear(const struct graph *graph, const struct stage *stage);
+/* Cuts the stages, in the order of their nodes, for one kernel: its lead and tiles, their blocks.
+ * False when they can not be one. */
+bool tile_kernel(const struct graph *graph, struct schedule *schedule, const u32 *list, u32 count,
+                 struct kernel *kernel);
+
 /* ---- place.c ---- */
 /* Global table index of a source or a realised node that is not local. */
 u32 node_place(const struct graph *graph, const struct schedule *schedule, u32 node);

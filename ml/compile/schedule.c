@@ -9,8 +9,10 @@
     65536u             /* operations per item up to which fusing may leave fewer items than cores */
 #define FUSED_ITEMS 8u /* items that are enough for any number of cores */
 #define ITEM_WORK   16384u /* operations that an item should have at least */
+#define SHORT_WORK_MAX                                                                             \
+    1024u /* operations per element that are rather done again than waited for                     \
+           */
 #define NOTES_BYTES MIB
-#define LINEAR_ROWS 64u /* activation rows per item of a linear product */
 
 static enum stage_kind kind_of(const struct graph *g, const struct node *node)
 {
@@ -36,33 +38,13 @@ static bool is_output(const struct graph *g, u32 node)
     return false;
 }
 
-static u64 stage_bytes(const struct graph *g, const struct node *node, u32 from)
+static u64 stage_bytes(const struct graph *g, const struct node *node)
 {
     if (node->op != OP_QUANT)
-        return shape_bound(g, node->shape, from, node->rank) * 4;
+        return shape_bound(g, node->shape, 0, node->rank) * 4;
     u32 columns = dim_bound(g, node->shape[node->rank - 1]);
-    return shape_bound(g, node->shape, from, node->rank - 1) *
+    return shape_bound(g, node->shape, 0, node->rank - 1) *
            quant_row(columns, node->quant.block).bytes;
-}
-
-/* How many leading axes of the stage the leaf is indexed by unchanged. */
-static u32 shared_prefix(const struct graph *g, const struct node *space, const struct leaf *leaf)
-{
-    const struct node *n = &g->node[leaf->node];
-    u32 prefix = 0;
-
-    for (; prefix < n->rank && prefix < space->rank; prefix++) {
-        const struct affine *idx = &leaf->idx[prefix];
-        if (!dim_same(n->shape[prefix], space->shape[prefix]) || idx->constant || idx->dynamic_axes)
-            break;
-        bool plain = true;
-        for (u32 a = 0; a < AXES_MAX; a++)
-            plain &= idx->coef[a] == (a == prefix && n->shape[prefix].v != 1) ||
-                     (n->shape[prefix].v == 1 && idx->coef[a] == (a == prefix));
-        if (!plain)
-            break;
-    }
-    return prefix;
 }
 
 /* Elements that the reduction of a stage reads per result; 4 stands for the cost of a plain
@@ -81,106 +63,33 @@ static u64 work_per_element(const struct graph *g, const struct stage *stage)
     return work;
 }
 
-/* Operations of a stage per item of a grid over its leading axes. */
-static u64 stage_work(const struct graph *g, const struct stage *stage, u32 grid)
-{
-    const struct node *space = stage_space(g, stage);
-    return shape_bound(g, space->shape, grid, space->rank) * work_per_element(g, stage);
-}
-
-/* May the stage join the last kernel? Returns the number of grid axes they would share, 0 for no.
- */
-static u32 joins(const struct graph *g, const struct schedule *s, const struct stage *stage,
-                 u32 cores)
-{
-    const struct kernel *k = &s->kernel[s->kernel_count - 1];
-    const struct node *space = stage_space(g, stage);
-    const struct node *first = stage_space(g, &s->stage[k->stage_first]);
-    bool reads = false;
-    u32 grid = min_u32(k->grid_rank, space->rank);
-
-    u32 places = stage->leaf_count + 1; /* each may need an argument */
-    for (u32 i = 0; i < k->stage_count; i++)
-        places += s->stage[k->stage_first + i].leaf_count + 1;
-    if (k->stage_count == KERNEL_STAGES_MAX || places > KERNEL_ARGS_MAX - SYMS_MAX ||
-        stage->kind == STAGE_PAD)
-        return 0;
-    if (stage->heavy != NO_NODE && g->node[stage->heavy].op == OP_LINEAR)
-        return 0;
-    for (u32 i = 0; i < stage->leaf_count; i++) {
-        u32 writer = s->stage_of[stage->leaf[i].node];
-        if (writer == NO_NODE || writer < k->stage_first)
-            continue;
-        if (s->stage[writer].kind == STAGE_SCATTER)
-            return 0; /* it writes rows of other items */
-        reads = true;
-        grid = min_u32(grid, shared_prefix(g, space, &stage->leaf[i]));
-    }
-    for (u32 i = 0; i < grid; i++)
-        if (!dim_same(space->shape[i], first->shape[i]))
-            grid = i;
-    /* The last axis holds the vector lanes; a grid over it would leave single elements. */
-    grid = min_u32(grid, space->rank ? space->rank - 1 : 0);
-    if (!reads || grid == 0)
-        return 0;
-    u64 items = 1, work = stage_work(g, stage, grid);
-    for (u32 i = 0; i < grid; i++)
-        items *= dim_is_sym(space->shape[i]) ? 1 : (u32)space->shape[i].v;
-    for (u32 i = k->stage_first; i < k->stage_first + k->stage_count; i++)
-        work += stage_work(g, &s->stage[i], grid);
-    return items >= min_u32(cores, FUSED_ITEMS) || work <= FUSED_WORK_MAX ? grid : 0;
-}
-
 /* Grid of a kernel of one stage: leading axes whole while items stay large enough, then one axis
  * cut into blocks. */
-static void single_grid(const struct graph *g, const struct stage *stage, struct kernel *k,
-                        const struct target *target)
+static void single_grid(const struct graph *g, struct stage *stage, struct kernel *k)
 {
     const struct node *space = stage_space(g, stage);
-    u64 per_element;
-
-    if (stage->heavy != NO_NODE && g->node[stage->heavy].op == OP_LINEAR) {
-        k->grid_rank = space->rank;
-        for (u32 i = 0; i < space->rank; i++)
-            k->divisor[i] = i + 1 == space->rank   ? target->lanes
-                            : i + 2 == space->rank ? LINEAR_ROWS
-                                                   : 1;
-        return;
-    }
-    per_element = min_u64(work_per_element(g, stage), ITEM_WORK);
+    u64 per_element = min_u64(work_per_element(g, stage), ITEM_WORK);
     u32 axis = 0, rank = stage->kind == STAGE_PAD ? 0 : space->rank;
     u32 whole = stage->kind == STAGE_MAP ? 0 : 1; /* rows, not parts of rows */
+
+    memset(stage->block, 0, sizeof stage->block);
+    k->tiles = 1;
     for (; axis < rank; axis++) {
         u64 inner = shape_bound(g, space->shape, axis + 1, rank) * per_element;
         bool symbolic = dim_is_sym(space->shape[axis]);
-        k->divisor[axis] = 1;
+        stage->block[axis] = 1;
         if (inner >= ITEM_WORK || (symbolic && axis + 1 < rank) ||
             (whole && axis + 1 < rank && axis == 0))
             continue;
         u64 block = round_up(div_up(ITEM_WORK, max_u64(inner, 1)), axis + 1 == rank ? 64 : 8);
+        stage->block[axis] = 0;
         if (whole || block >= dim_bound(g, space->shape[axis]))
             break;
-        k->divisor[axis] = (u32)block;
+        stage->block[axis] = (u32)block;
         axis++;
         break;
     }
-    k->grid_rank = (u8)axis;
-}
-
-static void make_local(const struct graph *g, struct schedule *s, struct kernel *k,
-                       const bool *read_outside)
-{
-    for (u32 i = k->stage_first; i < k->stage_first + k->stage_count; i++) {
-        struct stage *stage = &s->stage[i];
-        u64 bytes = round_up(stage_bytes(g, &g->node[stage->node], k->grid_rank), 64);
-        if (k->stage_count == 1 || stage->output || stage->kind == STAGE_SCATTER ||
-            read_outside[i] || bytes > LOCAL_BYTES_MAX ||
-            k->scratch_bytes + bytes > 4 * LOCAL_BYTES_MAX)
-            continue;
-        stage->local = true;
-        stage->place = k->scratch_bytes;
-        k->scratch_bytes += (u32)bytes;
-    }
+    k->lead = (u8)axis;
 }
 
 static err make_stages(const struct plan *p, struct schedule *s)
@@ -199,85 +108,279 @@ static err make_stages(const struct plan *p, struct schedule *s)
                            .kind = kind_of(g, node),
                            .heavy = p->heavy[n],
                            .output = is_output(g, n),
-                           .bytes = stage_bytes(g, node, 0),
+                           .bytes = stage_bytes(g, node),
                            .len_node = length[n].state == 1 ? length[n].node : NO_NODE,
                            .len_axis = length[n].axis};
     }
     return OK;
 }
 
-/* Who reads what between kernels: results read outside their kernel, and each kernel's level in the
- * order of need. */
-static void read_across(struct schedule *s, bool *read_outside)
+/* ---- which stages share a kernel ---- */
+
+/* A kernel while stages are still given to kernels. */
+struct draft {
+    u32 stage[KERNEL_STAGES_MAX]; /* in order of their nodes */
+    u32 count;
+    u32 level; /* length of the longest chain of drafts that it waits for */
+    bool gone; /* into another */
+};
+
+struct drafts {
+    const struct graph *graph;
+    struct schedule *schedule;
+    struct draft *draft;
+    u32 count;
+    u32 *of; /* stage -> draft */
+};
+
+/* In order, once each; false when there is no more room. */
+static bool draft_add(struct draft *d, u32 stage)
 {
-    for (u32 i = 0; i < s->stage_count; i++) {
-        struct kernel *k = &s->kernel[s->stage[i].kernel];
-        for (u32 l = 0; l < s->stage[i].leaf_count; l++) {
-            u32 writer = s->stage_of[s->stage[i].leaf[l].node];
-            if (writer == NO_NODE || s->stage[writer].kernel == s->stage[i].kernel)
-                continue;
-            read_outside[writer] = true;
-            k->level = max_u32(k->level, s->kernel[s->stage[writer].kernel].level + 1);
+    u32 at = d->count;
+
+    for (u32 i = 0; i < d->count; i++)
+        if (d->stage[i] == stage)
+            return true;
+    if (d->count == KERNEL_STAGES_MAX)
+        return false;
+    for (; at > 0 && d->stage[at - 1] > stage; at--)
+        d->stage[at] = d->stage[at - 1];
+    d->stage[at] = stage;
+    d->count++;
+    return true;
+}
+
+/* Adds the stage and copies of the short ones that it reads, each in front of it. */
+static bool draft_add_with_short(const struct schedule *s, struct draft *d, u32 stage)
+{
+    for (u32 l = 0; l < s->stage[stage].leaf_count; l++) {
+        u32 writer = s->stage_of[s->stage[stage].leaf[l].node];
+        if (writer != NO_NODE && s->stage[writer].again && !draft_add(d, writer))
+            return false;
+    }
+    return draft_add(d, stage);
+}
+
+static u32 draft_of(const struct drafts *b, u32 node)
+{
+    u32 writer = b->schedule->stage_of[node];
+
+    return writer == NO_NODE ? NO_NODE : b->of[writer];
+}
+
+/* One level above all drafts that its stages read from. */
+static u32 highest_read(const struct drafts *b, const struct draft *d)
+{
+    const struct schedule *s = b->schedule;
+    u32 above = 0;
+
+    for (u32 i = 0; i < d->count; i++)
+        for (u32 l = 0; l < s->stage[d->stage[i]].leaf_count; l++) {
+            u32 from = draft_of(b, s->stage[d->stage[i]].leaf[l].node);
+            if (from != NO_NODE)
+                above = max_u32(above, b->draft[from].level + 1);
         }
+    return above;
+}
+
+/* May these stages be one kernel as far as the cores care? */
+static bool worth(const struct drafts *b, const struct draft *d, const struct kernel *k)
+{
+    const struct schedule *s = b->schedule;
+    const struct node *space = stage_space(b->graph, &s->stage[d->stage[0]]);
+    u64 items = k->tiles, work = 0, most = FUSED_WORK_MAX * max_u32(1, b->schedule->target->waves);
+
+    for (u32 a = 0; a < k->lead; a++)
+        items *= dim_is_sym(space->shape[a]) ? 1 : (u32)space->shape[a].v;
+    for (u32 i = 0; i < d->count; i++)
+        work += s->stage[d->stage[i]].row * work_per_element(b->graph, &s->stage[d->stage[i]]);
+    return work <= most ||
+           (k->lead + k->tiles > 1 && items >= min_u32(b->schedule->target->cores, FUSED_ITEMS));
+}
+
+/* All drafts of the highest level that the stage reads from, and the stage, as one: then it waits
+ * for nothing longer than they did. What it reads below that level can not wait for them. */
+static bool join(struct drafts *b, const struct draft *own)
+{
+    struct schedule *s = b->schedule;
+    struct draft all = *own;
+    struct kernel k;
+
+    all.level--;
+    for (u32 i = 0; i < own->count; i++)
+        for (u32 l = 0; l < s->stage[own->stage[i]].leaf_count; l++) {
+            u32 from = draft_of(b, s->stage[own->stage[i]].leaf[l].node);
+            for (u32 j = 0;
+                 from != NO_NODE && b->draft[from].level == all.level && j < b->draft[from].count;
+                 j++)
+                if (!draft_add(&all, b->draft[from].stage[j]))
+                    return false;
+        }
+    if (!tile_kernel(b->graph, s, all.stage, all.count, &k) || !worth(b, &all, &k))
+        return false;
+    for (u32 i = 0; i < all.count; i++) {
+        u32 *of = &b->of[all.stage[i]];
+        if (*of != NO_NODE)
+            b->draft[*of].gone = true;
+        *of = s->stage[all.stage[i]].again ? NO_NODE : b->count;
+    }
+    b->draft[b->count++] = all;
+    return true;
+}
+
+static void make_drafts(struct drafts *b)
+{
+    struct schedule *s = b->schedule;
+
+    for (u32 i = 0; i < s->stage_count; i++)
+        b->of[i] = NO_NODE;
+    for (u32 i = 0; i < s->stage_count; i++) {
+        struct draft own = {};
+        if (s->stage[i].again)
+            continue;
+        CHECK(draft_add_with_short(s, &own, i));
+        own.level = highest_read(b, &own);
+        if (own.level && join(b, &own))
+            continue;
+        b->of[i] = b->count;
+        b->draft[b->count++] = own;
     }
 }
 
-/* Kernels in order of their level: what does not wait for each other runs side by side. */
-static err order_kernels(struct schedule *s, struct arena *arena)
+/* A result of one element per row that costs little is computed by every item that needs it, when
+ * all who read it can: none of them waits for it then. */
+static void find_short(struct drafts *b)
 {
-    usize mark = arena_mark(arena);
-    u32 *first = arena_new(arena, u32, s->kernel_count + 2);
-    struct kernel *sorted = arena_new(arena, struct kernel, s->kernel_count + 1);
+    const struct graph *g = b->graph;
+    struct schedule *s = b->schedule;
+    struct kernel k;
 
-    if (!first || !sorted)
+    for (u32 i = 0; i < s->stage_count && s->target->tile; i++) {
+        struct stage *stage = &s->stage[i];
+        stage->again = stage->kind == STAGE_MAP && !stage->output && stage->heavy != NO_NODE &&
+                       !stage_is_linear(g, stage) && work_per_element(g, stage) <= SHORT_WORK_MAX;
+        for (u32 l = 0; l < stage->leaf_count; l++) {
+            u32 writer = s->stage_of[stage->leaf[l].node];
+            stage->again &= writer == NO_NODE || !s->stage[writer].again;
+        }
+    }
+    for (u32 i = 0; i < s->stage_count && s->target->tile; i++)
+        for (u32 l = 0; l < s->stage[i].leaf_count; l++) {
+            u32 writer = s->stage_of[s->stage[i].leaf[l].node];
+            if (writer != NO_NODE && s->stage[writer].again)
+                s->stage[writer].again =
+                    tile_kernel(g, s, (u32[]){writer, i}, 2, &k) && s->stage[writer].row == 1;
+        }
+}
+
+/* ---- from drafts to kernels ---- */
+
+void schedule_open(struct schedule *s, const struct kernel *k)
+{
+    for (u32 i = 0; i < k->stage_count; i++)
+        s->stage_of[s->stage[k->stage_first + i].node] = k->stage_first + i;
+}
+
+/* Kernels in order of their level: what does not wait for each other runs side by side. Each gets
+ * stages of its own. */
+static err make_kernels(struct drafts *b, struct arena *arena)
+{
+    struct schedule *s = b->schedule;
+    u32 deepest = 0, stages = 0;
+
+    for (u32 i = 0; i < b->count; i++) {
+        deepest = max_u32(deepest, b->draft[i].level);
+        stages += b->draft[i].gone ? 0 : b->draft[i].count;
+    }
+    struct stage *stage = arena_new(arena, struct stage, stages + 1);
+    s->kernel = arena_new(arena, struct kernel, b->count + 1);
+    if (!stage || !s->kernel)
         return E_NOMEM;
-    for (u32 i = 0; i < s->kernel_count; i++)
-        first[s->kernel[i].level + 1]++;
-    for (u32 i = 0; i < s->kernel_count; i++)
-        first[i + 1] += first[i];
-    for (u32 i = 0; i < s->kernel_count; i++)
-        sorted[first[s->kernel[i].level]++] = s->kernel[i];
-    memcpy(s->kernel, sorted, s->kernel_count * sizeof *sorted);
-    for (u32 i = 0; i < s->kernel_count; i++)
-        for (u32 j = 0; j < s->kernel[i].stage_count; j++)
-            s->stage[s->kernel[i].stage_first + j].kernel = i;
-    arena_reset(arena, mark);
+    stages = 0;
+    for (u32 level = 0; level <= deepest; level++)
+        for (u32 i = 0; i < b->count; i++) {
+            const struct draft *d = &b->draft[i];
+            if (d->gone || d->level != level)
+                continue;
+            struct kernel *k = &s->kernel[s->kernel_count++];
+            *k = (struct kernel){.stage_first = stages, .stage_count = d->count, .level = level};
+            for (u32 j = 0; j < d->count; j++)
+                stage[stages++] = s->stage[d->stage[j]];
+        }
+    s->stage = stage;
+    s->stage_count = stages;
     return OK;
 }
 
-static err make_kernels(const struct graph *g, const struct target *target, struct schedule *s,
-                        struct arena *arena)
+static void make_grid(const struct graph *g, struct schedule *s, struct kernel *k)
 {
-    bool *read_outside = arena_new(arena, bool, s->stage_count + 1);
+    u32 list[KERNEL_STAGES_MAX];
 
-    if (!read_outside)
-        return E_NOMEM;
-    for (u32 i = 0; i < s->stage_count; i++) {
-        struct kernel *last = s->kernel_count ? &s->kernel[s->kernel_count - 1] : NULL;
-        u32 grid = last ? joins(g, s, &s->stage[i], target->cores) : 0;
-        if (grid) {
-            last->stage_count++;
-            last->grid_rank = (u8)grid;
-            for (u32 a = 0; a < grid; a++)
-                last->divisor[a] = 1;
-        } else {
-            struct kernel *k = &s->kernel[s->kernel_count++];
-            const struct node *space = stage_space(g, &s->stage[i]);
-            *k = (struct kernel){.stage_first = i, .stage_count = 1, .grid_rank = space->rank};
-            if (s->stage[i].kind == STAGE_PAD ||
-                (s->stage[i].heavy != NO_NODE && g->node[s->stage[i].heavy].op == OP_LINEAR))
-                k->grid_rank = 0; /* nothing joins it */
-        }
-        s->stage[i].kernel = s->kernel_count - 1;
+    for (u32 i = 0; i < k->stage_count; i++) {
+        list[i] = k->stage_first + i;
+        s->stage[list[i]].kernel = (u32)(k - s->kernel);
     }
-    read_across(s, read_outside);
+    if (k->stage_count == 1 && !stage_is_linear(g, &s->stage[k->stage_first]))
+        single_grid(g, &s->stage[k->stage_first], k);
+    else
+        CHECK(tile_kernel(g, s, list, k->stage_count, k));
+}
+
+/* Results read outside of their kernel. */
+static void read_across(struct schedule *s, bool *outside)
+{
     for (u32 i = 0; i < s->kernel_count; i++) {
-        struct kernel *k = &s->kernel[i];
-        if (k->stage_count == 1)
-            single_grid(g, &s->stage[k->stage_first], k, target);
-        make_local(g, s, k, read_outside);
+        const struct kernel *k = &s->kernel[i];
+        schedule_open(s, k);
+        for (u32 j = k->stage_first; j < k->stage_first + k->stage_count; j++)
+            for (u32 l = 0; l < s->stage[j].leaf_count; l++) {
+                u32 writer = s->stage_of[s->stage[j].leaf[l].node];
+                if (writer != NO_NODE)
+                    outside[writer] |= s->stage[writer].kernel != i;
+            }
     }
-    return order_kernels(s, arena);
+}
+
+/* What nobody else reads stays with the item as far as there is room. */
+static void make_local(const struct graph *g, struct schedule *s, struct kernel *k,
+                       const bool *outside)
+{
+    for (u32 i = k->stage_first; i < k->stage_first + k->stage_count; i++) {
+        struct stage *stage = &s->stage[i];
+        u64 bytes = 4 * stage->row;
+        for (u32 a = 0; a < k->lead; a++)
+            bytes *= min_u32(stage->block[a], dim_bound(g, g->node[stage->node].shape[a]));
+        if (k->stage_count == 1 || stage->output || stage->kind == STAGE_SCATTER ||
+            stage->kind == STAGE_QUANT || outside[i] ||
+            k->scratch_bytes + bytes > s->target->scratch_bytes)
+            continue;
+        stage->local = true;
+        stage->place = k->scratch_bytes;
+        k->scratch_bytes += (u32)round_up(bytes, 64);
+    }
+}
+
+static err share_kernels(const struct graph *g, struct schedule *s, struct arena *arena)
+{
+    struct drafts b = {.graph = g,
+                       .schedule = s,
+                       .draft = arena_new(arena, struct draft, s->stage_count + 1),
+                       .of = arena_new(arena, u32, s->stage_count + 1)};
+
+    if (!b.draft || !b.of)
+        return E_NOMEM;
+    find_short(&b);
+    make_drafts(&b);
+    TRY(make_kernels(&b, arena));
+    bool *outside = arena_new(arena, bool, s->stage_count + 1);
+    if (!outside)
+        return E_NOMEM;
+    for (u32 i = 0; i < s->kernel_count; i++)
+        make_grid(g, s, &s->kernel[i]);
+    read_across(s, outside);
+    for (u32 i = 0; i < s->kernel_count; i++)
+        make_local(g, s, &s->kernel[i], outside);
+    return OK;
 }
 
 err schedule_build(const struct graph *graph, const struct target *target, struct arena *arena,
@@ -285,7 +388,8 @@ err schedule_build(const struct graph *graph, const struct target *target, struc
 {
     struct plan plan;
 
-    *out = (struct schedule){.stage_of = arena_new(arena, u32, graph->node_count)};
+    *out =
+        (struct schedule){.target = target, .stage_of = arena_new(arena, u32, graph->node_count)};
     if (!out->stage_of)
         return E_NOMEM;
     TRY(plan_build(&plan, graph, arena));
@@ -294,15 +398,14 @@ err schedule_build(const struct graph *graph, const struct target *target, struc
         count += plan.live[n] && plan.real[n];
     out->live = plan.live;
     out->stage = arena_new(arena, struct stage, count + 1);
-    out->kernel = arena_new(arena, struct kernel, count + 1);
     out->buffer = arena_new(arena, struct program_buffer, count + 1);
-    if (!out->stage || !out->kernel || !out->buffer)
+    if (!out->stage || !out->buffer)
         return E_NOMEM;
     TRY(make_stages(&plan, out));
     void *notes = arena_take(arena, NOTES_BYTES, 64);
     struct arena scratch = arena_on("schedule", notes, notes ? NOTES_BYTES : 0);
     for (u32 i = 0; i < out->stage_count; i++)
         TRY(stage_leaves(graph, out, &out->stage[i], arena, &scratch));
-    TRY(make_kernels(graph, target, out, arena));
+    TRY(share_kernels(graph, out, arena));
     return schedule_place(graph, arena, out);
 }

@@ -113,11 +113,12 @@ void kernel_signature(const struct graph *graph, const struct schedule *schedule
 
     out->hash[0] = out->hash[1] = out->place_count = 0;
     out->complete = true;
-    for (u32 a = 0; a < kernel->grid_rank; a++)
-        mix(&w, kernel->divisor[a]);
+    mix(&w, (u64)kernel->lead << 32 | kernel->tiles);
     for (u32 i = 0; i < kernel->stage_count; i++) {
         const struct stage *s = &schedule->stage[kernel->stage_first + i];
-        mix(&w, (u64)s->kind << 8 | s->len_axis);
+        mix(&w, (u64)s->kind << 8 | (u64)s->again << 7 | s->len_axis);
+        for (u32 a = 0; a < RANK_MAX; a++)
+            mix(&w, s->block[a]);
         walk_from(&w, s->node);
         mix(&w, s->heavy == NO_NODE ? UINT32_MAX : seen[s->heavy] & 1023);
         if (s->len_node != NO_NODE)

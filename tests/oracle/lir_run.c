@@ -40,11 +40,12 @@ static err make_table(struct run *run)
 static u64 item_count(const struct run *run, const struct kernel *k)
 {
     const struct graph *g = run->job->graph;
-    const struct node *space = stage_space(g, &run->schedule.stage[k->stage_first]);
-    u64 items = 1;
+    const struct stage *first = &run->schedule.stage[k->stage_first];
+    const struct node *space = stage_space(g, first);
+    u64 items = k->tiles;
 
-    for (u32 a = 0; a < k->grid_rank; a++)
-        items *= div_up(dim_value(g, space->shape[a], run->job->sym_value), k->divisor[a]);
+    for (u32 a = 0; a < k->lead; a++)
+        items *= div_up(dim_value(g, space->shape[a], run->job->sym_value), first->block[a]);
     return items;
 }
 
@@ -59,6 +60,7 @@ static err run_kernel(struct run *run, u32 number)
 
     if (!low)
         return E_NOMEM;
+    schedule_open(&run->schedule, k);
     TRY(lower_kernel(run->emit, k, run->job->arena, low));
     if (options->look)
         options->look(options, 'L', run->job->graph, &low->lir);
