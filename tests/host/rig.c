@@ -33,10 +33,20 @@ static err rig_resize_bar(struct pci_bus *bus, struct pci_dev *dev, u32 idx);
 #define STEPS_A_TURN   20u
 #define TURN_NS        200000u /* what the rest of the loop takes */
 
+/* The machine's clock is that of the card which is furthest. */
 static void tick(const struct rig *rig)
 {
     if (!rig->real_time)
-        platform_clock_fake(CLOCK_START_NS + sim_now_ns(rig->sim));
+        platform_clock_fake(max_u64(time_ns(), CLOCK_START_NS + sim_now_ns(rig->sim)));
+}
+
+/* What another card of the machine has taken has passed for this one too. */
+static void catch_up(struct rig *rig)
+{
+    u64 passed_ns = time_ns() - CLOCK_START_NS, now_ns = sim_now_ns(rig->sim);
+
+    if (!rig->real_time && passed_ns > now_ns)
+        sim_wait(rig->sim, passed_ns - now_ns);
 }
 
 /* ---- the card's side of the machine ---- */
@@ -235,6 +245,8 @@ void rig_power_on(struct rig *rig)
     rig->sim = sim_create(&rig->options, &rig->host);
     rig->turned_ns = time_ns();
     CHECK(rig->sim);
+    if (!rig->real_time)
+        platform_clock_fake(CLOCK_START_NS);
     for (u32 i = 0; i < ARRAY_LEN(bars); i++) /* as the machine's firmware leaves it */
         sim_config_write(rig->sim, 0, bars[i].at, 4, bars[i].value);
     tick(rig);
@@ -253,6 +265,7 @@ static void pass_real_time(struct rig *rig)
 
 void rig_turn(struct rig *rig)
 {
+    catch_up(rig);
     bool busy = gpu_step(rig->gpu), more = true;
 
     rig->turns++;
