@@ -137,7 +137,8 @@ static struct uop *decode(struct wave *wave, u64 pc)
         return NULL;
     }
     uop = uop_new(cache);
-    if (isa_decode(code, bytes, &uop->inst) != OK) {
+    if (isa_decode(code, bytes, &uop->inst) != OK &&
+        isa_decode_halves(code, bytes, &uop->inst) != OK) {
         wave_fail(wave, COMPUTE_ILLEGAL, "illegal-instruction", "no such encoding");
         return NULL;
     }

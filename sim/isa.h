@@ -144,6 +144,8 @@ extern const struct isa_row isa_rows[ISA_OPS];
  * out->bytes is 4) or the code ends too early. Decoding never reads further than the instruction.
  */
 err isa_decode(const u8 *code, usize bytes, struct isa_inst *out);
+/* The same for what isa_decode refuses: 16-bit operands in upper halves of registers (v0.h). */
+err isa_decode_halves(const u8 *code, usize bytes, struct isa_inst *out);
 /* Whether a SOPP operation has a number behind its name. */
 bool isa_sopp_takes_number(u32 op);
 /* Whether source n is 16 bits wide: of a literal it takes the lower half. */

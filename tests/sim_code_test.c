@@ -45,6 +45,42 @@ TEST(sim_isa_ends_too_early)
         }
 }
 
+/* What clang makes of halves since LLVM 20: words out of Debian's libggml0-backend-hip. */
+TEST(sim_isa_upper_halves)
+{
+    static const struct {
+        u32 words[2];
+        u16 op;
+        u8 bytes, op_sel;
+        u16 dst, src;
+    } rows[] = {
+        {{0x7e1a178a}, ISA_v_cvt_f32_f16, 4, 1, ISA_VGPR + 13, ISA_VGPR + 10},
+        {{0x7f001506}, ISA_v_cvt_f16_f32, 4, 8, ISA_VGPR + 0, ISA_VGPR + 6},
+        {{0x7e0e3880}, ISA_v_max_u16, 4, 0, ISA_VGPR + 7, ISA_INT_0},
+        {{0x7f0e3981}, ISA_v_max_u16, 4, 11, ISA_VGPR + 7, ISA_VGPR + 1},
+        {{0xd59c4007, 0x00000101}, ISA_v_max_u16, 8, 8, ISA_VGPR + 7, ISA_VGPR + 1},
+    };
+    struct isa_inst inst;
+
+    for (u32 n = 0; n < ARRAY_LEN(rows); n++) {
+        const u8 *code = (const u8 *)rows[n].words;
+
+        EXPECT_EQ(isa_decode(code, rows[n].bytes, &inst), E_FORMAT);
+        EXPECT_OK(isa_decode_halves(code, rows[n].bytes, &inst));
+        EXPECT_EQ(inst.op, rows[n].op);
+        EXPECT_EQ(inst.bytes, rows[n].bytes);
+        EXPECT_EQ(inst.op_sel, rows[n].op_sel);
+        EXPECT_EQ(inst.dst, rows[n].dst);
+        EXPECT_EQ(inst.src[0], rows[n].src);
+        for (usize bytes = 0; bytes < rows[n].bytes; bytes++) {
+            u8 *copy = copy_of(code, bytes);
+
+            EXPECT_EQ(isa_decode_halves(copy, bytes, &inst), E_FORMAT);
+            free(copy);
+        }
+    }
+}
+
 TEST(sim_object_ends_too_early)
 {
     static const char path[] = "tests/data/fuzz_code_object/scratch_v5";
