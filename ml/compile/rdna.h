@@ -54,7 +54,8 @@ enum rdna_operand {
 };
 #define RDNA_SGPRS  106u
 #define RDNA_VGPRS  256u
-#define RDNA_INT(n) ((u16)((n) >= 0 ? 128 + (n) : 192 - (n))) /* inline: -16..64 */
+/* The inline constant of -16..64. */
+static inline u16 RDNA_INT(i32 n) { return (u16)(n >= 0 ? 128 + n : 192 - n); }
 
 /* cache: bits of a memory instruction. */
 enum { RDNA_GLC = 1, RDNA_SLC = 2, RDNA_DLC = 4 };

@@ -231,9 +231,10 @@ static void step_memory(struct state *state, const struct rinstr *instr)
 {
     enum unit unit = unit_of(instr);
 
-    state_waited(state, UNIT_TRANS, 0);
-    if (unit != UNIT_SCALAR)
+    if (unit != UNIT_SCALAR) {
+        state_waited(state, UNIT_TRANS, 0); /* vector memory waits for the vector unit */
         state_issue(state, unit, AGE_MAX);
+    }
     mark_writes(state, instr, unit);
     if (unit == UNIT_LDS)
         state->age[unit][CODE_LDS] = 0;
