@@ -256,6 +256,8 @@ struct target {
     u32 tile;        /* elements of a row that an item has at least; 0: rows stay whole */
     u32 scratch_bytes; /* that an item may keep to itself; results that find no room there go to the
                           workspace */
+    bool matrix; /* products with many activation rows may round these to half floats for the matrix
+                    instruction; only gfx11 has it */
 };
 /* An AMD card with so many compute units. */
 struct target target_gfx11(u32 cu_count);

@@ -38,6 +38,13 @@ struct axis {
     i32 bias;    /* added to the counter for the instance being emitted */
 };
 
+/* Start and end of an output axis for the current item. */
+struct range {
+    u16 start, end;
+    i64 count;  /* known number of elements, -1: not known */
+    bool fixed; /* one element: the counter is open */
+};
+
 struct emit {
     const struct graph *graph;
     const struct schedule *schedule;
@@ -52,6 +59,8 @@ struct emit {
     struct axis axis[AXES_MAX];
     u16 item[RANK_MAX + 1]; /* the block of each lead axis, and the tile, that this item is */
     u16 start[RANK_MAX];    /* of the stage's axes that are cut */
+    const struct range
+        *own; /* NULL, or by output axis what the wave does of the item, count 0: all */
     u8 order[AXES_MAX];
     u32 open_count; /* axes, outermost first */
     u8 lane_axis;   /* axis that the lanes run along, NO_AXIS: every lane is the same element */
@@ -171,6 +180,25 @@ u16 emit_log(struct emit *e, u16 x);
 u16 emit_sin_cos(struct emit *e, u16 x, bool cosine);
 
 /* ---- lower_linear.c ---- */
+
+/* Where a row tile of a packed weight lies: pointers to this lane's place in a block's planes, its
+ * scales, the super block's head. */
+struct tile {
+    const struct packing *packing;
+    struct pack_tile size;
+    u16 planes, scales, head;
+};
+/* row: SCALAR, the first row of the lanes. With one lane the row may stand anywhere in its tile. */
+struct tile open_tile(struct emit *e, u32 weight, u16 row, bool whole);
+/* Four codes per lane, columns 4*group .. 4*group+3 of the block, one per byte. */
+u16 group_codes(struct emit *e, const struct tile *t, u32 group);
+struct super {
+    u16 scale, min;
+};
+struct super super_factors(struct emit *e, const struct tile *t);
+/* Scale or minimum (which = 1) of the block, as floats. */
+u16 block_factor(struct emit *e, const struct tile *t, u32 which, u16 super_factor);
+
 void emit_quant_stage(struct emit *e);
 void emit_unpack_stage(struct emit *e);
 /* Pieces of a row of the stage's product, or of a QUANT or UNPACK stage, that waves can share. */
@@ -202,18 +230,22 @@ struct held {
 bool hold_linear(struct nest *n, const struct affine *idx, struct held *held);
 
 /* ---- lower.c ---- */
-/* Start and end of an output axis for the current item. */
-struct range {
-    u16 start, end;
-    i64 count;  /* known number of elements, -1: not known */
-    bool fixed; /* one element: the counter is open */
-};
 struct range axis_range(struct emit *e, u32 axis);
 bool is_grid_fixed(const struct emit *e, u32 axis);
 /* Emits for instance (u, v) of the unrolled axes from here on. */
 void set_bias(struct nest *n, u32 u, u32 v);
 /* Largest number of elements of an output axis in one item. */
 u32 axis_bound(const struct emit *e, u32 axis);
+
+void run_nest(struct nest *n);
+
+/* ---- lower_wmma.c ---- */
+#define MATRIX_WAVES 4u
+/* A stage that is_matrix, by MATRIX_WAVES. */
+bool is_matrix(const struct emit *e);
+void emit_matrix(struct nest *n);
+/* The nest's part of the product, made before it. */
+void hold_matrix(struct nest *n, const struct affine *idx, struct held *held);
 
 /* ---- roles.c ---- */
 void choose_roles(struct nest *n);

@@ -102,6 +102,8 @@ struct range axis_range(struct emit *e, u32 axis)
     dim d = stage_space(e->graph, e->stage)->shape[axis];
     struct range r = {.count = dim_is_sym(d) ? -1 : d.v};
 
+    if (e->own && e->own[axis].count)
+        return e->own[axis];
     if (is_grid_fixed(e, axis))
         return (struct range){.fixed = true, .count = 1};
     r.start = emit_s_const(e, 0);
@@ -275,7 +277,9 @@ static void nest_body(struct nest *n)
     if (e->stage->heavy != NO_NODE) {
         bool linear = emit_node(e, e->stage->heavy)->op == OP_LINEAR;
         e->quiet = true;
-        if (!(linear ? hold_linear(n, idx, &held) : hold_reduction(n, idx, &held)))
+        if (e->own)
+            hold_matrix(n, idx, &held);
+        else if (!(linear ? hold_linear(n, idx, &held) : hold_reduction(n, idx, &held)))
             e->status = E_UNSUPPORTED;
         e->quiet = false;
         if (e->waves > 1 && n->split_axis != NO_AXIS && e->status == OK) {
@@ -367,7 +371,7 @@ static void nest_level(struct nest *n, u32 level)
 }
 
 /* Loop axes outside, then the unrolled one, then the one with the lanes. */
-static void run_nest(struct nest *n)
+void run_nest(struct nest *n)
 {
     struct emit *e = n->e;
     n->count = 0;
@@ -380,7 +384,7 @@ static void run_nest(struct nest *n)
     n->unroll = n->vectors = 1;
     e->lanes = 1;
     e->lane_axis = NO_AXIS;
-    bool one = e->waves > 1 && n->spread_axis == NO_AXIS && n->split_axis == NO_AXIS;
+    bool one = e->waves > 1 && !e->own && n->spread_axis == NO_AXIS && n->split_axis == NO_AXIS;
     if (one) /* nothing to share: the first wave alone */
         emit_loop(e, LIR_WAVE, emit_s_const(e, 1), 1);
     nest_level(n, 0);
@@ -442,6 +446,8 @@ static u32 stage_waves(struct emit *e)
 
     if (e->stage->kind == STAGE_QUANT || e->stage->kind == STAGE_UNPACK)
         return row_parts(e);
+    if (is_matrix(e))
+        return MATRIX_WAVES;
     struct nest n = stage_nest(e);
     u32 waves = choose_shares(&n);
     arena_reset(e->arena, mark);
@@ -455,6 +461,10 @@ static void lower_stage(struct emit *e)
         return;
     }
     struct nest n = stage_nest(e);
+    if (is_matrix(e)) {
+        emit_matrix(&n);
+        return;
+    }
     choose_shares(&n);
     if (e->stage->kind == STAGE_PAD)
         fill_zero(e);
@@ -503,6 +513,7 @@ static void reset(struct emit *e, const struct kernel *kernel, struct lowered *o
     e->number_count = e->open_count = e->scope_depth = e->depth = 0;
     e->status = OK;
     e->quiet = false;
+    e->own = NULL;
     out->arg_count = 0;
     e->waves = 1;
     e->joined = false;

@@ -72,15 +72,7 @@ static u16 quant_address(struct emit *e, u32 node, const struct affine *idx, u8 
 
 /* ---- where a row tile lies ---- */
 
-struct tile {
-    const struct packing *packing;
-    struct pack_tile size;
-    u16 planes, scales, head; /* pointers to this lane's place in the block's planes, its scales,
-                                 the super block's head */
-};
-
-/* row: SCALAR, the first row of the lanes. With one lane the row may stand anywhere in its tile. */
-static struct tile open_tile(struct emit *e, u32 weight, u16 row, bool whole)
+struct tile open_tile(struct emit *e, u32 weight, u16 row, bool whole)
 {
     const struct node *w = emit_node(e, weight);
     const struct external *x = &e->graph->external[w->source.external];
@@ -121,8 +113,7 @@ static void advance_tile(struct emit *e, const struct tile *t, i64 bytes)
         advance(e, t->scales, bytes);
 }
 
-/* Scale or minimum (which = 1) of the block, as floats. */
-static u16 block_factor(struct emit *e, const struct tile *t, u32 which, u16 super_factor)
+u16 block_factor(struct emit *e, const struct tile *t, u32 which, u16 super_factor)
 {
     i64 offset = t->size.low_bytes + t->size.high_bytes + which * t->size.scale_bytes;
     enum dtype type = (enum dtype)t->packing->scale_type;
@@ -133,11 +124,7 @@ static u16 block_factor(struct emit *e, const struct tile *t, u32 which, u16 sup
     return super_factor == LIR_NONE ? f : emit_two(e, LIR_FMUL, f, super_factor);
 }
 
-struct super {
-    u16 scale, min;
-};
-
-static struct super super_factors(struct emit *e, const struct tile *t)
+struct super super_factors(struct emit *e, const struct tile *t)
 {
     struct super s = {LIR_NONE, LIR_NONE};
 
@@ -149,8 +136,7 @@ static struct super super_factors(struct emit *e, const struct tile *t)
     return s;
 }
 
-/* Four codes per lane, columns 4*group .. 4*group+3 of the block, one per byte. */
-static u16 group_codes(struct emit *e, const struct tile *t, u32 group)
+u16 group_codes(struct emit *e, const struct tile *t, u32 group)
 {
     u32 low = t->size.low_bits, high = t->size.high_bits, row_bytes = 4u * t->packing->tile;
     u32 per = 8 / low;

@@ -172,6 +172,15 @@ struct pack_tile {
 };
 struct pack_tile pack_tile(const struct packing *packing, u32 columns);
 
+/* ---- lower_wmma.c ---- */
+
+/* Does the matrix instruction compute the LINEAR, and an item of it MATRIX_ROWS of the weight's
+ * rows times so many activation rows? */
+#define MATRIX_ROWS       128u
+#define MATRIX_TOKENS_MAX 128u
+bool matrix_fits(const struct graph *graph, const struct target *target, const struct node *node);
+u32 matrix_tokens(const struct graph *graph, const struct target *target, const struct node *node);
+
 /* ---- lower.c, lower_value.c, lower_linear.c ---- */
 
 #define KERNEL_ARGS_MAX 64u

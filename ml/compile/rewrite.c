@@ -271,7 +271,8 @@ static u32 merge_reductions(struct graph *graph, const struct node *node)
     return graph_expand(graph, graph_scalar_f32(graph, (f32)sum), node->shape, node->rank);
 }
 
-/* x times quantised weight -> x as whole numbers times quantised weight: integer products */
+/* x times quantised weight -> x as whole numbers times quantised weight: integer products; many
+ * rows of x stay for the matrix instruction of half floats */
 static u32 quantise_linear(struct graph *graph, const struct node *node)
 {
     const struct node *weight = source(graph, node, 1);
@@ -307,7 +308,8 @@ static u32 apply_rules(struct graph *graph, const struct node *node,
 {
     for (u32 i = 0; i < ARRAY_LEN(rules); i++) {
         if (rules[i].class != op_row[node->op].class ||
-            (rules[i].int8_only && !options->int8_activations))
+            (rules[i].int8_only &&
+             (!options->int8_activations || matrix_fits(graph, options->target, node))))
             continue;
         u32 found = rules[i].apply(graph, node);
         if (found != NO_NODE)

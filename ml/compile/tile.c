@@ -153,7 +153,14 @@ static const struct stage *writer_of(const struct cut *c, u32 reader, u32 node)
     return NULL;
 }
 
-/* A product shares its rows with nobody where rows stay whole, and reads what is finished. */
+static bool is_matrix(const struct cut *c, const struct stage *stage)
+{
+    return stage_is_linear(c->graph, stage) &&
+           matrix_fits(c->graph, c->schedule->target, &c->graph->node[stage->heavy]);
+}
+
+/* A product shares its rows with nobody where rows stay whole or the matrix instruction makes it,
+ * and reads what is finished. */
 static bool may_share(const struct cut *c)
 {
     u32 places = 0;
@@ -162,7 +169,8 @@ static bool may_share(const struct cut *c)
         const struct stage *stage = c->stage[i];
         bool linear = stage_is_linear(c->graph, stage);
         places += stage->leaf_count + 1; /* each may need an argument */
-        if (c->count > 1 && (stage->kind == STAGE_PAD || (linear && !c->schedule->target->tile)))
+        bool alone = linear && (!c->schedule->target->tile || is_matrix(c, stage));
+        if (c->count > 1 && (stage->kind == STAGE_PAD || alone))
             return false;
         for (u32 l = 0; l < stage->leaf_count; l++) {
             const struct stage *writer = writer_of(c, i, stage->leaf[l].node);
@@ -233,6 +241,21 @@ static u64 shortest_row(const struct cut *c)
     return row;
 }
 
+/* A product by the matrix instruction is cut as that wants it. */
+static void cut_matrix(const struct cut *c)
+{
+    struct stage *stage = c->stage[0];
+    const struct node *linear = &c->graph->node[stage->heavy];
+    u32 lead = c->kernel->lead = (u8)(linear->rank - 1);
+
+    for (u32 a = 0; a < lead; a++)
+        stage->block[a] = 1;
+    stage->block[lead - 1] = matrix_tokens(c->graph, c->schedule->target, linear);
+    c->kernel->tiles = (u32)div_up(dim_bound(c->graph, linear->shape[lead]), MATRIX_ROWS);
+    stage->block[lead] = c->kernel->tiles > 1 ? MATRIX_ROWS : 0;
+    stage->row = MATRIX_ROWS;
+}
+
 bool tile_kernel(const struct graph *graph, struct schedule *schedule, const u32 *list, u32 count,
                  struct kernel *kernel)
 {
@@ -243,6 +266,10 @@ bool tile_kernel(const struct graph *graph, struct schedule *schedule, const u32
         c.stage[i] = &schedule->stage[list[i]];
     if (!may_share(&c) || !find_lead(&c))
         return false;
+    if (is_matrix(&c, c.stage[0])) {
+        cut_matrix(&c);
+        return true;
+    }
     u64 row = shortest_row(&c);
     for (u64 i = 1; i <= 2 * RUNS_TRIED && row <= UINT32_MAX; i++) { /* the shortest that will do */
         u64 run = i <= RUNS_TRIED ? i : row / (2 * RUNS_TRIED + 1 - i);

@@ -107,6 +107,7 @@ static void read_options(struct eval *eval, int argc, char **argv)
     eval->options.int8_activations = tool_flag(argc, argv, "--int8");
     eval->options.dump_passes = tool_option(argc, argv, "--dump");
     eval->target = target_gfx11(LIR_CUS);
+    eval->target.matrix = eval->lir && eval->options.int8_activations;
     if (eval->lir || !device || !strcmp(device, "interp"))
         return;
     struct gpu *gpu = card_open(argc, argv);
@@ -115,6 +116,7 @@ static void read_options(struct eval *eval, int argc, char **argv)
     if (e != OK)
         tool_fail("eval: the device does not start");
     eval->target = device_target(eval->device);
+    eval->target.matrix = gpu && eval->options.int8_activations;
 }
 
 static void read_graph(struct eval *eval, const char *path)

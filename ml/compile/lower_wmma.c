@@ -1,0 +1,521 @@
+/*
+ * lower_wmma.c: products with many activation rows, by the matrix instruction of RDNA3 (AMD, "How
+ * to accelerate AI applications on RDNA 3 using WMMA"). An item is 128 rows of the weight times 64
+ * or 128 tokens, for four waves: each multiplies 64 rows by half of the tokens.
+ *
+ * Per step of 32 columns every wave makes half floats of its quarter of the weights' rows and of
+ * the tokens and puts them into the group's memory, which has two sides: one is filled for the next
+ * step while the other is multiplied, so a step has one barrier, and what a step loads from memory
+ * has the time of all its products to arrive.
+ *
+ * The results go through the group's memory too, where the stage's ordinary nest finds them.
+ */
+#include "ml/compile/emit.h"
+
+/* From so many activation rows on. Per 32 rows of a weight and 32 columns a SIMD spends 4 * 2 * 32
+ * cycles on 64 tokens here and about 30 + 22 a token with integer products: see docs/COMPILER.md.
+ */
+#define TOKENS_MIN  24u
+#define SIDE        16u /* rows, columns and depth of a matrix product */
+#define STEP        32u /* columns per step */
+#define WAVE_ROWS   64u
+#define ROW_TILES   (WAVE_ROWS / SIDE)
+#define TOKEN_TILES (MATRIX_TOKENS_MAX / 2 / SIDE)
+/* Of one row's step: 64 bytes of half floats. 16 more put each eight rows into different banks. */
+#define LINE_BYTES 80u
+/* Of one token's results for a wave, with the same effect; so many tokens at a time. */
+#define RESULT_BYTES  (WAVE_ROWS * 4 + 16)
+#define RESULT_TOKENS 32u
+
+_Static_assert(MATRIX_ROWS == 2 * WAVE_ROWS && MATRIX_ROWS == MATRIX_WAVES * 32,
+               "waves share an item so");
+
+/* ---- what takes this way ---- */
+
+bool matrix_fits(const struct graph *graph, const struct target *target, const struct node *node)
+{
+    const struct node *x = &graph->node[node->src[0]];
+
+    if (!target || !target->matrix || node->op != OP_LINEAR || x->op == OP_QUANT || node->rank < 2)
+        return false;
+    bool plain = !op_is_source(x->op) || x->source.storage == DT_F32;
+    return plain && dim_bound(graph, x->shape[x->rank - 1]) % STEP == 0 &&
+           dim_bound(graph, node->shape[node->rank - 2]) >= TOKENS_MIN;
+}
+
+/* The time of all rounds of items, one per compute unit: the smaller item does its work a sixteenth
+ * slower. */
+u32 matrix_tokens(const struct graph *graph, const struct target *target, const struct node *node)
+{
+    u64 tokens = dim_bound(graph, node->shape[node->rank - 2]);
+    u64 columns = shape_bound(graph, node->shape, 0, node->rank - 2) *
+                  div_up(dim_bound(graph, node->shape[node->rank - 1]), MATRIX_ROWS);
+    u64 few = div_up(columns * div_up(tokens, 64), target->cores);
+    u64 many = div_up(columns * div_up(tokens, 128), target->cores);
+
+    return few * 17 <= many * 2 * 16 ? 64 : 128;
+}
+
+/* ---- the state ---- */
+
+struct matrix {
+    struct emit *e;
+    const struct packing *packing;
+    struct tile tile;  /* of the wave's 32 rows of the weight that it makes halves of */
+    u32 tokens, tiles; /* of an item; of a wave, along the tokens, in products */
+    u32 steps, units;  /* steps of a unit of the weight, which is what a loop's trip does */
+    u32 unit_bytes, side_bytes;
+    struct range row, token; /* of the item */
+    u16 lane;
+    u16 row_read, token_read, row_write, token_write; /* VECTOR offsets in a side */
+    u16 x;                                            /* token 0, column 0 */
+    u16 x_lane[MATRIX_TOKENS_MAX / 32]; /* bytes from there to the tokens that a lane loads */
+    u16 x_now[MATRIX_TOKENS_MAX / 32];  /* tuples of eight activations on their way */
+    u16 acc[ROW_TILES][TOKEN_TILES];
+};
+
+static u16 two(struct matrix *m, enum lir_op op, u16 a, u16 b)
+{
+    return emit_two(m->e, op, a, b);
+}
+
+static u16 from_s(struct matrix *m, u16 s)
+{
+    return emit_vi(m->e, LIR_V_FROM_S, s, 0, 0);
+}
+
+static u16 masked(struct matrix *m, u16 a, u32 mask)
+{
+    return two(m, LIR_IAND, a, emit_const_i32(m->e, mask));
+}
+
+static u16 shifted(struct matrix *m, u16 a, u32 right)
+{
+    return emit_vi(m->e, LIR_ISHRI, a, right, 0);
+}
+
+static u16 times(struct matrix *m, u16 a, u32 factor)
+{
+    return two(m, LIR_IMUL, a, emit_const_i32(m->e, factor));
+}
+
+static u16 plus(struct matrix *m, u16 a, u16 scalar)
+{
+    return two(m, LIR_IADD, a, from_s(m, scalar));
+}
+
+/* What has an effect, or a result that must be where it is: written as it stands. */
+static struct lir_instr *put(struct matrix *m, enum lir_op op, u16 dst)
+{
+    struct lir_instr *i = lir_emit(m->e->lir, op);
+
+    i->lanes = m->e->lanes;
+    i->dst = dst;
+    return i;
+}
+
+static u16 tuple(struct matrix *m, u32 count)
+{
+    u16 first = lir_tuple(m->e->lir, count);
+
+    for (u32 i = 0; i < count; i++)
+        m->e->defined_at[first + i] = MUTABLE;
+    return first;
+}
+
+static struct lir_mem in_group(u16 index, u32 disp)
+{
+    return (struct lir_mem){
+        .base = LIR_SCRATCH, .index = index, .scale = 1, .disp = (i32)disp, .space = LIR_GROUP};
+}
+
+static void load4(struct matrix *m, u16 dst, struct lir_mem mem)
+{
+    struct lir_instr *i = put(m, LIR_V_GATHER4, dst);
+
+    i->mem_type = DT_I32;
+    i->mem = mem;
+}
+
+static void store4(struct matrix *m, u16 a, struct lir_mem mem)
+{
+    struct lir_instr *i = put(m, LIR_V_SCATTER4, LIR_NONE);
+
+    i->a = a;
+    i->mem_type = DT_I32;
+    i->mem = mem;
+}
+
+/* ---- activations ---- */
+
+/* Four lanes load a token's step, eight columns each, and a wave its quarter of the tokens. Tokens
+ * behind the last are the last again: their results are not stored. */
+static void open_activations(struct matrix *m, u32 x, struct affine *first)
+{
+    struct emit *e = m->e;
+    u32 rank = emit_node(e, x)->rank;
+    u16 lane_index;
+    i64 lane_stride;
+
+    first[rank - 2] = first[rank - 1] = affine_zero();
+    struct lir_mem mem = emit_address(e, x, first, &lane_stride, &lane_index);
+    u16 index = mem.index == LIR_NONE ? LIR_NONE : emit_s_muli(e, mem.index, mem.scale);
+    m->x = emit_s_addi(e, emit_s_add(e, mem.base, index), mem.disp);
+    u32 bytes = (u32)node_stride(e, x, rank - 2).elements * 4;
+    u16 last = from_s(m, emit_s_addi(e, m->token.end, -1));
+    u16 start = emit_s_add(e, m->token.start, emit_s_muli(e, LIR_WAVE, m->tokens / MATRIX_WAVES));
+    u16 token = plus(m, shifted(m, m->lane, 2), start), part = masked(m, m->lane, 3);
+    for (u32 q = 0; q < m->tokens / 32; q++) {
+        u16 at = two(m, LIR_IMIN, two(m, LIR_IADD, token, emit_const_i32(e, 8 * q)), last);
+        m->x_lane[q] = two(m, LIR_IADD, times(m, at, bytes), times(m, part, 32));
+    }
+    u16 line = plus(m, shifted(m, m->lane, 2), emit_s_muli(e, LIR_WAVE, m->tokens / MATRIX_WAVES));
+    m->token_write = two(m, LIR_IADD, times(m, line, LINE_BYTES), times(m, part, 16));
+}
+
+static void load_activations(struct matrix *m, u16 unit, u32 step)
+{
+    for (u32 q = 0; q < m->tokens / 32; q++) {
+        m->x_now[q] = tuple(m, 8);
+        for (u32 half = 0; half < 2; half++)
+            load4(m, (u16)(m->x_now[q] + 4 * half),
+                  (struct lir_mem){.base = unit,
+                                   .index = m->x_lane[q],
+                                   .scale = 1,
+                                   .disp = (i32)(step * STEP * 4 + 16 * half),
+                                   .fixed = true});
+    }
+}
+
+/* Halves of a word in the order in which they come out of the weights' words. */
+static void put_activations(struct matrix *m, u16 to)
+{
+    static const u8 orders[2][8] = {{0, 1, 2, 3, 4, 5, 6, 7}, {0, 2, 1, 3, 4, 6, 5, 7}};
+    const u8 *order = orders[m->packing->code_bits > 0];
+
+    for (u32 q = 0; q < m->tokens / 32; q++) {
+        u16 halves = tuple(m, 4);
+        for (u32 w = 0; w < 4; w++) {
+            struct lir_instr *i = put(m, LIR_H_PACK, (u16)(halves + w));
+            i->a = (u16)(m->x_now[q] + order[2 * w]);
+            i->b = (u16)(m->x_now[q] + order[2 * w + 1]);
+        }
+        store4(m, halves, in_group(to, (MATRIX_ROWS + 8 * q) * LINE_BYTES));
+    }
+}
+
+/* ---- weights ---- */
+
+/* The block of a unit that begins at `unit`, and its super block's factors. */
+static struct tile block_at(struct matrix *m, u16 unit, u32 block, struct super *super)
+{
+    struct tile t = m->tile;
+
+    t.head = unit;
+    *super = super_factors(m->e, &t);
+    t.planes = t.scales =
+        emit_s_addi(m->e, unit, (i64)t.size.super_head_bytes + (i64)block * t.size.block_bytes);
+    return t;
+}
+
+static u16 both_halves(struct matrix *m, u16 value)
+{
+    return value == LIR_NONE ? value : two(m, LIR_H_PACK, value, value);
+}
+
+/* Two words of a group's four codes as half floats: 1024 + code is exact, and so is taking 1024 and
+ * the zero point off again. */
+static void put_group(struct matrix *m, u16 codes, const u16 factor[2], u16 dst)
+{
+    u16 base = emit_const_i32(m->e, 0x64006400);
+    u16 off = emit_const_i32(m->e, 0xe400e400u | m->packing->zero * 0x10001u);
+
+    for (u32 k = 0; k < 2; k++) {
+        u16 pair = masked(m, k ? shifted(m, codes, 8) : codes, 0x00ff00ff);
+        u16 exact = two(m, LIR_H_ADD, two(m, LIR_IOR, pair, base), off);
+        struct lir_instr *i = put(m, m->packing->has_min ? LIR_H_FMA : LIR_H_MUL, (u16)(dst + k));
+        i->a = exact;
+        i->b = factor[0];
+        i->c = factor[1];
+    }
+}
+
+static void put_codes(struct matrix *m, u16 unit, u32 step, u16 to)
+{
+    u32 block = m->packing->block;
+
+    for (u32 g = 0; g < STEP / 4; g += 2) {
+        struct super super;
+        struct tile t = block_at(m, unit, (step * STEP + 4 * g) / block, &super);
+        const u16 factor[2] = {
+            both_halves(m, block_factor(m->e, &t, 0, super.scale)),
+            m->packing->has_min ? both_halves(m, block_factor(m->e, &t, 1, super.min)) : LIR_NONE};
+        u16 halves = tuple(m, 4);
+        for (u32 k = 0; k < 2; k++)
+            put_group(m, group_codes(m->e, &t, (4 * g + 4 * k) % block / 4), factor,
+                      (u16)(halves + 2 * k));
+        store4(m, halves, in_group(to, 8 * g));
+    }
+}
+
+static u16 load_float(struct matrix *m, u16 unit, i64 disp)
+{
+    struct lir_instr i = emit_blank(m->e, LIR_V_LOAD);
+
+    i.mem_type = (u8)m->packing->float_type;
+    i.mem = (struct lir_mem){
+        .base = unit, .index = LIR_NONE, .scale = 1, .disp = (i32)disp, .fixed = true};
+    return emit_pure(m->e, i);
+}
+
+static void put_floats(struct matrix *m, u16 unit, u32 step, u16 to)
+{
+    i64 column_bytes = m->packing->tile * (i64)dtype_bytes(m->packing->float_type);
+
+    for (u32 c = 0; c < STEP; c += 8) {
+        u16 halves = tuple(m, 4), value[8];
+        for (u32 k = 0; k < 8; k++)
+            value[k] = load_float(m, unit, (step * STEP + c + k) * column_bytes);
+        for (u32 w = 0; w < 4; w++) {
+            struct lir_instr *i = put(m, LIR_H_PACK, (u16)(halves + w));
+            i->a = value[2 * w];
+            i->b = value[2 * w + 1];
+        }
+        store4(m, halves, in_group(to, 2 * c));
+    }
+}
+
+/* A unit is a super block or some blocks, or some steps of floats. */
+static void open_weights(struct matrix *m, u32 weight)
+{
+    struct emit *e = m->e;
+    const struct node *w = emit_node(e, weight);
+    const struct packing *p = m->packing = &e->graph->external[w->source.external].packing;
+    u32 columns = dim_bound(e->graph, w->shape[1]), rows = dim_bound(e->graph, w->shape[0]);
+    u16 row = emit_s_add(e, m->row.start, emit_s_muli(e, LIR_WAVE, p->tile));
+    u16 last = emit_s_const(e, (rows - 1) / p->tile * p->tile);
+
+    m->tile = open_tile(e, weight, emit_s(e, LIR_S_MIN, row, last, 0), true);
+    m->steps = p->super > 1 ? p->super * p->block / STEP : 4;
+    while (columns / STEP % m->steps)
+        m->steps /= 2;
+    m->units = columns / STEP / m->steps;
+    m->unit_bytes = m->tile.size.tile_bytes / m->units;
+    m->row_write = times(m, plus(m, m->lane, emit_s_muli(e, LIR_WAVE, p->tile)), LINE_BYTES);
+}
+
+/* ---- products ---- */
+
+/* 16 halves of a line per lane; lanes 16 and up have the same as those below. */
+static u16 fragment(struct matrix *m, u16 from, u32 line, u32 depth)
+{
+    u16 words = tuple(m, 8);
+
+    for (u32 half = 0; half < 2; half++)
+        load4(m, (u16)(words + 4 * half),
+              in_group(from, line * LINE_BYTES + 2 * SIDE * depth + 16 * half));
+    return words;
+}
+
+static void multiply(struct matrix *m, u16 rows, u16 tokens)
+{
+    u16 a[ROW_TILES];
+
+    for (u32 depth = 0; depth < STEP / SIDE; depth++) {
+        for (u32 i = 0; i < ROW_TILES; i++)
+            a[i] = fragment(m, rows, i * SIDE, depth);
+        for (u32 j = 0; j < m->tiles; j++) {
+            u16 b = fragment(m, tokens, j * SIDE, depth);
+            for (u32 i = 0; i < ROW_TILES; i++) {
+                struct lir_instr *p = put(m, LIR_WMMA, m->acc[i][j]);
+                p->a = a[i];
+                p->b = b;
+                p->c = m->acc[i][j];
+            }
+        }
+    }
+}
+
+/* Lane r reads line r % 2 * 8 + r / 2 of a product's 16 rows: so the eight words of a result are
+ * eight rows of the weight side by side. */
+static void open_products(struct matrix *m)
+{
+    struct emit *e = m->e;
+    u16 in = masked(m, m->lane, SIDE - 1);
+    u16 line = two(m, LIR_IADD, times(m, masked(m, m->lane, 1), SIDE / 2), shifted(m, in, 1));
+    u16 rows = emit_s(e, LIR_S_ANDI, LIR_WAVE, LIR_NONE, 1);
+    u16 tokens = emit_s_muli(e, emit_s(e, LIR_S_SHRI, LIR_WAVE, LIR_NONE, 1), m->tokens / 2);
+
+    m->row_read = times(m, plus(m, line, emit_s_muli(e, rows, WAVE_ROWS)), LINE_BYTES);
+    m->token_read = times(m, plus(m, in, emit_s_addi(e, tokens, MATRIX_ROWS)), LINE_BYTES);
+    for (u32 i = 0; i < ROW_TILES; i++)
+        for (u32 j = 0; j < m->tiles; j++) {
+            m->acc[i][j] = tuple(m, 8);
+            for (u32 w = 0; w < 8; w++)
+                emit_set_const(e, (u16)(m->acc[i][j] + w), 0);
+        }
+}
+
+static void fill(struct matrix *m, u16 unit, u32 step, u16 side)
+{
+    if (m->packing->code_bits)
+        put_codes(m, unit, step, plus(m, m->row_write, side));
+    else
+        put_floats(m, unit, step, plus(m, m->row_write, side));
+    put_activations(m, plus(m, m->token_write, side));
+    (void)put(m, LIR_BARRIER, LIR_NONE);
+}
+
+/* All columns. The last trip fills the other side once more than it is needed. */
+static void run_steps(struct matrix *m)
+{
+    struct emit *e = m->e;
+    u16 zero = emit_s_const(e, 0), last = emit_s_const(e, m->units - 1);
+    i64 x_bytes = m->steps * STEP * 4;
+
+    load_activations(m, m->x, 0);
+    fill(m, m->tile.planes, 0, zero);
+    u16 unit = emit_loop(e, zero, emit_s_const(e, m->units), 1);
+    u16 next = emit_s(e, LIR_S_MIN, emit_s_addi(e, unit, 1), last, 0);
+    u16 side[2] = {zero, emit_s_const(e, m->side_bytes)};
+    if (m->steps % 2) {
+        side[0] = emit_s_muli(e, emit_s(e, LIR_S_ANDI, unit, LIR_NONE, 1), m->side_bytes);
+        side[1] = emit_s(e, LIR_S_SUB, side[1], side[0], 0);
+    }
+    for (u32 step = 0; step < m->steps; step++) {
+        bool inside = step + 1 < m->steps;
+        u32 ahead = inside ? step + 1 : 0;
+        u16 from = inside ? unit : next;
+        load_activations(m, emit_s_add(e, m->x, emit_s_muli(e, from, x_bytes)), ahead);
+        multiply(m, plus(m, m->row_read, side[step % 2]), plus(m, m->token_read, side[step % 2]));
+        fill(m, emit_s_add(e, m->tile.planes, emit_s_muli(e, from, m->unit_bytes)), ahead,
+             side[(step + 1) % 2]);
+    }
+    emit_end(e);
+}
+
+/* ---- results ---- */
+
+/* Some tokens' results of each wave into its own part of the group's memory. */
+static void put_results(struct matrix *m, u32 first)
+{
+    struct emit *e = m->e;
+    u16 in = times(m, masked(m, m->lane, SIDE - 1), RESULT_BYTES);
+    u16 half = times(m, shifted(m, m->lane, 4), SIDE / 2 * 4);
+    u16 index =
+        plus(m, two(m, LIR_IADD, in, half), emit_s_muli(e, LIR_WAVE, RESULT_TOKENS * RESULT_BYTES));
+
+    for (u32 j = 0; j < RESULT_TOKENS / SIDE; j++)
+        for (u32 i = 0; i < ROW_TILES; i++)
+            for (u32 part = 0; part < 2; part++)
+                store4(m, (u16)(m->acc[i][first + j] + 4 * part),
+                       in_group(index, j * SIDE * RESULT_BYTES + i * SIDE * 4 + part * 16));
+}
+
+/* Where the wave's results are found: of the nest's first instance. */
+static u16 results_at(const struct nest *n)
+{
+    struct emit *e = n->e;
+    u32 row = n->space->rank - 1u, token = row - 1;
+    u16 at = emit_s_muli(e, LIR_WAVE, RESULT_TOKENS * RESULT_BYTES);
+    u16 down = emit_s(e, LIR_S_SUB, e->axis[token].counter, e->own[token].start, 0);
+    u16 along = emit_s(e, LIR_S_SUB, e->axis[row].counter, e->own[row].start, 0);
+
+    at = emit_s_add(e, emit_s_add(e, at, emit_s_muli(e, down, RESULT_BYTES)),
+                    emit_s_muli(e, along, 4));
+    return emit_s_add(e, LIR_SCRATCH, at);
+}
+
+void hold_matrix(struct nest *n, const struct affine *idx, struct held *held)
+{
+    struct emit *e = n->e;
+    u16 base = results_at(n);
+
+    held->idx = idx;
+    for (u32 i = 0; i < n->unroll * n->vectors; i++) {
+        struct lir_instr *load = lir_emit(e->lir, LIR_V_LOAD);
+        held->res[i] = load->dst = emit_fresh(e, LIR_VECTOR);
+        load->lanes = e->lanes;
+        load->mem = mem_at(base, i / n->vectors * (i64)RESULT_BYTES +
+                                     i % n->vectors * 4 * e->target->lanes);
+        load->mem.space = LIR_GROUP;
+    }
+}
+
+/* The part of the item's range that is the wave's. */
+static struct range part_of(struct matrix *m, struct range whole, u16 number, u32 count)
+{
+    struct range r = {.count = -1};
+
+    r.start = emit_s_add(m->e, whole.start, emit_s_muli(m->e, number, count));
+    r.end = emit_s(m->e, LIR_S_MIN, emit_s_addi(m->e, r.start, count), whole.end, 0);
+    return r;
+}
+
+static void store_results(struct matrix *m, struct nest *n)
+{
+    struct emit *e = m->e;
+    u32 row = n->space->rank - 1u, token = row - 1;
+    struct range own[RANK_MAX] = {};
+    u16 column = emit_s(e, LIR_S_SHRI, LIR_WAVE, LIR_NONE, 1);
+
+    own[row] = part_of(m, m->row, emit_s(e, LIR_S_ANDI, LIR_WAVE, LIR_NONE, 1), WAVE_ROWS);
+    if (dim_bound(e->graph, n->space->shape[row]) % MATRIX_ROWS == 0)
+        own[row].count = WAVE_ROWS;
+    struct range tokens = part_of(m, m->token, column, m->tokens / 2);
+    for (u32 first = 0; first < m->tiles; first += RESULT_TOKENS / SIDE) {
+        e->lanes = (u8)e->target->lanes;
+        put_results(m, first);
+        own[token] = tokens;
+        own[token].start = emit_s_addi(e, tokens.start, first * SIDE);
+        own[token].end =
+            emit_s(e, LIR_S_MIN, emit_s_addi(e, own[token].start, RESULT_TOKENS), tokens.end, 0);
+        e->own = own;
+        run_nest(n);
+        e->own = NULL;
+    }
+}
+
+/* ---- the stage ---- */
+
+bool is_matrix(const struct emit *e)
+{
+    return e->stage->heavy != NO_NODE &&
+           matrix_fits(e->graph, e->target, emit_node(e, e->stage->heavy));
+}
+
+void emit_matrix(struct nest *n)
+{
+    struct emit *e = n->e;
+    const struct node *linear = emit_node(e, e->stage->heavy);
+    u32 row = linear->rank - 1u, token = row - 1;
+    struct matrix *m = arena_new(e->arena, struct matrix, 1);
+    struct affine *x_idx = arena_new(e->arena, struct affine, RANK_MAX);
+
+    if (!m || !x_idx) {
+        e->status = E_NOMEM;
+        return;
+    }
+    e->lanes = (u8)e->target->lanes;
+    e->lane_axis = NO_AXIS;
+    *m = (struct matrix){.e = e,
+                         .row = axis_range(e, row),
+                         .token = axis_range(e, token),
+                         .tokens = matrix_tokens(e->graph, e->target, linear),
+                         .lane = emit_v(e, LIR_V_IOTA, LIR_NONE, LIR_NONE, LIR_NONE)};
+    m->tiles = m->tokens / 2 / SIDE;
+    m->side_bytes = (MATRIX_ROWS + m->tokens) * LINE_BYTES;
+    e->out->group_bytes = max_u32(2 * m->side_bytes, MATRIX_WAVES * RESULT_TOKENS * RESULT_BYTES);
+    CHECK(e->waves == MATRIX_WAVES);
+    for (u32 i = 0; i < RANK_MAX; i++)
+        x_idx[i] = i < token ? affine_axis(i) : affine_zero();
+    open_weights(m, linear->src[1]);
+    open_activations(m, linear->src[0], x_idx);
+    open_products(m);
+    run_steps(m);
+    n->lane_axis = (u8)row;
+    n->unroll_axis = (u8)token;
+    n->unroll_max = UNROLL_MAX;
+    n->vectors_max = 2;
+    store_results(m, n);
+}
