@@ -5,11 +5,21 @@
 #include "tests/compile_lir_random.h"
 #include "tests/test.h"
 
-#define INDEX_MAX 255 /* bounded scalars and gather indexes */
+#define INDEX_MAX     255 /* bounded scalars and gather indexes */
+#define SCRATCH_BYTES 8192u
+
+/* On a target with groups what is no address lies in i32, and maxima, conversions and halves leave
+ * open what nobody needs: programs for it keep to that. */
+#define SCALAR_MAX 0x7fff
 
 static u32 below(u32 limit)
 {
     return test_random_below(limit);
+}
+
+static bool has_groups(const struct program_maker *m)
+{
+    return m->lanes == 32;
 }
 
 static enum lir_class class_of(enum pool_kind kind)
@@ -50,8 +60,30 @@ static void operation(struct program_maker *m, enum lir_op op, enum pool_kind to
     for (u32 i = 0; i < 3 && lir_rows[op].operands[1 + i] != '-'; i++)
         *source[i] = pick(m, from[i]);
     in->aux = (u8)below(3);
-    in->imm = op >= LIR_HSUM_F ? 0 : below(32); /* joins all lanes: this target knows no parts */
+    in->imm = op >= LIR_HSUM_F ? 0 : below(32); /* joins all lanes: x86 knows no parts */
+    if (has_groups(m) && op >= LIR_HSUM_F && in->lanes > 1)
+        in->imm = (i64[]){0, 2, 4, 8, 16, 32}[below(6)];
     in->dst = target_register(m, to);
+}
+
+/* An operation that is no program's choice. */
+static u16 fixed_operation(struct program_maker *m, enum lir_op op, enum pool_kind kind,
+                           const u16 src[3])
+{
+    struct lir_instr *in = emit(m, op, kind);
+
+    in->a = src[0];
+    in->b = src[1];
+    in->c = src[2];
+    return in->dst = lir_vreg(&m->lir, LIR_VECTOR);
+}
+
+static u16 constant(struct program_maker *m, enum pool_kind kind, i64 bits)
+{
+    struct lir_instr *in = emit(m, LIR_V_CONST, kind);
+
+    in->imm = bits;
+    return in->dst = lir_vreg(&m->lir, LIR_VECTOR);
 }
 
 static void memory(struct program_maker *m, struct lir_instr *in, u32 arg)
@@ -59,7 +91,7 @@ static void memory(struct program_maker *m, struct lir_instr *in, u32 arg)
     static const u8 scales[] = {1, 2, 4, 8};
 
     in->mem = (struct lir_mem){
-        .base = m->base[arg], .index = LIR_NONE, .scale = 1, .disp = (i32)below(2048)};
+        .base = m->address[below(3)][arg], .index = LIR_NONE, .scale = 1, .disp = (i32)below(2048)};
     if (m->count[BOUNDED] && below(2)) {
         in->mem.index = pick(m, m->depth && below(2) ? COUNTERS : BOUNDED);
         in->mem.scale = scales[below(4)];
@@ -73,6 +105,7 @@ static void scratch_memory(struct program_maker *m, struct lir_instr *in)
 {
     memory(m, in, ARG_OUT);
     in->mem.base = LIR_SCRATCH;
+    in->mem.space = has_groups(m) ? LIR_GROUP : LIR_GLOBAL;
     if (below(2)) {
         in->mem.index = LIR_NONE;
         in->mem.disp = (i32)below(32) * 4;
@@ -109,6 +142,11 @@ static void load(struct program_maker *m, bool one)
     in->mem.disp &= in->mem_type == DT_F16 || in->mem_type == DT_BF16 ? ~1 : -1;
     if ((in->mem_type == DT_F16 || in->mem_type == DT_BF16) && in->mem.scale < 2)
         in->mem.scale = 2;
+    in->mem.fixed = has_groups(m) && below(2);
+    if (in->mem.fixed && (in->mem_type == DT_F32 || in->mem_type == DT_I32)) { /* is aligned */
+        in->mem.disp &= ~3;
+        in->mem.scale = in->mem.scale < 4 ? 4 : in->mem.scale;
+    }
     in->dst = target_register(m, kind);
 }
 
@@ -124,9 +162,12 @@ static void gather(struct program_maker *m, bool one)
     in->a = pick(m, ints);
     in->b = range;
     in->dst = index;
+    range = constant(m, ints, below(2) * 100); /* an index may be negative */
+    index = fixed_operation(m, LIR_ISUB, ints, (u16[]){index, range, LIR_NONE});
     in = emit(m, LIR_V_GATHER, floats);
     in->mem_type = DT_F32;
-    in->mem = (struct lir_mem){m->base[ARG_F32], index, 4, (i32)below(512) * 4, LIR_GLOBAL, false};
+    in->mem =
+        (struct lir_mem){m->base[ARG_F32], index, 4, 400 + (i32)below(2048) * 4, LIR_GLOBAL, false};
     in->dst = target_register(m, floats);
 }
 
@@ -195,9 +236,9 @@ static void store(struct program_maker *m, u16 value, enum pool_kind kind)
     in->a = value;
     in->mem_type = is_float ? float_types[below(3)] : int_types[is_scalar ? 0 : below(3)];
     in->mem = (struct lir_mem){m->base[ARG_OUT], LIR_NONE, 1, (i32)m->out_bytes, LIR_GLOBAL, false};
-    m->out_bytes += 64;
     if (is_float && m->stored_count < ARRAY_LEN(m->stored))
-        m->stored[m->stored_count++] = (struct stored){m->out_bytes - 64, in->lanes, in->mem_type};
+        m->stored[m->stored_count++] = (struct stored){m->out_bytes, in->lanes, in->mem_type};
+    m->out_bytes += max_u32(64, m->lanes * 4);
 }
 
 /* To a computed address; integers, whose bits are all compared. */
@@ -231,6 +272,53 @@ static void scalar(struct program_maker *m)
     in->dst = target_register(m, SCALAR);
 }
 
+/* The same for groups: what lies in i32, taken to a lane, then small enough for the next. */
+static void small_scalar(struct program_maker *m)
+{
+    static const u8 ops[] = {LIR_S_MOV,  LIR_S_ADD,   LIR_S_ADDI, LIR_S_SUB,  LIR_S_MUL,
+                             LIR_S_MULI, LIR_S_MIN,   LIR_S_MAX,  LIR_S_SHLI, LIR_S_SHRI,
+                             LIR_S_ANDI, LIR_S_CONST, LIR_S_DIV,  LIR_S_MOD};
+    enum lir_op op = ops[below(ARRAY_LEN(ops))];
+    bool divides = op == LIR_S_DIV || op == LIR_S_MOD;
+    u16 a = pick(m, SCALAR), b = pick(m, divides ? BOUNDED : SCALAR), result;
+    struct lir_instr *in;
+
+    if (divides && below(2)) {
+        in = lir_emit(&m->lir, LIR_S_CONST);
+        in->imm = below(2) ? 1 + below(SCALAR_MAX) : 1ll << below(15);
+        b = in->dst = lir_vreg(&m->lir, LIR_SCALAR);
+    }
+    in = lir_emit(&m->lir, op);
+    in->a = lir_rows[op].operands[1] == 'S' ? a : LIR_NONE;
+    in->b = lir_rows[op].operands[2] == 'S' ? b : LIR_NONE;
+    in->imm = op == LIR_S_SHLI   ? (i64)below(16)
+              : op == LIR_S_SHRI ? (i64)below(64)
+                                 : (i64)below(0x10000) - 0x8000;
+    result = in->dst = lir_vreg(&m->lir, LIR_SCALAR);
+    if (below(3) == 0) {
+        in = emit(m, LIR_V_FROM_S, INTS);
+        in->a = result;
+        in->dst = target_register(m, INTS);
+    }
+    in = lir_emit(&m->lir, LIR_S_ANDI);
+    in->a = result;
+    in->imm = SCALAR_MAX;
+    in->dst = target_register(m, SCALAR);
+}
+
+/* The pointers that are written again move to another place near their base. */
+static void move_address(struct program_maker *m)
+{
+    u32 arg = below(ARG_OUT);
+    struct lir_instr *in = lir_emit(&m->lir, LIR_S_MOV);
+
+    in->a = m->base[arg];
+    in->dst = m->address[2][arg];
+    in = lir_emit(&m->lir, LIR_S_ADDI);
+    in->a = in->dst = m->address[2][arg];
+    in->imm = below(128) * 4;
+}
+
 static void bounded(struct program_maker *m)
 {
     bool lane = below(2);
@@ -244,7 +332,8 @@ static void bounded(struct program_maker *m)
         in = lir_emit(&m->lir, LIR_S_FROM_V);
         in->a = loaded;
         in->dst = wide;
-        m->pool[SCALAR][m->count[SCALAR]++] = wide;
+        if (!has_groups(m))
+            m->pool[SCALAR][m->count[SCALAR]++] = wide;
         in = lir_emit(&m->lir, LIR_S_ANDI);
         in->a = wide;
     } else {
@@ -267,6 +356,7 @@ static void lanes_operation(struct program_maker *m, bool one)
     static const u8 floats[] = {LIR_FADD,  LIR_FSUB,   LIR_FMUL,   LIR_FDIV,   LIR_FMAX,  LIR_FMIN,
                                 LIR_FSQRT, LIR_FROUND, LIR_FMA,    LIR_FMA,    LIR_FMA,   LIR_FNMA,
                                 LIR_FNMA,  LIR_V_MOV,  LIR_HSUM_F, LIR_HMAX_F, LIR_HMIN_F};
+    u32 float_ops = ARRAY_LEN(floats) - (has_groups(m) ? 2 : 0); /* not on any float */
     static const u8 ints[] = {LIR_IADD,   LIR_ISUB,   LIR_IMUL,   LIR_IAND,   LIR_IOR,    LIR_IXOR,
                               LIR_ISHLI,  LIR_ISHRI,  LIR_ISARI,  LIR_IMAX,   LIR_IMIN,   LIR_V_MOV,
                               LIR_HSUM_I, LIR_HMAX_I, LIR_HMIN_I, LIR_V_IOTA, LIR_V_CONST};
@@ -276,7 +366,7 @@ static void lanes_operation(struct program_maker *m, bool one)
     case 1:
     case 2:
     case 3:
-        operation(m, floats[below(ARRAY_LEN(floats))], f, (enum pool_kind[]){f, f, f});
+        operation(m, floats[below(float_ops)], f, (enum pool_kind[]){f, f, f});
         break;
     case 4:
     case 5:
@@ -302,11 +392,114 @@ static void lanes_operation(struct program_maker *m, bool one)
     }
 }
 
+/* A value without NaN or a zero's sign. */
+static u16 plain_float(struct program_maker *m, enum pool_kind kind)
+{
+    u16 zero = constant(m, kind, 0);
+    u16 v = fixed_operation(m, LIR_FADD, kind, (u16[]){pick(m, kind), zero, LIR_NONE});
+    u16 number = fixed_operation(m, LIR_FCMP, kind, (u16[]){v, v, LIR_NONE});
+
+    return fixed_operation(m, LIR_SELECT, kind, (u16[]){number, v, zero});
+}
+
+/* One that lies within +-2^bits. */
+static u16 limited_float(struct program_maker *m, enum pool_kind kind, u32 bits)
+{
+    i64 most = (i64)(127 + bits) << 23;
+    u16 high = constant(m, kind, most), low = constant(m, kind, most | 0x80000000), v;
+
+    v = fixed_operation(m, LIR_FMAX, kind, (u16[]){plain_float(m, kind), low, LIR_NONE});
+    return fixed_operation(m, LIR_FMIN, kind, (u16[]){v, high, LIR_NONE});
+}
+
+static void across_floats(struct program_maker *m, bool one)
+{
+    enum pool_kind kind = one ? FLOAT_1 : FLOATS;
+    u16 v = plain_float(m, kind);
+    struct lir_instr *in = emit(m, below(2) ? LIR_HMAX_F : LIR_HMIN_F, kind);
+
+    in->a = v;
+    in->dst = target_register(m, kind);
+}
+
+static u16 halves(struct program_maker *m, bool one)
+{
+    enum pool_kind kind = one ? FLOAT_1 : FLOATS;
+    u16 low = limited_float(m, kind, 6), high = limited_float(m, kind, 6);
+
+    if (below(8) == 0)
+        return constant(m, kind, 0x00810103); /* denormals */
+    return fixed_operation(m, LIR_H_PACK, kind, (u16[]){low, high, LIR_NONE});
+}
+
+static void half_floats(struct program_maker *m, bool one)
+{
+    static const u8 ops[] = {LIR_H_ADD, LIR_H_MUL, LIR_H_FMA, LIR_FMAH};
+    enum lir_op op = ops[below(ARRAY_LEN(ops))];
+    bool to_float = op == LIR_FMAH;
+    u16 a = halves(m, one), b = to_float ? pick(m, one ? FLOAT_1 : FLOATS) : halves(m, one);
+    u16 c = to_float ? pick(m, one ? FLOAT_1 : FLOATS) : halves(m, one);
+    enum pool_kind kind = to_float ? (one ? FLOAT_1 : FLOATS) : (one ? INT_1 : INTS);
+    struct lir_instr *in = emit(m, op, kind);
+
+    in->a = a;
+    in->b = b;
+    in->c = lir_rows[op].operands[3] == '-' ? LIR_NONE : c;
+    in->imm = to_float ? below(2) : 0;
+    in->dst = target_register(m, kind);
+}
+
+/* Four words from aligned memory, one of them to the pool, all to the scratch. */
+static void four_words(struct program_maker *m)
+{
+    bool gathers = below(2);
+    u16 lane = fixed_operation(m, LIR_V_IOTA, INTS, (u16[]){LIR_NONE, LIR_NONE, LIR_NONE});
+    u16 step = constant(m, INTS, 16), place;
+    u16 mask = constant(m, INTS, 0x3f0);
+    u16 index = fixed_operation(m, LIR_IAND, INTS, (u16[]){pick(m, INTS), mask, LIR_NONE});
+    place = fixed_operation(m, LIR_IMUL, INTS, (u16[]){lane, step, LIR_NONE});
+    u16 tuple = lir_tuple(&m->lir, 4);
+    struct lir_instr *in = emit(m, gathers ? LIR_V_GATHER4 : LIR_V_LOAD4, INTS);
+
+    in->dst = tuple;
+    in->mem_type = DT_I32;
+    in->mem = (struct lir_mem){.base = m->base[ARG_BYTES],
+                               .index = gathers ? index : LIR_NONE,
+                               .scale = gathers ? 4 : 1,
+                               .disp = (i32)below(512) * 16};
+    in = emit(m, LIR_V_MOV, INTS);
+    in->a = (u16)(tuple + below(4));
+    in->dst = target_register(m, INTS);
+    in = emit(m, LIR_V_SCATTER4, INTS);
+    in->a = tuple;
+    in->mem_type = DT_I32;
+    in->mem = (struct lir_mem){LIR_SCRATCH, place, 1, (i32)below(64) * 16, LIR_GROUP, false};
+}
+
+static void group_operation(struct program_maker *m, bool one)
+{
+    switch (below(4)) {
+    case 0:
+        across_floats(m, one);
+        break;
+    case 1:
+        half_floats(m, one);
+        break;
+    case 2:
+        four_words(m);
+        break;
+    default:
+        move_address(m);
+    }
+}
+
 static void to_int(struct program_maker *m, bool one)
 {
+    enum pool_kind kind = one ? FLOAT_1 : FLOATS;
+    u16 a = has_groups(m) ? limited_float(m, kind, 30) : pick(m, kind);
     struct lir_instr *in = emit(m, LIR_CVT_F2I, one ? INT_1 : INTS);
 
-    in->a = pick(m, one ? FLOAT_1 : FLOATS);
+    in->a = a;
     in->aux = below(2) ? LIR_NEAREST : LIR_TRUNC;
     in->dst = target_register(m, one ? INT_1 : INTS);
 }
@@ -315,10 +508,13 @@ static void any(struct program_maker *m)
 {
     bool one = below(4) == 0;
 
-    switch (below(12)) {
+    switch (below(has_groups(m) ? 14 : 12)) {
     case 0:
     case 1:
-        scalar(m);
+        if (has_groups(m))
+            small_scalar(m);
+        else
+            scalar(m);
         break;
     case 2:
         bounded(m);
@@ -341,6 +537,10 @@ static void any(struct program_maker *m)
         break;
     case 8:
         store_indexed(m);
+        break;
+    case 12:
+    case 13:
+        group_operation(m, one);
         break;
     default:
         lanes_operation(m, one);
@@ -386,15 +586,78 @@ static void close_loop(struct program_maker *m, const struct open_loop *loop)
     m->depth--;
 }
 
+/* dst = base of memory + index, of all words up to the scratch's end. */
+static struct lir_instr *open_sweep(struct program_maker *m)
+{
+    struct lir_instr *from = lir_emit(&m->lir, LIR_S_CONST), *to;
+    u16 start = from->dst = lir_vreg(&m->lir, LIR_SCALAR);
+
+    to = lir_emit(&m->lir, LIR_S_CONST);
+    to->imm = SCRATCH_BYTES;
+    u16 end = to->dst = lir_vreg(&m->lir, LIR_SCALAR);
+    to = lir_emit(&m->lir, LIR_LOOP);
+    to->a = start;
+    to->b = end;
+    to->imm = 4 * m->lanes;
+    to->dst = lir_vreg(&m->lir, LIR_SCALAR);
+    return to;
+}
+
+/* More places to read from, and zeros in the group's memory. */
+static void begin_group(struct program_maker *m)
+{
+    u16 zero = constant(m, INTS, 0), counter;
+
+    for (u32 arg = 0; arg < ARGS; arg++) {
+        struct lir_instr *in = lir_emit(&m->lir, LIR_S_MULI);
+        in->a = pick(m, BOUNDED);
+        in->imm = 8;
+        u16 offset = in->dst = lir_vreg(&m->lir, LIR_SCALAR);
+        in = lir_emit(&m->lir, LIR_S_ADD);
+        in->a = below(2) ? offset : m->base[arg];
+        in->b = in->a == offset ? m->base[arg] : offset;
+        m->address[1][arg] = in->dst = lir_vreg(&m->lir, LIR_SCALAR);
+        in = lir_emit(&m->lir, LIR_S_MOV);
+        in->a = m->base[arg];
+        m->address[2][arg] = in->dst = lir_vreg(&m->lir, LIR_SCALAR);
+    }
+    counter = open_sweep(m)->dst;
+    struct lir_instr *in = emit(m, LIR_V_STORE, INTS);
+    in->a = zero;
+    in->mem_type = DT_I32;
+    in->mem = (struct lir_mem){LIR_SCRATCH, counter, 1, 0, LIR_GROUP, false};
+    (void)lir_emit(&m->lir, LIR_ENDLOOP);
+}
+
+/* The group's memory, to be compared. */
+static void end_group(struct program_maker *m)
+{
+    u16 counter = open_sweep(m)->dst;
+    struct lir_instr *in = emit(m, LIR_V_LOAD, INTS);
+
+    in->mem_type = DT_I32;
+    in->mem = (struct lir_mem){LIR_SCRATCH, counter, 1, 0, LIR_GROUP, false};
+    u16 v = in->dst = lir_vreg(&m->lir, LIR_VECTOR);
+    in = emit(m, LIR_V_STORE, INTS);
+    in->a = v;
+    in->mem_type = DT_I32;
+    in->mem = (struct lir_mem){m->base[ARG_OUT], counter, 1, (i32)m->out_bytes, LIR_GLOBAL, false};
+    (void)lir_emit(&m->lir, LIR_ENDLOOP);
+    m->out_bytes += SCRATCH_BYTES;
+}
+
 static void begin_program(struct program_maker *m)
 {
     for (u32 i = 0; i < ARGS; i++) {
         struct lir_instr *in = lir_emit(&m->lir, LIR_S_ARG);
         in->imm = i;
         in->dst = m->base[i] = lir_vreg(&m->lir, LIR_SCALAR);
+        for (u32 k = 0; k < ARRAY_LEN(m->address); k++)
+            m->address[k][i] = m->base[i];
     }
     m->pool[SCALAR][m->count[SCALAR]++] = LIR_BEGIN;
-    m->pool[SCALAR][m->count[SCALAR]++] = LIR_END;
+    if (!has_groups(m)) /* where it means nothing */
+        m->pool[SCALAR][m->count[SCALAR]++] = LIR_END;
     bounded(m);
     for (enum pool_kind kind = FLOATS; kind <= MASK_1; kind++) {
         struct lir_instr *in = emit(m, LIR_V_CONST, kind);
@@ -402,6 +665,8 @@ static void begin_program(struct program_maker *m)
         in->dst = lir_vreg(&m->lir, LIR_VECTOR);
         m->pool[kind][m->count[kind]++] = in->dst;
     }
+    if (has_groups(m))
+        begin_group(m);
 }
 
 void random_program(struct program_maker *m, u32 lanes, u32 length, struct arena *arena)
@@ -424,4 +689,6 @@ void random_program(struct program_maker *m, u32 lanes, u32 length, struct arena
     for (enum pool_kind kind = SCALAR; kind <= MASK_1; kind++)
         for (u32 i = 0; i < m->count[kind]; i++)
             store(m, m->pool[kind][i], kind);
+    if (has_groups(m))
+        end_group(m);
 }

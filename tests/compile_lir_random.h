@@ -38,6 +38,7 @@ struct program_maker {
     u16 pool[POOLS][POOL_MAX]; /* values that may be read where the program stands */
     u32 count[POOLS];
     u16 base[ARGS];
+    u16 address[3][ARGS]; /* the same or a bit behind; the last are written again */
     u32 out_bytes;
     u32 depth;
     struct stored stored[1024];

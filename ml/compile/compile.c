@@ -5,6 +5,7 @@
 #include "ml/compile/priv.h"
 
 #define CODE_BYTES_MAX (8 * MIB)
+#define CODE_ALIGN     256u /* a card's launch names code by so many bytes */
 #define ARG_SYMBOL     0x80000000u
 
 struct target target_of(const struct cpu_features *cpu, u32 cores)
@@ -43,6 +44,8 @@ struct kernel_code {
     u32 offset;
     u32 arg[KERNEL_ARGS_MAX];
     u32 arg_count;
+    u32 waves, group_bytes;
+    struct launch_resources resources; /* targets with groups */
 };
 
 struct build {
@@ -63,13 +66,21 @@ static void look(const struct build *b, char pass, void *made)
         b->options->look(b->options, pass, b->graph, made);
 }
 
+static err emit_code(const struct build *b, const struct lir *lir, struct code_out *out,
+                     struct launch_resources *resources)
+{
+    if (b->target->isa == ISA_GFX11)
+        return rdna_emit(lir, b->arena, out, resources);
+    return x86_emit(lir, b->target, b->arena, out);
+}
+
 /* Lowers and emits a kernel that is new. */
 static err new_code(struct build *b, const struct kernel *k, const struct signature *sig,
                     struct kernel_code *code)
 {
     struct program *p = b->program;
     struct code_out out = {
-        .bytes = p->code, .len = round_up(p->code_bytes, 64), .cap = CODE_BYTES_MAX};
+        .bytes = p->code, .len = round_up(p->code_bytes, CODE_ALIGN), .cap = CODE_BYTES_MAX};
     struct lowered *low = arena_take(b->arena, sizeof *low, _Alignof(struct lowered));
 
     if (!low)
@@ -80,7 +91,9 @@ static err new_code(struct build *b, const struct kernel *k, const struct signat
     code->hash[0] = sig->hash[0];
     code->hash[1] = sig->hash[1];
     code->offset = (u32)out.len;
-    TRY(x86_emit(&low->lir, b->target, b->arena, &out));
+    TRY(emit_code(b, &low->lir, &out, &code->resources));
+    code->waves = low->waves;
+    code->group_bytes = low->group_bytes;
     p->code_bytes = out.len;
     code->arg_count = low->arg_count;
     for (u32 i = 0; i < low->arg_count; i++) {
@@ -118,6 +131,9 @@ static err build_launch(struct build *b, u32 index)
     }
     const struct kernel_code *code = &b->known[known];
     l->code_offset = code->offset;
+    l->waves = code->waves;
+    l->group_bytes = code->group_bytes;
+    memcpy(l->rsrc, code->resources.rsrc, sizeof l->rsrc);
     l->node = b->schedule.stage[k->stage_first + k->stage_count - 1].node;
     l->barrier = k->barrier;
     l->grid_rank = k->lead + 1u;

@@ -103,4 +103,17 @@ struct code_out {
 err x86_emit(const struct lir *lir, const struct target *target, struct arena *scratch,
              struct code_out *out);
 
+/* ---- rdna.c ---- */
+
+/* What a launch must say of a kernel's code; the rest of it is the scheduler's. */
+struct launch_resources {
+    u32 rsrc[3]; /* COMPUTE_PGM_RSRC1..3 */
+    u32 vgprs;
+};
+/* As x86_emit, for the waves of ISA_GFX11. Loads of `fixed` words must be word-aligned; SCALAR
+ * values that are no addresses must lie in i32, byte offsets of V_GATHER too. E_LIMIT: too many
+ * values live at once. */
+err rdna_emit(const struct lir *lir, struct arena *scratch, struct code_out *out,
+              struct launch_resources *launch);
+
 #endif

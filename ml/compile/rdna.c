@@ -1,0 +1,56 @@
+/*
+ * rdna.c: rdna_emit: LIR to the code of one kernel for gfx1100, and what its launch must say.
+ * Follows AMD's "RDNA3 Instruction Set Architecture" reference and LLVM's "User Guide for AMDGPU
+ * Backend" for the registers a wave starts with.
+ */
+#include "ml/compile/rdna_select.h"
+
+#define VGPR_GRANULE 8u
+/* Denormals kept, IEEE rules, DX10 clamp, memory in order; two user SGPRs, the group's number. */
+#define RSRC1 0x40af0000u
+#define RSRC2 0x00000084u
+
+/* One try; scalar loads join at most join_max words. */
+static err select_and_place(const struct lir *lir, u32 join_max, struct arena *arena,
+                            struct rcode *code, struct rdna_use *use)
+{
+    struct rselect *s = arena_new(arena, struct rselect, 1);
+
+    *code = (struct rcode){};
+    *use = (struct rdna_use){};
+    if (!s)
+        return E_NOMEM;
+    s->lir = lir;
+    s->out = code;
+    s->join_max = join_max;
+    TRY(rdna_select(s, arena));
+    return rdna_alloc(code, s->tuple, arena, use);
+}
+
+err rdna_emit(const struct lir *lir, struct arena *arena, struct code_out *out,
+              struct launch_resources *launch)
+{
+    usize mark = arena_mark(arena);
+    struct rcode code, ready;
+    struct rdna_use use;
+    err e = E_LIMIT;
+
+    for (u32 join = RDNA_JOIN_MAX; join; join /= 2) {
+        arena_reset(arena, mark);
+        e = select_and_place(lir, join, arena, &code, &use);
+        if (!use.out[LIR_SCALAR])
+            break;
+    }
+    if (e != OK && (use.out[LIR_SCALAR] || use.out[LIR_VECTOR]))
+        log_error("rdna", "want at most %u scalar and %u vector registers for a kernel", RDNA_SGPRS,
+                  RDNA_VGPRS);
+    TRY(e);
+    TRY(rdna_wait(&code, arena, &ready));
+    TRY(rdna_assemble(&ready, arena, out));
+    arena_reset(arena, mark);
+    launch->vgprs = use.used[LIR_VECTOR];
+    launch->rsrc[0] = RSRC1 | ((u32)div_up(max_u32(launch->vgprs, 1), VGPR_GRANULE) - 1);
+    launch->rsrc[1] = RSRC2;
+    launch->rsrc[2] = 0;
+    return OK;
+}

@@ -1,0 +1,419 @@
+/*
+ * rdna_memory.c: loads and stores. Global memory is an SGPR pair, the lane's offset in a VGPR made
+ * once in a kernel, and a constant; the group's memory a VGPR and a constant. Sums that several
+ * accesses need are kept while their parts stay what they are. What nobody writes and is the same
+ * for all lanes comes by the scalar unit, neighbours together; such words must be aligned.
+ */
+#include "ml/compile/rdna_select.h"
+
+#define GLOBAL_OFFSET 4096 /* a vector access reaches -4096..4095 behind its address */
+#define SCALAR_OFFSET (1 << 20)
+#define GROUP_OFFSET  65535 /* 0.. */
+#define JOIN_REACH    96u   /* operations ahead in which neighbours are looked for */
+#define ARG_BYTES     8
+#define GATHER_BIAS   0x80000000u /* makes a signed byte offset unsigned */
+
+/* ---- element types ---- */
+
+struct type_rows {
+    u16 load, store;
+};
+// clang-format off
+static const struct type_rows type_rows[2][DT_COUNT] = {
+    [LIR_GLOBAL] = {
+        [DT_F32]  = {R_global_load_b32, R_global_store_b32},
+        [DT_I32]  = {R_global_load_b32, R_global_store_b32},
+        [DT_F16]  = {R_global_load_u16, R_global_store_b16},
+        [DT_BF16] = {R_global_load_u16, R_global_store_d16_hi_b16},
+        [DT_I8]   = {R_global_load_i8,  R_global_store_b8},
+        [DT_U8]   = {R_global_load_u8,  R_global_store_b8},
+    },
+    [LIR_GROUP] = {
+        [DT_F32]  = {R_ds_load_b32, R_ds_store_b32},
+        [DT_I32]  = {R_ds_load_b32, R_ds_store_b32},
+        [DT_F16]  = {R_ds_load_u16, R_ds_store_b16},
+        [DT_BF16] = {R_ds_load_u16, R_ds_store_b16_d16_hi},
+        [DT_I8]   = {R_ds_load_i8,  R_ds_store_b8},
+        [DT_U8]   = {R_ds_load_u8,  R_ds_store_b8},
+    },
+};
+// clang-format on
+
+static u32 shift_of(u8 type)
+{
+    return type == DT_F32 || type == DT_I32 ? 2 : type == DT_F16 || type == DT_BF16 ? 1 : 0;
+}
+
+/* ---- places ---- */
+
+/* base + index * scale + disp in a pair of SGPRs. */
+static u16 global_pair(struct rselect *s, const struct rplace *p)
+{
+    struct rsrc base[2] = {scalar_low(s, p->base), scalar_high(s, p->base)};
+    u16 pair = s->value[p->base].code;
+
+    if (p->index == LIR_NONE && !p->disp && (s->value[p->base].wide || p->base == LIR_ARGS))
+        return pair;
+    pair = rdna_registers(s, LIR_SCALAR, 2);
+    if (p->index != LIR_NONE) {
+        u32 shift = (u32)__builtin_ctz(p->scale);
+        struct rsrc low = scalar_low(s, p->index), more[2] = {low, rsrc_const(0)};
+        if (shift)
+            more[0] = rsrc_of(rdna_new(s, R_s_lshl_b32, low, rsrc_const(shift)));
+        if (s->value[p->index].low < 0 || s->value[p->index].high > UINT32_MAX >> shift)
+            more[1] = rsrc_of(rdna_new(s, R_s_ashr_i32, low, rsrc_const(shift ? 32 - shift : 31)));
+        scalar_add_wide(s, pair, base, more);
+        base[0] = rsrc_of(pair);
+        base[1] = rsrc_of((u16)(pair + 1));
+    }
+    if (p->disp || p->index == LIR_NONE)
+        scalar_add_wide(
+            s, pair, base,
+            (struct rsrc[2]){rsrc_const((u32)p->disp), rsrc_const((u32)((u64)p->disp >> 32))});
+    return pair;
+}
+
+/* base + index * scale + disp + lane << shift in a VGPR. */
+static u16 group_address(struct rselect *s, const struct rplace *p)
+{
+    static const u16 shift_add[] = {R_s_add_i32, R_s_lshl1_add_u32, R_s_lshl2_add_u32,
+                                    R_s_lshl3_add_u32};
+    struct rsrc at = scalar_low(s, p->base);
+    bool zero = at.code == RDNA_ZERO;
+
+    if (p->index != LIR_NONE)
+        at = rsrc_of(rdna_new(s, shift_add[__builtin_ctz(p->scale)], scalar_low(s, p->index), at));
+    if (p->disp)
+        at = rsrc_of(rdna_new(s, R_s_add_i32, at, rsrc_const((u32)p->disp)));
+    if (zero && p->index == LIR_NONE && !p->disp)
+        return rdna_shifted_lane(s, p->shift);
+    if (p->shift == RDNA_NO_LANE)
+        return rdna_in_vgpr(s, at);
+    return rdna_new(s, R_v_add_nc_u32, at, rsrc_of(rdna_shifted_lane(s, p->shift)));
+}
+
+static bool same_place(const struct rplace *a, const struct rplace *b)
+{
+    return a->base == b->base && a->index == b->index && a->scale == b->scale &&
+           a->space == b->space && a->shift == b->shift && a->disp == b->disp;
+}
+
+static u16 place_code(struct rselect *s, struct rplace want)
+{
+    for (u32 i = 0; i < s->place_count; i++)
+        if (same_place(&s->place[i], &want))
+            return s->place[i].code;
+    want.code = want.space == LIR_GROUP ? group_address(s, &want) : global_pair(s, &want);
+    want.fixed = s->value[want.base].writes == 1 &&
+                 (want.index == LIR_NONE || s->value[want.index].writes == 1);
+    if (s->place_count < RDNA_PLACES_MAX)
+        s->place[s->place_count++] = want;
+    return want.code;
+}
+
+static void keep_places(struct rselect *s, u16 gone, bool fixed_only)
+{
+    u32 kept = s->depth ? s->place_first[s->depth] : 0;
+
+    for (u32 i = kept; i < s->place_count; i++) {
+        const struct rplace *p = &s->place[i];
+        if (p->base != gone && p->index != gone && (p->fixed || !fixed_only))
+            s->place[kept++] = *p;
+    }
+    s->place_count = kept;
+}
+
+void memory_forget(struct rselect *s, u16 vreg)
+{
+    keep_places(s, vreg, false);
+}
+
+/* The loop is open already: what it may write is not known yet. */
+void memory_open(struct rselect *s)
+{
+    s->depth--;
+    keep_places(s, LIR_NONE - 1, true);
+    s->depth++;
+    s->place_first[s->depth] = s->place_count;
+}
+
+/* The loop is closed already. */
+void memory_close(struct rselect *s)
+{
+    s->place_count = s->place_first[s->depth + 1];
+}
+
+/* ---- addresses ---- */
+
+struct address {
+    u16 vector, pair;
+    i32 imm;
+    bool fixed;
+};
+
+static struct rplace place_of(const struct lir_instr *in, u32 shift)
+{
+    bool indexed = in->mem.index != LIR_NONE;
+
+    return (struct rplace){.base = in->mem.base,
+                           .index = in->mem.index,
+                           .scale = indexed ? in->mem.scale : 1,
+                           .space = in->mem.space,
+                           .shift = (u8)(in->mem.space == LIR_GROUP ? shift : 0)};
+}
+
+/* Of lanes whose elements are 1 << shift bytes apart, or all the same. */
+static struct address address_of(struct rselect *s, const struct lir_instr *in, u32 shift)
+{
+    struct rplace place = place_of(in, shift);
+    struct address a = {RDNA_NONE, RDNA_NONE, in->mem.disp, in->mem.fixed};
+
+    if (in->mem.space == LIR_GROUP) {
+        place.disp = a.imm < 0 || a.imm > GROUP_OFFSET ? a.imm : 0;
+        a.vector = place_code(s, place);
+    } else {
+        place.disp = ((i64)a.imm + GLOBAL_OFFSET) & -2 * GLOBAL_OFFSET;
+        a.pair = place_code(s, place);
+        a.vector = rdna_shifted_lane(s, shift);
+    }
+    a.imm -= (i32)place.disp;
+    return a;
+}
+
+/* Of lanes with an index each. */
+static struct address gather_address(struct rselect *s, const struct lir_instr *in)
+{
+    struct lir_instr plain = *in;
+    struct rplace place;
+    struct rsrc index = rdna_operand(s, in->mem.index), add;
+    struct address a = {RDNA_NONE, RDNA_NONE, in->mem.disp, in->mem.fixed};
+
+    if (in->lanes == 1 && rdna_is_vgpr(s, index.code)) /* other lanes' may be anything */
+        index = rsrc_of(rdna_new(s, R_v_readfirstlane_b32, index, RSRC_NONE));
+    plain.mem.index = LIR_NONE;
+    place = place_of(&plain, RDNA_NO_LANE);
+    if (in->mem.space == LIR_GROUP) {
+        place.disp = a.imm < 0 || a.imm > GROUP_OFFSET ? a.imm : 0;
+        add = rsrc_of(place_code(s, place));
+    } else {
+        place.disp = (((i64)a.imm + GLOBAL_OFFSET) & -2 * GLOBAL_OFFSET) - (i64)GATHER_BIAS;
+        a.pair = place_code(s, place);
+        place.disp += (i64)GATHER_BIAS;
+        add = (struct rsrc){RDNA_CONST, GATHER_BIAS};
+    }
+    a.imm -= (i32)place.disp;
+    a.vector =
+        rdna_new3(s, R_v_lshl_add_u32,
+                  (struct rsrc[3]){index, rsrc_const((u32)__builtin_ctz(in->mem.scale)), add});
+    return a;
+}
+
+static void put_access(struct rselect *s, u16 row, u16 dst, struct rsrc data, struct address a)
+{
+    struct rinstr *access =
+        rdna_put3(s, row, dst, (struct rsrc[3]){rsrc_of(a.vector), data, rsrc_of(a.pair)});
+
+    access->imm = a.imm;
+    access->fixed = a.fixed;
+}
+
+/* ---- scalar loads ---- */
+
+bool memory_is_scalar(const struct lir_instr *in)
+{
+    bool word = in->mem_type == DT_F32 || in->mem_type == DT_I32;
+    bool one = in->op == LIR_V_BCAST || (in->op == LIR_V_LOAD && in->lanes == 1);
+
+    return one && word && in->mem.fixed && in->mem.space == LIR_GLOBAL && in->mem.disp % 4 == 0 &&
+           (in->mem.index == LIR_NONE || in->mem.scale >= 4);
+}
+
+/* What it reads, in words; 0: it is no scalar load. An argument is one too. */
+static u32 scalar_words(const struct rselect *s, const struct lir_instr *in, struct rplace *place,
+                        i64 *disp)
+{
+    if (in->op == LIR_S_ARG) {
+        *place = (struct rplace){.base = LIR_ARGS, .index = LIR_NONE, .scale = 1};
+        *disp = in->imm * ARG_BYTES;
+        return s->value[in->dst].writes == 1 ? 2 : 0;
+    }
+    if (!memory_is_scalar(in) || s->value[in->dst].kind != RV_UNIFORM)
+        return 0;
+    *place = place_of(in, 0);
+    *disp = in->mem.disp;
+    place->disp = *disp >= -SCALAR_OFFSET && *disp < SCALAR_OFFSET ? 0 : *disp;
+    *disp -= place->disp;
+    return 1;
+}
+
+struct join {
+    struct rplace place;
+    i64 disp;
+    u32 words; /* bit n: the nth from disp on is wanted */
+};
+
+/* The operation's place in the join; false: it is not of it. */
+static bool joins(const struct rselect *s, const struct join *join, const struct lir_instr *in,
+                  u32 *word, u32 *words)
+{
+    struct rplace place;
+    i64 disp;
+
+    *words = in->dst == LIR_NONE ? 0 : scalar_words(s, in, &place, &disp);
+    if (!*words || s->value[in->dst].loaded || !s->value[in->dst].uses ||
+        !same_place(&place, &join->place) || disp < join->disp || (disp - join->disp) % 4 ||
+        (disp - join->disp) / 4 + *words > RDNA_JOIN_MAX)
+        return false;
+    *word = (u32)(disp - join->disp) / 4;
+    return true;
+}
+
+static bool ends_join(const struct join *join, const struct lir_instr *at)
+{
+    return at->op == LIR_LOOP || at->op == LIR_ENDLOOP || at->op == LIR_BARRIER ||
+           (at->dst != LIR_NONE && (at->dst == join->place.base || at->dst == join->place.index));
+}
+
+/* The most words, a power of two, of which the last and three quarters are wanted. */
+static u32 join_size(const struct rselect *s, const struct join *join, u32 least)
+{
+    for (u32 n = s->join_max; n > least; n /= 2) {
+        u32 mask = n == 32 ? UINT32_MAX : (1u << n) - 1;
+        if (join->words >> (n - 1) & 1 && (u32)__builtin_popcount(join->words & mask) * 4 >= n * 3)
+            return n;
+    }
+    return least;
+}
+
+static void scalar_load(struct rselect *s, const struct lir_instr *in)
+{
+    static const u16 rows[] = {R_s_load_b32, R_s_load_b64, R_s_load_b128, R_s_load_b256,
+                               R_s_load_b512};
+    const struct lir_instr *end = s->lir->instr + s->lir->count, *at;
+    struct join join = {};
+    u32 word, words, least = scalar_words(s, in, &join.place, &join.disp);
+
+    if (s->value[in->dst].loaded)
+        return;
+    end = (usize)(end - in) > JOIN_REACH ? in + JOIN_REACH : end;
+    for (at = in; at < end && !ends_join(&join, at); at++)
+        if (joins(s, &join, at, &word, &words))
+            join.words |= ((1u << words) - 1) << word;
+    u32 size = join_size(s, &join, least);
+    u16 first = rdna_registers(s, LIR_SCALAR, size);
+    for (const struct lir_instr *to = in; to < at; to++) {
+        if (joins(s, &join, to, &word, &words) && word + words <= size) {
+            s->value[to->dst].code = (u16)(first + word);
+            s->value[to->dst].loaded = true;
+        }
+    }
+    rdna_put3(s, rows[__builtin_ctz(size)], first,
+              (struct rsrc[3]){rsrc_of(place_code(s, join.place)), rsrc_of(RDNA_NULL), RSRC_NONE})
+        ->imm = (i32)join.disp;
+}
+
+/* An argument that is written again. */
+static void load_argument(struct rselect *s, const struct lir_instr *in)
+{
+    const struct rvalue *value = &s->value[in->dst];
+
+    rdna_put3(s, value->wide ? R_s_load_b64 : R_s_load_b32, value->code,
+              (struct rsrc[3]){rsrc_of(RDNA_IN_ARGS), rsrc_of(RDNA_NULL), RSRC_NONE})
+        ->imm = (i32)in->imm * ARG_BYTES;
+}
+
+/* ---- vector loads ---- */
+
+static void load(struct rselect *s, const struct lir_instr *in)
+{
+    bool half = in->mem_type == DT_F16 || in->mem_type == DT_BF16;
+    bool one = in->lanes == 1 || in->op == LIR_V_BCAST;
+    struct address a = address_of(s, in, one ? RDNA_NO_LANE : shift_of(in->mem_type));
+    u16 dst = s->value[in->dst].code, to = half ? rdna_vgpr(s) : dst;
+
+    put_access(s, type_rows[in->mem.space][in->mem_type].load, to, RSRC_NONE, a);
+    if (in->mem_type == DT_F16)
+        rdna_put(s, R_v_cvt_f32_f16, dst, rsrc_of(to), RSRC_NONE);
+    else if (half)
+        rdna_put(s, R_v_lshlrev_b32, dst, rsrc_const(16), rsrc_of(to));
+}
+
+static void load_four(struct rselect *s, const struct lir_instr *in)
+{
+    struct address a = in->op == LIR_V_LOAD4 ? address_of(s, in, 4) : gather_address(s, in);
+
+    put_access(s, in->mem.space == LIR_GROUP ? R_ds_load_b128 : R_global_load_b128,
+               s->value[in->dst].code, RSRC_NONE, a);
+}
+
+static void gather(struct rselect *s, const struct lir_instr *in)
+{
+    struct address a = gather_address(s, in);
+
+    put_access(s, type_rows[in->mem.space][DT_I32].load, s->value[in->dst].code, RSRC_NONE, a);
+}
+
+/* ---- stores ---- */
+
+/* Nearest even, in the high half; a NaN stays one. */
+static u16 to_bfloat(struct rselect *s, u16 a)
+{
+    u16 last =
+        rdna_new3(s, R_v_bfe_u32, (struct rsrc[3]){rsrc_of(a), rsrc_const(16), rsrc_const(1)});
+    u16 sum =
+        rdna_new3(s, R_v_add3_u32,
+                  (struct rsrc[3]){rsrc_of(a), rsrc_of(last), (struct rsrc){RDNA_CONST, 0x7fff}});
+    u16 quiet = rdna_new(s, R_v_or_b32, (struct rsrc){RDNA_CONST, 0x400000}, rsrc_of(a));
+    u16 nan = rdna_new(s, R_v_cmp_u_f32, rsrc_of(a), rsrc_of(a));
+
+    return rdna_new3(s, R_v_cndmask_b32,
+                     (struct rsrc[3]){rsrc_of(sum), rsrc_of(quiet), rsrc_of(nan)});
+}
+
+static void set_exec(struct rselect *s, u32 lanes)
+{
+    rdna_put(s, R_s_mov_b32, RDNA_EXEC, rsrc_const(lanes), RSRC_NONE);
+}
+
+static void store(struct rselect *s, const struct lir_instr *in)
+{
+    bool one = in->lanes == 1;
+    struct address a = address_of(s, in, one ? RDNA_NO_LANE : shift_of(in->mem_type));
+    u16 data = rdna_in_vgpr(s, rdna_operand(s, in->a));
+
+    if (in->mem_type == DT_F16)
+        data = rdna_new(s, R_v_cvt_f16_f32, rsrc_of(data), RSRC_NONE);
+    else if (in->mem_type == DT_BF16)
+        data = to_bfloat(s, data);
+    if (one)
+        set_exec(s, 1);
+    put_access(s, type_rows[in->mem.space][in->mem_type].store, RDNA_NONE, rsrc_of(data), a);
+    if (one)
+        set_exec(s, UINT32_MAX);
+}
+
+static void scatter_four(struct rselect *s, const struct lir_instr *in)
+{
+    struct address a = gather_address(s, in);
+
+    put_access(s, in->mem.space == LIR_GROUP ? R_ds_store_b128 : R_global_store_b128, RDNA_NONE,
+               rsrc_of(s->value[in->a].code), a);
+}
+
+void memory_expand(struct rselect *s, const struct lir_instr *in)
+{
+    if (in->op == LIR_S_ARG && s->value[in->dst].writes > 1)
+        load_argument(s, in);
+    else if (in->op == LIR_S_ARG || s->value[in->dst == LIR_NONE ? 0 : in->dst].kind == RV_UNIFORM)
+        scalar_load(s, in);
+    else if (in->op == LIR_V_STORE)
+        store(s, in);
+    else if (in->op == LIR_V_SCATTER4)
+        scatter_four(s, in);
+    else if (in->op == LIR_V_GATHER)
+        gather(s, in);
+    else if (in->op == LIR_V_LOAD4 || in->op == LIR_V_GATHER4)
+        load_four(s, in);
+    else
+        load(s, in);
+}
