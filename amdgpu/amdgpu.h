@@ -112,4 +112,10 @@ err gpu_fill(struct gpu *gpu, gpuva to, u32 word, u64 bytes, u64 *fence); /* who
 /* OK: passed. E_BUSY: not yet. E_DEVICE: lost in a recovery, or the card is dead. */
 err gpu_fence_passed(struct gpu *gpu, u64 fence);
 
+/* ---- selftest.c ---- */
+
+/* Measures copies, reads and launches and logs each beside what was predicted; READY only, and for
+ * nobody else's work. `turn`: one turn of what must go on meanwhile, gpu_step above all. */
+err gpu_selftest(struct gpu *gpu, void (*turn)(void *ctx), void *ctx);
+
 #endif

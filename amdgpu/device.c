@@ -163,6 +163,7 @@ static void take_bus(struct gpu *gpu)
 static void go_to(struct gpu *gpu, u32 step)
 {
     gpu->step = step;
+    gpu->step_ns = time_ns();
     gpu->sub = 0;
     gpu->wait_end_ns = 0;
     gpu->psp_fence = 0;
@@ -204,6 +205,7 @@ static void recover(struct gpu *gpu, bool whole)
     gpu->recoveries++;
     gpu->partial = !whole;
     gpu->reset_wanted = gpu->was_reset = false;
+    gpu->start_ns = time_ns();
     go_to(gpu, whole ? 0 : STEP_QUEUES);
     if (whole) {
         gpu->tables_on = false;
@@ -236,7 +238,8 @@ static void ready(struct gpu *gpu)
     ip_write(gpu, R_SCRATCH_REG6, MARK_RUNNING);
     gpu->state = GPU_READY;
     gpu->was_reset = false;
-    log_info(gpu->name, "ready, %lu MiB of VRAM free", memory_free(gpu) / MIB);
+    log_info(gpu->name, "ready after %llu ms, %lu MiB of VRAM free",
+             (time_ns() - gpu->start_ns) / NS_PER_MS, memory_free(gpu) / MIB);
 }
 
 static void turn_step(struct gpu *gpu)
@@ -256,7 +259,7 @@ static void turn_step(struct gpu *gpu)
     } else if (e != OK) {
         step_failed(gpu, step, e);
     } else {
-        log_info(gpu->name, "%s", step->name);
+        log_info(gpu->name, "%s: %llu us", step->name, (time_ns() - gpu->step_ns) / NS_PER_US);
         if (gpu->step + 1 == ARRAY_LEN(steps))
             ready(gpu);
         else
@@ -376,6 +379,7 @@ err gpu_open(struct gpu **out, struct pci_bus *bus, struct pci_dev *dev,
     }
     take_bus(gpu);
     ip_start(gpu);
+    gpu->start_ns = gpu->step_ns = time_ns();
     TRY(ring_open(gpu));
     *out = gpu;
     return OK;

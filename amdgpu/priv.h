@@ -116,8 +116,9 @@ struct gpu {
 
     /* device.c */
     enum gpu_state state;
-    u32 step, sub;   /* row of the table; a counter of the step's own */
-    u64 wait_end_ns; /* 0: nothing is waited for */
+    u32 step, sub;         /* row of the table; a counter of the step's own */
+    u64 wait_end_ns;       /* 0: nothing is waited for */
+    u64 start_ns, step_ns; /* of this try, of this step */
     u64 try_ns[TRIES_MAX];
     bool partial;                 /* the card keeps what it was given: queues only */
     bool reset_wanted, was_reset; /* mode 1 */

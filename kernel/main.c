@@ -20,6 +20,7 @@
 #define QUIET_MS       20u              /* after it, for those who have given up and ask again */
 #define TALK_MAX_MS    50u
 #define GPU_NAVI31     0x744cu
+#define GPU_START_MS   60000u
 
 struct system {
     const struct handoff *handoff;
@@ -321,6 +322,31 @@ static void serve(struct system *sys)
     }
 }
 
+static void turn_gpus(void *ctx)
+{
+    struct system *sys = ctx;
+
+    for (u32 i = 0; i < sys->gpu_count; i++)
+        (void)gpu_step(sys->gpu[i]);
+    feed_watchdog(sys);
+}
+
+/* `selftest = gpu`: each card alone, before anybody is served. */
+static void test_gpus(struct system *sys)
+{
+    struct deadline end = deadline_ms(GPU_START_MS);
+    struct gpu_status status;
+
+    for (u32 i = 0; i < sys->gpu_count; i++) {
+        do {
+            turn_gpus(sys);
+            gpu_status(sys->gpu[i], &status);
+        } while (status.state != GPU_READY && status.state != GPU_DEAD && !deadline_passed(end));
+        err e = status.state == GPU_READY ? gpu_selftest(sys->gpu[i], turn_gpus, sys) : E_STATE;
+        log_info("selftest", "card %u of %u: %s", i + 1, sys->gpu_count, err_text(e));
+    }
+}
+
 void kernel_main(const struct handoff *handoff)
 {
     memcpy(&__stack_chk_guard, handoff->entropy, sizeof(__stack_chk_guard));
@@ -332,5 +358,7 @@ void kernel_main(const struct handoff *handoff)
     machine.handoff = handoff;
     boot(&machine);
     selftest(machine.config.selftest);
+    if (str_eq(machine.config.selftest, STR("gpu")))
+        test_gpus(&machine);
     serve(&machine);
 }

@@ -64,7 +64,25 @@ def two_cards_and_a_missing_file():
     boot(Cards(2), "gpu-missing", FILES[:-1], looks)
 
 
+def selftest():
+    """`selftest = gpu` prints each of its rows with a value, then the machine serves."""
+    def looks(machine):
+        machine.wait("selftest", lambda: "card 1 of 1: " in machine.console(), 120)
+        rows = re.findall(r"selftest: (.+): measured ([0-9.]+) (GB/s|us), predicted [0-9.]+ to ",
+                          machine.console())
+        print("    " + "; ".join(" ".join(row) for row in rows))
+        assert len(rows) == 5 and all(float(row[1]) > 0 for row in rows), machine.console()
+        assert "card 1 of 1: ok" in machine.console(), machine.console()
+        machine.wait_health(503)
+    path = image("gpu-selftest", "none", CONF + "selftest = gpu\n", firmware=FILES)
+    cards = Cards(1)
+    with Machine(path, **cards.variables()) as machine:
+        looks(machine)
+    status, said = cards.end()
+    assert status == 0, f"the card found fault, {status}:\n{said}"
+
+
 if __name__ == "__main__":
     os.makedirs("build/sys", exist_ok=True)
     raise SystemExit(closing_line([run_cases([cold_start_to_ready, a_small_bar,
-                                              two_cards_and_a_missing_file])]))
+                                              two_cards_and_a_missing_file, selftest])]))
