@@ -5,12 +5,7 @@
 #include "tests/compile_lir_random.h"
 #include "tests/test.h"
 
-#define INDEX_MAX     255 /* bounded scalars and gather indexes */
-#define SCRATCH_BYTES 8192u
-
-/* On a target with groups what is no address lies in i32, and maxima, conversions and halves leave
- * open what nobody needs: programs for it keep to that. */
-#define SCALAR_MAX 0x7fff
+#define INDEX_MAX 255 /* bounded scalars and gather indexes */
 
 static u32 below(u32 limit)
 {
@@ -27,22 +22,22 @@ static enum lir_class class_of(enum pool_kind kind)
     return kind <= BOUNDED || kind == COUNTERS ? LIR_SCALAR : LIR_VECTOR;
 }
 
-static u16 pick(struct program_maker *m, enum pool_kind kind)
+u16 maker_pick(struct program_maker *m, enum pool_kind kind)
 {
     return m->pool[kind][below(m->count[kind])];
 }
 
 /* A new register of the pool, or now and then one that is written again. */
-static u16 target_register(struct program_maker *m, enum pool_kind kind)
+u16 maker_target(struct program_maker *m, enum pool_kind kind)
 {
     if (below(4) == 0 || m->count[kind] == POOL_MAX)
-        return pick(m, kind);
+        return maker_pick(m, kind);
     u16 v = lir_vreg(&m->lir, class_of(kind));
     m->pool[kind][m->count[kind]++] = v;
     return v;
 }
 
-static struct lir_instr *emit(struct program_maker *m, enum lir_op op, enum pool_kind kind)
+struct lir_instr *maker_emit(struct program_maker *m, enum lir_op op, enum pool_kind kind)
 {
     struct lir_instr *in = lir_emit(&m->lir, op);
 
@@ -54,23 +49,22 @@ static struct lir_instr *emit(struct program_maker *m, enum lir_op op, enum pool
 static void operation(struct program_maker *m, enum lir_op op, enum pool_kind to,
                       const enum pool_kind *from)
 {
-    struct lir_instr *in = emit(m, op, to);
+    struct lir_instr *in = maker_emit(m, op, to);
     u16 *source[] = {&in->a, &in->b, &in->c};
 
     for (u32 i = 0; i < 3 && lir_rows[op].operands[1 + i] != '-'; i++)
-        *source[i] = pick(m, from[i]);
+        *source[i] = maker_pick(m, from[i]);
     in->aux = (u8)below(3);
     in->imm = op >= LIR_HSUM_F ? 0 : below(32); /* joins all lanes: x86 knows no parts */
     if (has_groups(m) && op >= LIR_HSUM_F && in->lanes > 1)
         in->imm = (i64[]){0, 2, 4, 8, 16, 32}[below(6)];
-    in->dst = target_register(m, to);
+    in->dst = maker_target(m, to);
 }
 
 /* An operation that is no program's choice. */
-static u16 fixed_operation(struct program_maker *m, enum lir_op op, enum pool_kind kind,
-                           const u16 src[3])
+u16 maker_operation(struct program_maker *m, enum lir_op op, enum pool_kind kind, const u16 src[3])
 {
-    struct lir_instr *in = emit(m, op, kind);
+    struct lir_instr *in = maker_emit(m, op, kind);
 
     in->a = src[0];
     in->b = src[1];
@@ -78,9 +72,9 @@ static u16 fixed_operation(struct program_maker *m, enum lir_op op, enum pool_ki
     return in->dst = lir_vreg(&m->lir, LIR_VECTOR);
 }
 
-static u16 constant(struct program_maker *m, enum pool_kind kind, i64 bits)
+u16 maker_constant(struct program_maker *m, enum pool_kind kind, i64 bits)
 {
-    struct lir_instr *in = emit(m, LIR_V_CONST, kind);
+    struct lir_instr *in = maker_emit(m, LIR_V_CONST, kind);
 
     in->imm = bits;
     return in->dst = lir_vreg(&m->lir, LIR_VECTOR);
@@ -93,7 +87,7 @@ static void memory(struct program_maker *m, struct lir_instr *in, u32 arg)
     in->mem = (struct lir_mem){
         .base = m->address[below(3)][arg], .index = LIR_NONE, .scale = 1, .disp = (i32)below(2048)};
     if (m->count[BOUNDED] && below(2)) {
-        in->mem.index = pick(m, m->depth && below(2) ? COUNTERS : BOUNDED);
+        in->mem.index = maker_pick(m, m->depth && below(2) ? COUNTERS : BOUNDED);
         in->mem.scale = scales[below(4)];
     }
     if (below(2))
@@ -114,11 +108,11 @@ static void scratch_memory(struct program_maker *m, struct lir_instr *in)
 
 static void load_scratch(struct program_maker *m, bool one)
 {
-    struct lir_instr *in = emit(m, below(3) ? LIR_V_LOAD : LIR_V_BCAST, one ? INT_1 : INTS);
+    struct lir_instr *in = maker_emit(m, below(3) ? LIR_V_LOAD : LIR_V_BCAST, one ? INT_1 : INTS);
 
     in->mem_type = DT_I32;
     scratch_memory(m, in);
-    in->dst = target_register(m, one ? INT_1 : INTS);
+    in->dst = maker_target(m, one ? INT_1 : INTS);
 }
 
 static void load(struct program_maker *m, bool one)
@@ -130,7 +124,7 @@ static void load(struct program_maker *m, bool one)
                  {ARG_BYTES, DT_U8, 1}};
     u32 which = below(ARRAY_LEN(kinds));
     enum pool_kind kind = kinds[which].kind ? (one ? INT_1 : INTS) : (one ? FLOAT_1 : FLOATS);
-    struct lir_instr *in = emit(m, below(3) ? LIR_V_LOAD : LIR_V_BCAST, kind);
+    struct lir_instr *in = maker_emit(m, below(3) ? LIR_V_LOAD : LIR_V_BCAST, kind);
 
     in->mem_type = kinds[which].type;
     memory(m, in, kinds[which].arg);
@@ -147,33 +141,33 @@ static void load(struct program_maker *m, bool one)
         in->mem.disp &= ~3;
         in->mem.scale = in->mem.scale < 4 ? 4 : in->mem.scale;
     }
-    in->dst = target_register(m, kind);
+    in->dst = maker_target(m, kind);
 }
 
 static void gather(struct program_maker *m, bool one)
 {
     enum pool_kind ints = one ? INT_1 : INTS, floats = one ? FLOAT_1 : FLOATS;
-    struct lir_instr *mask = emit(m, LIR_V_CONST, ints), *in;
+    struct lir_instr *mask = maker_emit(m, LIR_V_CONST, ints), *in;
     u16 range = lir_vreg(&m->lir, LIR_VECTOR), index = lir_vreg(&m->lir, LIR_VECTOR);
 
     mask->imm = INDEX_MAX;
     mask->dst = range;
-    in = emit(m, LIR_IAND, ints);
-    in->a = pick(m, ints);
+    in = maker_emit(m, LIR_IAND, ints);
+    in->a = maker_pick(m, ints);
     in->b = range;
     in->dst = index;
-    range = constant(m, ints, below(2) * 100); /* an index may be negative */
-    index = fixed_operation(m, LIR_ISUB, ints, (u16[]){index, range, LIR_NONE});
-    in = emit(m, LIR_V_GATHER, floats);
+    range = maker_constant(m, ints, below(2) * 100); /* an index may be negative */
+    index = maker_operation(m, LIR_ISUB, ints, (u16[]){index, range, LIR_NONE});
+    in = maker_emit(m, LIR_V_GATHER, floats);
     in->mem_type = DT_F32;
     in->mem =
         (struct lir_mem){m->base[ARG_F32], index, 4, 400 + (i32)below(2048) * 4, LIR_GLOBAL, false};
-    in->dst = target_register(m, floats);
+    in->dst = maker_target(m, floats);
 }
 
 static u16 bytes_of(struct program_maker *m, enum pool_kind ints, i64 byte)
 {
-    struct lir_instr *in = emit(m, LIR_V_CONST, ints);
+    struct lir_instr *in = maker_emit(m, LIR_V_CONST, ints);
 
     in->imm = byte * 0x01010101;
     return in->dst = lir_vreg(&m->lir, LIR_VECTOR);
@@ -188,16 +182,16 @@ static u16 dot(struct program_maker *m, enum pool_kind ints, i64 limit, u16 sum)
     struct lir_instr *in;
 
     if (!extreme) {
-        in = emit(m, LIR_IAND, ints);
-        in->a = pick(m, ints);
+        in = maker_emit(m, LIR_IAND, ints);
+        in->a = maker_pick(m, ints);
         in->b = most;
         a = in->dst = lir_vreg(&m->lir, LIR_VECTOR);
-        in = emit(m, below(2) ? LIR_V_LOAD : LIR_V_BCAST, ints);
+        in = maker_emit(m, below(2) ? LIR_V_LOAD : LIR_V_BCAST, ints);
         in->mem_type = DT_I32;
         memory(m, in, ARG_BYTES);
         b = in->dst = lir_vreg(&m->lir, LIR_VECTOR);
     }
-    in = emit(m, LIR_DOT4, ints);
+    in = maker_emit(m, LIR_DOT4, ints);
     in->imm = limit;
     in->a = a;
     in->b = b;
@@ -210,12 +204,12 @@ static void dots(struct program_maker *m, bool one)
 {
     static const i64 largest[] = {1, 15, 15, 15, 63, 127, 128, 255};
     enum pool_kind ints = one ? INT_1 : INTS;
-    u16 sum = pick(m, ints);
+    u16 sum = maker_pick(m, ints);
 
     for (u32 i = below(12) + 1, which = below(8); i; i--)
         sum = dot(m, ints, largest[below(8) ? which : below(8)], sum);
     if (below(2))
-        m->lir.instr[m->lir.count - 1].dst = target_register(m, ints);
+        m->lir.instr[m->lir.count - 1].dst = maker_target(m, ints);
     else if (m->count[ints] < POOL_MAX)
         m->pool[ints][m->count[ints]++] = sum;
 }
@@ -228,11 +222,11 @@ static void store(struct program_maker *m, u16 value, enum pool_kind kind)
     struct lir_instr *in = NULL;
 
     if (is_scalar) {
-        in = emit(m, LIR_V_FROM_S, INT_1);
+        in = maker_emit(m, LIR_V_FROM_S, INT_1);
         in->a = value;
         value = in->dst = lir_vreg(&m->lir, LIR_VECTOR);
     }
-    in = emit(m, LIR_V_STORE, is_scalar ? INT_1 : kind);
+    in = maker_emit(m, LIR_V_STORE, is_scalar ? INT_1 : kind);
     in->a = value;
     in->mem_type = is_float ? float_types[below(3)] : int_types[is_scalar ? 0 : below(3)];
     in->mem = (struct lir_mem){m->base[ARG_OUT], LIR_NONE, 1, (i32)m->out_bytes, LIR_GLOBAL, false};
@@ -245,9 +239,9 @@ static void store(struct program_maker *m, u16 value, enum pool_kind kind)
 static void store_indexed(struct program_maker *m)
 {
     enum pool_kind kind = (enum pool_kind[]){INTS, INT_1, MASKS}[below(3)];
-    struct lir_instr *in = emit(m, LIR_V_STORE, kind);
+    struct lir_instr *in = maker_emit(m, LIR_V_STORE, kind);
 
-    in->a = pick(m, kind);
+    in->a = maker_pick(m, kind);
     in->mem_type = (u8[]){DT_I32, DT_I8, DT_U8}[below(3)];
     scratch_memory(m, in);
 }
@@ -264,65 +258,18 @@ static void scalar(struct program_maker *m)
     bool divides = op == LIR_S_DIV || op == LIR_S_MOD;
     struct lir_instr *in = lir_emit(&m->lir, op);
 
-    in->a = lir_rows[op].operands[1] == 'S' ? pick(m, either) : LIR_NONE;
-    in->b = lir_rows[op].operands[2] == 'S' ? pick(m, divides ? BOUNDED : SCALAR) : LIR_NONE;
+    in->a = lir_rows[op].operands[1] == 'S' ? maker_pick(m, either) : LIR_NONE;
+    in->b = lir_rows[op].operands[2] == 'S' ? maker_pick(m, divides ? BOUNDED : SCALAR) : LIR_NONE;
     in->imm = op == LIR_S_SHLI || op == LIR_S_SHRI ? below(64)
               : op == LIR_S_CONST                  ? constants[below(ARRAY_LEN(constants))]
                                                    : (i32)test_random() >> below(31);
-    in->dst = target_register(m, SCALAR);
-}
-
-/* The same for groups: what lies in i32, taken to a lane, then small enough for the next. */
-static void small_scalar(struct program_maker *m)
-{
-    static const u8 ops[] = {LIR_S_MOV,  LIR_S_ADD,   LIR_S_ADDI, LIR_S_SUB,  LIR_S_MUL,
-                             LIR_S_MULI, LIR_S_MIN,   LIR_S_MAX,  LIR_S_SHLI, LIR_S_SHRI,
-                             LIR_S_ANDI, LIR_S_CONST, LIR_S_DIV,  LIR_S_MOD};
-    enum lir_op op = ops[below(ARRAY_LEN(ops))];
-    bool divides = op == LIR_S_DIV || op == LIR_S_MOD;
-    u16 a = pick(m, SCALAR), b = pick(m, divides ? BOUNDED : SCALAR), result;
-    struct lir_instr *in;
-
-    if (divides && below(2)) {
-        in = lir_emit(&m->lir, LIR_S_CONST);
-        in->imm = below(2) ? 1 + below(SCALAR_MAX) : 1ll << below(15);
-        b = in->dst = lir_vreg(&m->lir, LIR_SCALAR);
-    }
-    in = lir_emit(&m->lir, op);
-    in->a = lir_rows[op].operands[1] == 'S' ? a : LIR_NONE;
-    in->b = lir_rows[op].operands[2] == 'S' ? b : LIR_NONE;
-    in->imm = op == LIR_S_SHLI   ? (i64)below(16)
-              : op == LIR_S_SHRI ? (i64)below(64)
-                                 : (i64)below(0x10000) - 0x8000;
-    result = in->dst = lir_vreg(&m->lir, LIR_SCALAR);
-    if (below(3) == 0) {
-        in = emit(m, LIR_V_FROM_S, INTS);
-        in->a = result;
-        in->dst = target_register(m, INTS);
-    }
-    in = lir_emit(&m->lir, LIR_S_ANDI);
-    in->a = result;
-    in->imm = SCALAR_MAX;
-    in->dst = target_register(m, SCALAR);
-}
-
-/* The pointers that are written again move to another place near their base. */
-static void move_address(struct program_maker *m)
-{
-    u32 arg = below(ARG_OUT);
-    struct lir_instr *in = lir_emit(&m->lir, LIR_S_MOV);
-
-    in->a = m->base[arg];
-    in->dst = m->address[2][arg];
-    in = lir_emit(&m->lir, LIR_S_ADDI);
-    in->a = in->dst = m->address[2][arg];
-    in->imm = below(128) * 4;
+    in->dst = maker_target(m, SCALAR);
 }
 
 static void bounded(struct program_maker *m)
 {
     bool lane = below(2);
-    struct lir_instr *in = emit(m, lane ? LIR_V_LOAD : LIR_S_ANDI, INT_1);
+    struct lir_instr *in = maker_emit(m, lane ? LIR_V_LOAD : LIR_S_ANDI, INT_1);
     u16 wide = lir_vreg(&m->lir, LIR_SCALAR);
 
     if (lane) {
@@ -337,7 +284,7 @@ static void bounded(struct program_maker *m)
         in = lir_emit(&m->lir, LIR_S_ANDI);
         in->a = wide;
     } else {
-        in->a = pick(m, SCALAR);
+        in->a = maker_pick(m, SCALAR);
     }
     in->imm = INDEX_MAX - 1;
     u16 even = lir_vreg(&m->lir, LIR_SCALAR);
@@ -392,116 +339,15 @@ static void lanes_operation(struct program_maker *m, bool one)
     }
 }
 
-/* A value without NaN or a zero's sign. */
-static u16 plain_float(struct program_maker *m, enum pool_kind kind)
-{
-    u16 zero = constant(m, kind, 0);
-    u16 v = fixed_operation(m, LIR_FADD, kind, (u16[]){pick(m, kind), zero, LIR_NONE});
-    u16 number = fixed_operation(m, LIR_FCMP, kind, (u16[]){v, v, LIR_NONE});
-
-    return fixed_operation(m, LIR_SELECT, kind, (u16[]){number, v, zero});
-}
-
-/* One that lies within +-2^bits. */
-static u16 limited_float(struct program_maker *m, enum pool_kind kind, u32 bits)
-{
-    i64 most = (i64)(127 + bits) << 23;
-    u16 high = constant(m, kind, most), low = constant(m, kind, most | 0x80000000), v;
-
-    v = fixed_operation(m, LIR_FMAX, kind, (u16[]){plain_float(m, kind), low, LIR_NONE});
-    return fixed_operation(m, LIR_FMIN, kind, (u16[]){v, high, LIR_NONE});
-}
-
-static void across_floats(struct program_maker *m, bool one)
-{
-    enum pool_kind kind = one ? FLOAT_1 : FLOATS;
-    u16 v = plain_float(m, kind);
-    struct lir_instr *in = emit(m, below(2) ? LIR_HMAX_F : LIR_HMIN_F, kind);
-
-    in->a = v;
-    in->dst = target_register(m, kind);
-}
-
-static u16 halves(struct program_maker *m, bool one)
-{
-    enum pool_kind kind = one ? FLOAT_1 : FLOATS;
-    u16 low = limited_float(m, kind, 6), high = limited_float(m, kind, 6);
-
-    if (below(8) == 0)
-        return constant(m, kind, 0x00810103); /* denormals */
-    return fixed_operation(m, LIR_H_PACK, kind, (u16[]){low, high, LIR_NONE});
-}
-
-static void half_floats(struct program_maker *m, bool one)
-{
-    static const u8 ops[] = {LIR_H_ADD, LIR_H_MUL, LIR_H_FMA, LIR_FMAH};
-    enum lir_op op = ops[below(ARRAY_LEN(ops))];
-    bool to_float = op == LIR_FMAH;
-    u16 a = halves(m, one), b = to_float ? pick(m, one ? FLOAT_1 : FLOATS) : halves(m, one);
-    u16 c = to_float ? pick(m, one ? FLOAT_1 : FLOATS) : halves(m, one);
-    enum pool_kind kind = to_float ? (one ? FLOAT_1 : FLOATS) : (one ? INT_1 : INTS);
-    struct lir_instr *in = emit(m, op, kind);
-
-    in->a = a;
-    in->b = b;
-    in->c = lir_rows[op].operands[3] == '-' ? LIR_NONE : c;
-    in->imm = to_float ? below(2) : 0;
-    in->dst = target_register(m, kind);
-}
-
-/* Four words from aligned memory, one of them to the pool, all to the scratch. */
-static void four_words(struct program_maker *m)
-{
-    bool gathers = below(2);
-    u16 lane = fixed_operation(m, LIR_V_IOTA, INTS, (u16[]){LIR_NONE, LIR_NONE, LIR_NONE});
-    u16 step = constant(m, INTS, 16), place;
-    u16 mask = constant(m, INTS, 0x3f0);
-    u16 index = fixed_operation(m, LIR_IAND, INTS, (u16[]){pick(m, INTS), mask, LIR_NONE});
-    place = fixed_operation(m, LIR_IMUL, INTS, (u16[]){lane, step, LIR_NONE});
-    u16 tuple = lir_tuple(&m->lir, 4);
-    struct lir_instr *in = emit(m, gathers ? LIR_V_GATHER4 : LIR_V_LOAD4, INTS);
-
-    in->dst = tuple;
-    in->mem_type = DT_I32;
-    in->mem = (struct lir_mem){.base = m->base[ARG_BYTES],
-                               .index = gathers ? index : LIR_NONE,
-                               .scale = gathers ? 4 : 1,
-                               .disp = (i32)below(512) * 16};
-    in = emit(m, LIR_V_MOV, INTS);
-    in->a = (u16)(tuple + below(4));
-    in->dst = target_register(m, INTS);
-    in = emit(m, LIR_V_SCATTER4, INTS);
-    in->a = tuple;
-    in->mem_type = DT_I32;
-    in->mem = (struct lir_mem){LIR_SCRATCH, place, 1, (i32)below(64) * 16, LIR_GROUP, false};
-}
-
-static void group_operation(struct program_maker *m, bool one)
-{
-    switch (below(4)) {
-    case 0:
-        across_floats(m, one);
-        break;
-    case 1:
-        half_floats(m, one);
-        break;
-    case 2:
-        four_words(m);
-        break;
-    default:
-        move_address(m);
-    }
-}
-
 static void to_int(struct program_maker *m, bool one)
 {
     enum pool_kind kind = one ? FLOAT_1 : FLOATS;
-    u16 a = has_groups(m) ? limited_float(m, kind, 30) : pick(m, kind);
-    struct lir_instr *in = emit(m, LIR_CVT_F2I, one ? INT_1 : INTS);
+    u16 a = has_groups(m) ? group_limited_float(m, kind, 30) : maker_pick(m, kind);
+    struct lir_instr *in = maker_emit(m, LIR_CVT_F2I, one ? INT_1 : INTS);
 
     in->a = a;
     in->aux = below(2) ? LIR_NEAREST : LIR_TRUNC;
-    in->dst = target_register(m, one ? INT_1 : INTS);
+    in->dst = maker_target(m, one ? INT_1 : INTS);
 }
 
 static void any(struct program_maker *m)
@@ -512,7 +358,7 @@ static void any(struct program_maker *m)
     case 0:
     case 1:
         if (has_groups(m))
-            small_scalar(m);
+            group_scalar(m);
         else
             scalar(m);
         break;
@@ -554,7 +400,7 @@ static u16 loop_bound(struct program_maker *m, u32 most)
     struct lir_instr *in = lir_emit(&m->lir, below(2) ? LIR_S_CONST : LIR_S_ANDI);
 
     in->imm = in->op == LIR_S_CONST ? below(most + 1) : most;
-    in->a = in->op == LIR_S_CONST ? LIR_NONE : pick(m, SCALAR);
+    in->a = in->op == LIR_S_CONST ? LIR_NONE : maker_pick(m, SCALAR);
     return in->dst = lir_vreg(&m->lir, LIR_SCALAR);
 }
 
@@ -586,66 +432,6 @@ static void close_loop(struct program_maker *m, const struct open_loop *loop)
     m->depth--;
 }
 
-/* dst = base of memory + index, of all words up to the scratch's end. */
-static struct lir_instr *open_sweep(struct program_maker *m)
-{
-    struct lir_instr *from = lir_emit(&m->lir, LIR_S_CONST), *to;
-    u16 start = from->dst = lir_vreg(&m->lir, LIR_SCALAR);
-
-    to = lir_emit(&m->lir, LIR_S_CONST);
-    to->imm = SCRATCH_BYTES;
-    u16 end = to->dst = lir_vreg(&m->lir, LIR_SCALAR);
-    to = lir_emit(&m->lir, LIR_LOOP);
-    to->a = start;
-    to->b = end;
-    to->imm = 4 * m->lanes;
-    to->dst = lir_vreg(&m->lir, LIR_SCALAR);
-    return to;
-}
-
-/* More places to read from, and zeros in the group's memory. */
-static void begin_group(struct program_maker *m)
-{
-    u16 zero = constant(m, INTS, 0), counter;
-
-    for (u32 arg = 0; arg < ARGS; arg++) {
-        struct lir_instr *in = lir_emit(&m->lir, LIR_S_MULI);
-        in->a = pick(m, BOUNDED);
-        in->imm = 8;
-        u16 offset = in->dst = lir_vreg(&m->lir, LIR_SCALAR);
-        in = lir_emit(&m->lir, LIR_S_ADD);
-        in->a = below(2) ? offset : m->base[arg];
-        in->b = in->a == offset ? m->base[arg] : offset;
-        m->address[1][arg] = in->dst = lir_vreg(&m->lir, LIR_SCALAR);
-        in = lir_emit(&m->lir, LIR_S_MOV);
-        in->a = m->base[arg];
-        m->address[2][arg] = in->dst = lir_vreg(&m->lir, LIR_SCALAR);
-    }
-    counter = open_sweep(m)->dst;
-    struct lir_instr *in = emit(m, LIR_V_STORE, INTS);
-    in->a = zero;
-    in->mem_type = DT_I32;
-    in->mem = (struct lir_mem){LIR_SCRATCH, counter, 1, 0, LIR_GROUP, false};
-    (void)lir_emit(&m->lir, LIR_ENDLOOP);
-}
-
-/* The group's memory, to be compared. */
-static void end_group(struct program_maker *m)
-{
-    u16 counter = open_sweep(m)->dst;
-    struct lir_instr *in = emit(m, LIR_V_LOAD, INTS);
-
-    in->mem_type = DT_I32;
-    in->mem = (struct lir_mem){LIR_SCRATCH, counter, 1, 0, LIR_GROUP, false};
-    u16 v = in->dst = lir_vreg(&m->lir, LIR_VECTOR);
-    in = emit(m, LIR_V_STORE, INTS);
-    in->a = v;
-    in->mem_type = DT_I32;
-    in->mem = (struct lir_mem){m->base[ARG_OUT], counter, 1, (i32)m->out_bytes, LIR_GLOBAL, false};
-    (void)lir_emit(&m->lir, LIR_ENDLOOP);
-    m->out_bytes += SCRATCH_BYTES;
-}
-
 static void begin_program(struct program_maker *m)
 {
     for (u32 i = 0; i < ARGS; i++) {
@@ -660,13 +446,13 @@ static void begin_program(struct program_maker *m)
         m->pool[SCALAR][m->count[SCALAR]++] = LIR_END;
     bounded(m);
     for (enum pool_kind kind = FLOATS; kind <= MASK_1; kind++) {
-        struct lir_instr *in = emit(m, LIR_V_CONST, kind);
+        struct lir_instr *in = maker_emit(m, LIR_V_CONST, kind);
         in->imm = kind == MASKS || kind == MASK_1 ? -(i64)below(2) : 0x3f800000;
         in->dst = lir_vreg(&m->lir, LIR_VECTOR);
         m->pool[kind][m->count[kind]++] = in->dst;
     }
     if (has_groups(m))
-        begin_group(m);
+        group_begin(m);
 }
 
 void random_program(struct program_maker *m, u32 lanes, u32 length, struct arena *arena)
@@ -690,5 +476,5 @@ void random_program(struct program_maker *m, u32 lanes, u32 length, struct arena
         for (u32 i = 0; i < m->count[kind]; i++)
             store(m, m->pool[kind][i], kind);
     if (has_groups(m))
-        end_group(m);
+        group_end(m);
 }

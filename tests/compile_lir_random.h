@@ -48,4 +48,25 @@ struct program_maker {
 /* About `length` operations. Draws from test_random. */
 void random_program(struct program_maker *maker, u32 lanes, u32 length, struct arena *arena);
 
+/* ---- for compile_lir_group.c ---- */
+
+/* An instruction at the program's end, of the pool's lanes. */
+struct lir_instr *maker_emit(struct program_maker *maker, enum lir_op op, enum pool_kind kind);
+u16 maker_pick(struct program_maker *maker, enum pool_kind kind);
+/* A new register of the pool, or now and then one that is written again. */
+u16 maker_target(struct program_maker *maker, enum pool_kind kind);
+/* An operation that is no program's choice. */
+u16 maker_operation(struct program_maker *maker, enum lir_op op, enum pool_kind kind,
+                    const u16 src[3]);
+u16 maker_constant(struct program_maker *maker, enum pool_kind kind, i64 bits);
+
+/* ---- compile_lir_group.c ---- */
+
+void group_begin(struct program_maker *maker);
+void group_end(struct program_maker *maker);
+void group_scalar(struct program_maker *maker);
+void group_operation(struct program_maker *maker, bool one);
+/* A value that is no NaN, within +-2^bits. */
+u16 group_limited_float(struct program_maker *maker, enum pool_kind kind, u32 bits);
+
 #endif

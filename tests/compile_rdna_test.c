@@ -4,6 +4,7 @@
  * opcode would be noticed.
  */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "sim/space.h"
 #include "tests/compile_lir_random.h"
@@ -74,6 +75,10 @@ static struct bench *bench_new(u64 seed)
 
 static void bench_free(struct bench *b)
 {
+    for (u32 i = 0; i < b->space.count; i++) {
+        free(b->space.region[i].host);
+        free(b->space.region[i].known);
+    }
     pages_free(b->maker, sizeof(*b->maker));
     pages_free(b->expected, OUTPUT_BYTES);
     pages_free(b->arena.base, ARENA_BYTES);

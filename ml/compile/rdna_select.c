@@ -213,7 +213,7 @@ static void count_use(struct rselect *s, u16 vreg)
         s->value[vreg].uses++;
 }
 
-/* A tuple is used when any of it is. */
+/* All of a tuple is used when any of it is. */
 static void count_uses(struct rselect *s)
 {
     const struct lir *lir = s->lir;
@@ -227,9 +227,12 @@ static void count_uses(struct rselect *s)
         count_use(s, in->mem.index);
         count_use(s, in->op == LIR_LOOP ? in->dst : LIR_NONE);
     }
-    for (u32 v = 0; v < lir->vreg_count; v++)
+    for (u32 v = 0; v < lir->vreg_count; v++) {
         for (u32 i = 1; i < lir->tuple[v]; i++)
             s->value[v].uses |= s->value[v + i].uses;
+        for (u32 i = 1; i < lir->tuple[v]; i++)
+            s->value[v + i].uses = s->value[v].uses;
+    }
 }
 
 static void count_writes(struct rselect *s)
@@ -240,6 +243,9 @@ static void count_writes(struct rselect *s)
                             .lanes = RDNA_NONE,
                             .writes = v < LIR_FIRST_FREE,
                             .kind = s->lir->vreg_class[v] == LIR_SCALAR ? RV_SCALAR : RV_LANES};
+    for (u32 v = 0; v < s->lir->vreg_count; v++) /* a tuple is written as one and by its parts */
+        for (u32 i = 0; i < s->lir->tuple[v]; i++)
+            s->value[v + i].writes = 1;
     for (u32 i = 0; i < s->lir->count; i++) {
         if (s->lir->instr[i].dst == LIR_NONE)
             continue;
@@ -253,8 +259,7 @@ static void choose_kinds(struct rselect *s)
 {
     for (u32 i = 0; i < s->lir->count; i++) {
         const struct lir_instr *in = &s->lir->instr[i];
-        if (lir_rows[in->op].operands[0] != 'V' || s->value[in->dst].writes != 1 ||
-            s->lir->tuple[in->dst])
+        if (lir_rows[in->op].operands[0] != 'V' || s->value[in->dst].writes != 1)
             continue;
         s->value[in->dst].kind = (u8)lanes_kind(s, in);
         if (in->op == LIR_V_CONST)
