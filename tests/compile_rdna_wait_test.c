@@ -324,7 +324,6 @@ TEST(compile_rdna_waits_before_barriers)
     for (u64 seed = 1; seed <= SEEDS; seed++)
         EXPECT(finding_of(&waited, arena, seed) == NULL);
     EXPECT_EQ(count_of(&waited, R_s_waitcnt_vscnt), 1);
-    EXPECT_EQ(count_of(&waited, R_buffer_gl0_inv), 2);
     EXPECT_EQ(count_of(&waited, R_s_waitcnt), 3);
     pages_free(memory, 8 * MIB);
 }

@@ -10,8 +10,13 @@
 #define RSRC1 0x40af0000u
 #define RSRC2 0x00000084u
 
-/* One try; scalar loads join at most join_max words. */
-static err select_and_place(const struct lir *lir, u32 join_max, struct arena *arena,
+/* One try; scalar loads join at most join_max words, loads go ahead or keep their place. */
+struct attempt {
+    u32 join_max;
+    bool ordered;
+};
+
+static err select_and_place(const struct lir *lir, struct attempt how, struct arena *arena,
                             struct rcode *code, struct rdna_use *use)
 {
     struct rselect *s = arena_new(arena, struct rselect, 1);
@@ -22,8 +27,10 @@ static err select_and_place(const struct lir *lir, u32 join_max, struct arena *a
         return E_NOMEM;
     s->lir = lir;
     s->out = code;
-    s->join_max = join_max;
+    s->join_max = how.join_max;
     TRY(rdna_select(s, arena));
+    if (how.ordered)
+        TRY(rdna_schedule(code, s->tuple, arena));
     return rdna_alloc(code, s->tuple, arena, use);
 }
 
@@ -35,10 +42,11 @@ err rdna_emit(const struct lir *lir, struct arena *arena, struct code_out *out,
     struct rdna_use use;
     err e = E_LIMIT;
 
-    for (u32 join = RDNA_JOIN_MAX; join; join /= 2) {
+    for (u32 tries = 0; e != OK && RDNA_JOIN_MAX >> tries / 2; tries++) {
         arena_reset(arena, mark);
-        e = select_and_place(lir, join, arena, &code, &use);
-        if (!use.out[LIR_SCALAR])
+        e = select_and_place(lir, (struct attempt){RDNA_JOIN_MAX >> tries / 2, tries % 2 == 0},
+                             arena, &code, &use);
+        if (e != OK && !use.out[LIR_SCALAR] && !use.out[LIR_VECTOR])
             break;
     }
     if (e != OK && (use.out[LIR_SCALAR] || use.out[LIR_VECTOR]))

@@ -158,6 +158,12 @@ u32 rdna_encode(const struct rinstr *instr, u32 out[RDNA_WORDS_MAX]);
 /* The whole list, appended to out; branches are patched. E_LIMIT when something is full. */
 err rdna_assemble(const struct rcode *code, struct arena *arena, struct code_out *out);
 
+/* ---- rdna_schedule.c ---- */
+
+/* Before register allocation: orders what stands between labels, branches and barriers. tuple: by
+ * virtual register, how many from it on lie side by side. */
+err rdna_schedule(struct rcode *code, const u8 *tuple, struct arena *arena);
+
 /* ---- rdna_wait.c ---- */
 
 /* After register allocation: out gets the list with waits, hazards resolved, clauses and hints,

@@ -33,7 +33,7 @@ struct wait {
     const struct rcode *in;
     struct rcode *out; /* instr NULL: only count */
     struct state now, *at_label;
-    bool has_stores, changed;
+    bool changed;
 };
 
 static const struct rdna_row *row_of(const struct rinstr *instr)
@@ -262,8 +262,6 @@ static void step(struct wait *wait, const struct rinstr *instr)
     put(wait, instr);
     if (instr->dual)
         put(wait, instr + 1);
-    if (instr->row == R_s_barrier && wait->has_stores)
-        put_number(wait, R_buffer_gl0_inv, 0);
     if (is_memory(instr))
         step_memory(&wait->now, instr);
     if (is_valu(instr))
@@ -315,12 +313,9 @@ err rdna_wait(const struct rcode *code, struct arena *arena, struct rcode *out)
     out->instr = NULL;
     wait->in = code;
     wait->out = out;
-    for (u32 i = 0; i < code->count; i++) {
+    for (u32 i = 0; i < code->count; i++)
         if (code->instr[i].row == R_LABEL)
-            labels = (u32)max_u64(labels, (u64)code->instr[i].imm + 1);
-        wait->has_stores |= code->instr[i].row >= RDNA_PSEUDOS && is_memory(&code->instr[i]) &&
-                            unit_of(&code->instr[i]) == UNIT_STORE;
-    }
+            labels = max_u32(labels, (u32)code->instr[i].imm + 1);
     wait->at_label = arena_new(arena, struct state, labels);
     if (!wait->at_label)
         return E_LIMIT;
