@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""ledger.py --model FILE [--prompt N] [--position N] [--scale-to LAYERS MODEL2] [--json]: what one
-token (or one prompt) costs on the simulated card, counted in strict mode, and what the timing model
-makes of it. Modelled, never measured.
+"""ledger.py --model FILE [--prompt N] [--position N] [--scale-to LAYERS MODEL2] [--json]
+[--kernels]: what one token (or one prompt) costs on the simulated card, counted in strict mode, and
+what the timing model makes of it. Modelled, never measured.
 
 --scale-to 32 FILE2: FILE2 is the same model with one layer more; what that layer adds is added
-until there are 32.
+until there are 32. --kernels: which kernels the time goes into, and why.
 """
 import argparse
 import json
@@ -159,6 +159,24 @@ def lines(name, row):
                f"tok/s" + (f", {roof:.1%} of 960 GB/s" if tokens == 1 else ""))
 
 
+def kernels(entries):
+    """For people: dispatches of the same code together, the most expensive first."""
+    same = {}
+    for entry in entries:
+        same.setdefault(entry["code"], []).append(entry)
+    cost = {code: sum(timing.dispatch_ns(entry, 1, 0) for entry in of) for code, of in same.items()}
+    for code in sorted(cost, key=cost.get, reverse=True):
+        first, count = same[code][0], len(same[code])
+        parts = ", ".join(f"{name} {ns / 1e3:.1f}"
+                          for name, ns in timing.parts_ns(first, 1).items())
+        counts = ", ".join(f"{kind} {first[kind]}" for kind in CLASSES if first[kind])
+        yield (f"{cost[code] / 1e3:8.1f} us, {cost[code] / sum(cost.values()):5.1%}: {count} x "
+               f"{code}, {first['groups']} groups, {first['waves']} waves, "
+               f"{first['lines_loaded'] * timing.LINE / 1e3:.0f} kB, {first['flight_bytes_max']} "
+               f"bytes in flight a wave\n             by {timing.bound_by(first)} of ({parts}) us"
+               f"\n             {counts}")
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--model", required=True)
@@ -166,7 +184,12 @@ def main():
     options.add_argument("--position", type=int, default=4)
     options.add_argument("--scale-to", nargs=2, metavar=("LAYERS", "MODEL2"))
     options.add_argument("--json", action="store_true")
+    options.add_argument("--kernels", action="store_true")
     options = options.parse_args()
+    if options.kernels:
+        print("\n".join(kernels(prompt(options.model, options.prompt) if options.prompt
+                                else step(options.model, options.position))))
+        return
     scale = options.scale_to and (int(options.scale_to[0]), options.scale_to[1])
     row = (measure_prompt(options.model, options.prompt, scale) if options.prompt
            else measure(options.model, options.position, scale))

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""rdna_clang.py [--json]: products with quantised matrices in OpenCL C, tests/data/opencl/matvec_*,
-as clang compiles them for gfx1100: run in strict mode against numpy, and the instructions of their
-inner loops counted. docs/BENCH.md compares our own compiler's loops with these.
+"""rdna_clang.py [--json | --ours]: products with quantised matrices in OpenCL C, matvec_*.cl in
+tests/data/opencl, as clang compiles them for gfx1100: run in strict mode against numpy, and the instructions of their
+inner loops counted. --ours runs the same products as our own compiler makes them, and compares
+what both executed, hints apart: docs/BENCH.md.
 
 clang-19 is needed; clang-22 is counted too where it is (CLANG22=path, or in PATH).
 77: no clang for amdgcn, or no radeon.
@@ -18,6 +19,7 @@ import tempfile
 import numpy as np
 
 RADEON = os.environ.get("RADEON", "build/host/radeon")
+NOHOST = os.environ.get("NOHOST", "build/host/nohost")
 FOLDER = "tests/data/opencl"
 FLAGS = ["-x", "cl", "-cl-std=CL2.0", "-target", "amdgcn-amd-amdhsa", "-mcpu=gfx1100", "-O3",
          "-cl-fast-relaxed-math", "-nogpulib"]
@@ -242,10 +244,80 @@ def table():
     return {version: dict(static_rows(path)) for version, path in compilers().items()}
 
 
+# ---- ours beside them ----
+
+# What ours should need of clang's instructions.
+TARGETS = {"q4_0": 0.75, "q4_1": 0.75, "q8_0": 0.6, "q4_k": 0.75, "q6_k": None}
+CLASSES = ("valu", "vopd", "dot", "trans", "wmma", "salu", "smem", "lds", "vmem_loads",
+           "vmem_stores", "atomics", "branches", "waits")
+WIDE = 4096
+
+
+def executed(entry, weights):
+    """Instructions of waves, hints apart, for a weight and lane."""
+    return {"per_weight": sum(entry[name] for name in CLASSES) * 32 / weights} | {
+        name: entry[name] * 32 / weights for name in CLASSES if entry[name]}
+
+
+def clang_runs(folder, name, rows, columns):
+    units = columns // UNIT
+    granules = {"q4_0": 9, "q4_1": 10, "q8_0": 17, "q4_k": 10, "q6_k": 14}[name]
+    sizes = (rows * units * granules * 16, columns, columns, columns // FORMATS[name][1] * 8)
+    words = []
+    for n, size in enumerate(sizes):
+        np.zeros(size, np.uint8).tofile(f"{folder}/{name}-{n}")
+        words += ["--arg", f"in:{folder}/{name}-{n}"]
+    done = subprocess.run(
+        [RADEON, "run", f"{folder}/{name}.hsaco", "--kernel", f"matvec_{name}", "--grid",
+         str(rows // 32 * WAVES * 32), "--block", str(WAVES * 32), *words, "--arg",
+         f"out:{rows * 4}:{folder}/{name}-y", "--arg", f"u32:{units}", "--strict"],
+        capture_output=True, text=True, check=True)
+    return executed(json.loads(done.stdout), rows * columns)
+
+
+def ours_runs(folder, name, rows, columns):
+    """Of y = W x, the dispatches that multiply."""
+    sys.path.insert(0, "tests")
+    import synthetic
+    with open(f"{folder}/{name}.txt", "w") as file:
+        file.write(f"input x f32 [1, {columns}]\nweight w {name} [{rows}, {columns}]\n"
+                   "y = linear x w\noutput y\n")
+    synthetic.blocks(name, rows, columns).tofile(f"{folder}/w.bin")
+    rng.normal(0, 1, columns).astype(f32).tofile(f"{folder}/x.bin")
+    done = subprocess.run(
+        [NOHOST, "eval", "--graph", f"{folder}/{name}.txt", "--inputs", folder, "--out", folder,
+         "--device", "sim", "--int8"], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name}: {done.stderr.strip()}")
+    last = json.loads(done.stdout)["card"]["last"]
+    total = {key: sum(entry[key] for entry in last if entry["dot"]) for key in CLASSES}
+    return executed(total, rows * columns)
+
+
+def compared(folder, rows=WIDE, columns=WIDE):
+    for name in TARGETS:
+        subprocess.run(["clang-19", *FLAGS, f"{FOLDER}/matvec_{name}.cl", "-o",
+                        f"{folder}/{name}.hsaco"], check=True)
+        theirs = clang_runs(folder, name, rows, columns)
+        yield name, theirs, ours_runs(folder, name, rows, columns)
+
+
+def print_compared():
+    def words(row):
+        return ", ".join(f"{kind} {value:.3f}" for kind, value in row.items())
+    with tempfile.TemporaryDirectory() as folder:
+        for name, theirs, ours in compared(folder):
+            print(f"{name}: {ours['per_weight'] / theirs['per_weight']:.2f} of clang's, wanted "
+                  f"{TARGETS[name]}\n  clang {words(theirs)}\n  ours  {words(ours)}")
+
+
 def main():
     if not shutil.which("clang-19") or not os.path.exists(RADEON):
         print("no clang-19, or no", RADEON)
         return 77
+    if "--ours" in sys.argv:
+        print_compared()
+        return 0
     rows = table()
     if "--json" in sys.argv:
         print(json.dumps(rows, indent=1))
