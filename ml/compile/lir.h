@@ -92,13 +92,15 @@ struct lir_instr *lir_emit(struct lir *lir, enum lir_op op);
 /* ---- x86.c ---- */
 
 /* Appends machine code to bytes[len..cap), aligned as len is. E_LIMIT when it does not fit. look
- * (NULL in the firmware; tests/oracle/x86_text.c) sees each instruction and loop marker. */
+ * (NULL in the firmware; tests/oracle/x86_text.c, rdna_text.c) sees each instruction and marker. */
 struct minstr;
+struct rinstr;
 struct code_out {
     u8 *bytes;
     usize len, cap;
     void (*look)(const struct code_out *out, const struct minstr *instr, bool evex);
-    struct text *listing; /* look's own */
+    void (*look_rdna)(const struct code_out *out, const struct rinstr *instr);
+    struct text *listing; /* of those that look */
 };
 err x86_emit(const struct lir *lir, const struct target *target, struct arena *scratch,
              struct code_out *out);

@@ -364,6 +364,8 @@ err rdna_assemble(const struct rcode *code, struct arena *arena, struct code_out
         return E_LIMIT;
     for (u32 i = 0; i < code->count; i++) {
         struct rinstr pair[2] = {code->instr[i]};
+        if (out->look_rdna)
+            out->look_rdna(out, &code->instr[i]);
         if (pair[0].row < RDNA_PSEUDOS)
             continue;
         if (pair[0].dual)

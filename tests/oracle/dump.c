@@ -63,6 +63,7 @@ void dump_look(const struct compile_options *options, char pass, const struct gr
         text_fmt(options->dump, "kernel_%zx:\n", out->len);
         out->listing = options->dump;
         out->look = x86_look;
+        out->look_rdna = rdna_look;
         break;
     }
     default:

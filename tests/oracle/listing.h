@@ -32,6 +32,8 @@ void x86_look(const struct code_out *out, const struct minstr *instr, bool evex)
 /* One line of assembly, as llvm-mc accepts it, registers physical. Of a dual instruction instr[1]
  * is the second half. */
 void rdna_print(const struct rinstr *instr, struct text *out);
+/* code_out.look_rdna: prints into code_out.listing, when there is one. */
+void rdna_look(const struct code_out *out, const struct rinstr *instr);
 
 /* ---- dump.c ---- */
 

@@ -225,3 +225,17 @@ void rdna_print(const struct rinstr *instr, struct text *out)
     }
     text_char(out, '\n');
 }
+
+void rdna_look(const struct code_out *out, const struct rinstr *instr)
+{
+    const struct rdna_row *row = row_of(instr);
+
+    if (!out->listing)
+        return;
+    if (instr->row == R_LABEL)
+        text_fmt(out->listing, "L%d:\n", instr->imm);
+    else if (row->flags & R_BRANCH && row->format == F_SOPP)
+        text_fmt(out->listing, "    %s L%d\n", row->name, instr->imm);
+    else if (instr->row >= RDNA_PSEUDOS)
+        rdna_print(instr, out->listing);
+}
