@@ -380,6 +380,49 @@ TEST(compile_rewrite_rules)
     }
 }
 
+/* Rules for kernels cut in tiles: a row's factor leaves a product, a long sum is made of tiles. */
+TEST(compile_rewrite_tiles)
+{
+    static const struct row {
+        const char *lines;
+        u32 nodes;
+        enum op root, below;
+    } rows[] = {
+        {"a = mul x u\ny = linear a w", 6, OP_MUL, OP_LINEAR},
+        {"a = mul u x\nb = mul a v\ny = linear b w", 10, OP_MUL, OP_LINEAR},
+        {"a = mul v u\nb = mul a x\ny = linear b w", 10, OP_MUL, OP_LINEAR},
+        {"a = mul x u\nb = mul a u\ny = linear b w", 7, OP_MUL, OP_MUL},
+        {"a = mul x v\ny = linear a w", 7, OP_LINEAR, OP_MUL},
+        {"a = add x u\ny = linear a w", 6, OP_LINEAR, OP_ADD},
+        {"y = sum r axis=1 keep=1", 5, OP_REDUCE_SUM, OP_RESHAPE},
+        {"y = max r axis=1 keep=1", 5, OP_REDUCE_MAX, OP_RESHAPE},
+        {"y = sum r axis=0 keep=1", 2, OP_REDUCE_SUM, OP_INPUT},
+        {"n = fill 9 shape=[4,1]\ny = sum r axis=1 keep=1 len=n", 3, OP_REDUCE_SUM, OP_INPUT},
+        {"y = sum h axis=2 keep=1", 2, OP_REDUCE_SUM, OP_INPUT}, /* a head, not a row */
+        {"y = sum x axis=1 keep=1", 2, OP_REDUCE_SUM, OP_INPUT}, /* too short */
+    };
+    const struct target target = {.tile = 8};
+
+    for (u32 i = 0; i < ARRAY_LEN(rows); i++) {
+        struct bench *b = bench_new(100);
+        struct text text = {arena_new(&b->arena, char, 1000), 0, 1000, false};
+        text_fmt(&text, "input x f32 [4, 24]\ninput u f32 [4, 1]\ninput v f32 [24]\n"
+                        "weight w f32 [5, 24]\ninput r f32 [4, 64]\ninput h f32 [4, 2, 64]\n"
+                        "%s\noutput y\n", rows[i].lines);
+        if (bench_parse(b, text_str(&text)) != OK)
+            test_fail(__FILE__, __LINE__, "%s: %s", rows[i].lines, b->why);
+        EXPECT_OK(graph_rewrite(&b->graph, &(struct compile_options){.target = &target}));
+        EXPECT_OK(graph_check(&b->graph));
+        const struct node *root = &b->graph.node[b->graph.output[0]];
+        enum op below[2] = {b->graph.node[root->src[0]].op, b->graph.node[root->src[1]].op};
+        if (b->graph.node_count != rows[i].nodes || root->op != rows[i].root ||
+            (below[0] != rows[i].below && below[1] != rows[i].below))
+            test_fail(__FILE__, __LINE__, "%s leaves %u nodes:\n%.*s", rows[i].lines,
+                      b->graph.node_count, 2000, bench_print(b).ptr);
+        bench_free(b);
+    }
+}
+
 static u32 weight(struct graph *graph, const char *name, u32 rows, struct packing packing)
 {
     return graph_source(graph, &(struct external){.kind = OP_WEIGHT, .name = str_of(name),

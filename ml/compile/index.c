@@ -322,15 +322,16 @@ static void walk_node(struct leaves *l, const struct walk *at)
     }
 }
 
-static void walk_all(struct leaves *l, u32 first)
+static void walk_all(struct leaves *l)
 {
     for (u32 steps = 0; l->depth > 0 && l->status == OK; steps++) {
         struct walk at = l->stack[--l->depth];
         enum op op = l->graph->node[at.node].op;
         bool memory = op_is_source(op) || l->schedule->stage_of[at.node] != NO_NODE;
-        if (op == OP_SCALAR || (op == OP_IOTA && (!memory || at.node == first)))
+        memory &= at.node != l->stage->node;
+        if (op == OP_SCALAR || (op == OP_IOTA && !memory))
             continue;
-        if (!memory || (at.node == first && l->stage->node == first)) {
+        if (!memory) {
             walk_node(l, &at);
         } else if (l->count == LEAVES_MAX || steps > 16 * WALK_MAX) {
             l->status = E_LIMIT;
@@ -361,7 +362,7 @@ err stage_leaves(const struct graph *graph, const struct schedule *schedule, str
     for (u32 i = 0; start && i < RANK_MAX; i++)
         start[i] = i < rank ? affine_axis(i) : affine_zero();
     push(l, first, false, start);
-    walk_all(l, first);
+    walk_all(l);
     stage->leaf_count = l->count;
     stage->leaf = arena_take(arena, l->count * sizeof *l->leaf, _Alignof(struct leaf));
     if (!stage->leaf && l->status == OK)

@@ -3,11 +3,14 @@
  * sources are final when the rules see it, so most of the work is done in one sweep, and equal
  * nodes fall together because the rebuilt graph is hash-consed as well. A rule never adds work: it
  * folds, drops, merges, or computes an element once instead of many times. So sweeping ends.
- * Results stay equal bit by bit, but for sums of sums, which round once less. Knows no machine.
+ * Results stay equal bit by bit, but for sums of sums, which round once less, and for what is done
+ * so that kernels can be cut in tiles. Knows no machine but its tile.
  */
 #include "ml/compile/priv.h"
 
-#define SWEEPS_MAX 16u
+#define SWEEPS_MAX       16u
+#define FACTOR_DEPTH_MAX 4u /* products above a row's factor */
+#define TILES_CUT        4u /* a reduction over fewer tiles of a row is not long */
 
 /* An output is made of 4-byte elements: one that is a source of another storage needs an op that
  * reads it, and the larger of x and x is x. */
@@ -284,34 +287,104 @@ static u32 quantise_linear(struct graph *graph, const struct node *node)
     return graph_linear(graph, graph_quant(graph, node->src[0], packing->block), node->src[1]);
 }
 
+/* ---- rules for targets that cut rows in tiles ---- */
+
+/* The product without one factor that is the same along the row, and that factor as a column;
+ * NO_NODE: it has none. */
+static u32 without_factor(struct graph *graph, u32 product, u32 depth, u32 *factor)
+{
+    const struct node *node = &graph->node[product];
+    u32 src[2] = {node->src[0], node->src[1]}, last = node->rank - 1u;
+
+    if (node->op != OP_MUL || node->rank == 0 || depth == 0)
+        return NO_NODE;
+    for (u32 i = 0; i < 2; i++) {
+        const struct node *f = &graph->node[src[i]];
+        *factor = f->src[0];
+        if (f->op == OP_EXPAND && graph->node[*factor].shape[last].v == 1 && f->shape[last].v != 1)
+            return src[1 - i];
+    }
+    for (u32 i = 0; i < 2; i++) {
+        u32 rest = without_factor(graph, src[i], depth - 1, factor);
+        if (rest != NO_NODE)
+            return graph_binary(graph, OP_MUL, rest, src[1 - i]);
+    }
+    return NO_NODE;
+}
+
+/* (x * s) times weight -> (x times weight) * s, where s is the same along the row: what quantises x
+ * need not wait for s, which may be known when the whole row is */
+static u32 factor_last(struct graph *graph, const struct node *node, u32 tile)
+{
+    u32 factor, weight = node->src[1];
+    u32 rest = tile ? without_factor(graph, node->src[0], FACTOR_DEPTH_MAX, &factor) : NO_NODE;
+
+    if (rest == NO_NODE)
+        return NO_NODE;
+    return graph_binary(graph, OP_MUL, graph_linear(graph, rest, weight), factor);
+}
+
+/* reduce(row) -> reduce(reduce(each tile of the row)): who makes a tile reduces it as well */
+static u32 reduce_tiles(struct graph *graph, const struct node *node, u32 tile)
+{
+    const struct node *src = source(graph, node, 0);
+    u32 last = node->rank - 1u;
+    dim shape[RANK_MAX];
+
+    if (!tile || node->reduce.has_len || node->reduce.axes != 1u << last ||
+        node->rank == RANK_MAX || dim_is_sym(src->shape[last]))
+        return NO_NODE;
+    u32 columns = (u32)src->shape[last].v;
+    for (u32 i = 1; i < last; i++)
+        if (src->shape[i].v > 1) /* a part of a row */
+            return NO_NODE;
+    bool cut = src->op == OP_RESHAPE && source(graph, src, 0)->op == node->op;
+    if (cut || columns % tile || columns / tile < TILES_CUT)
+        return NO_NODE;
+    memcpy(shape, src->shape, sizeof shape);
+    shape[last] = dim_of(columns / tile);
+    shape[last + 1] = dim_of(tile);
+    enum op op = node->op;
+    u32 tiles = graph_reshape(graph, node->src[0], shape, last + 2);
+    tiles = graph_reduce(graph, op, tiles, 1u << (last + 1), NO_NODE);
+    return graph_reduce(graph, op, graph_reshape(graph, tiles, shape, last + 1), 1u << last,
+                        NO_NODE);
+}
+
 // clang-format off
 static const struct rule {
     enum op_class class;
     bool int8_only;
     u32 (*apply)(struct graph *graph, const struct node *node);
+    u32 (*apply_tiles)(struct graph *graph, const struct node *node, u32 tile);
 } rules[] = {
-    {CLASS_ELEMENT, false, fold},
-    {CLASS_ELEMENT, false, drop_neutral},
-    {CLASS_ELEMENT, false, where_decided},
-    {CLASS_ELEMENT, false, sign_twice},
-    {CLASS_ELEMENT, false, divide_cheaply},
-    {CLASS_ELEMENT, false, sort_sources},
-    {CLASS_ELEMENT, false, expand_last},
-    {CLASS_MOVE,    false, merge_moves},
-    {CLASS_REDUCE,  false, merge_reductions},
-    {CLASS_LINEAR,  true,  quantise_linear},
+    {CLASS_ELEMENT, false, fold,             NULL},
+    {CLASS_ELEMENT, false, drop_neutral,     NULL},
+    {CLASS_ELEMENT, false, where_decided,    NULL},
+    {CLASS_ELEMENT, false, sign_twice,       NULL},
+    {CLASS_ELEMENT, false, divide_cheaply,   NULL},
+    {CLASS_ELEMENT, false, sort_sources,     NULL},
+    {CLASS_ELEMENT, false, expand_last,      NULL},
+    {CLASS_MOVE,    false, merge_moves,      NULL},
+    {CLASS_REDUCE,  false, merge_reductions, NULL},
+    {CLASS_REDUCE,  false, NULL,             reduce_tiles},
+    {CLASS_LINEAR,  false, NULL,             factor_last},
+    {CLASS_LINEAR,  true,  quantise_linear,  NULL},
 };
 // clang-format on
 
 static u32 apply_rules(struct graph *graph, const struct node *node,
                        const struct compile_options *options)
 {
+    u32 tile = options->target ? options->target->tile : 0;
+
     for (u32 i = 0; i < ARRAY_LEN(rules); i++) {
         if (rules[i].class != op_row[node->op].class ||
             (rules[i].int8_only &&
              (!options->int8_activations || matrix_fits(graph, options->target, node))))
             continue;
-        u32 found = rules[i].apply(graph, node);
+        u32 found =
+            rules[i].apply ? rules[i].apply(graph, node) : rules[i].apply_tiles(graph, node, tile);
         if (found != NO_NODE)
             return found;
     }

@@ -5,14 +5,14 @@
  */
 #include "ml/compile/priv.h"
 
-#define FUSED_WORK_MAX                                                                             \
-    65536u             /* operations per item up to which fusing may leave fewer items than cores */
-#define FUSED_ITEMS 8u /* items that are enough for any number of cores */
-#define ITEM_WORK   16384u /* operations that an item should have at least */
-#define SHORT_WORK_MAX                                                                             \
-    1024u /* operations per element that are rather done again than waited for                     \
-           */
-#define NOTES_BYTES MIB
+/* Operations per item up to which fusing may leave fewer items than cores; of a group: what it does
+ * in the time that a launch costs. */
+#define FUSED_WORK_MAX  65536u
+#define FUSED_GROUP_MAX (1u << 20)
+#define FUSED_ITEMS     8u     /* items that are enough for any number of cores */
+#define ITEM_WORK       16384u /* operations that an item should have at least */
+#define SHORT_WORK_MAX  1024u  /* operations that are rather done again than waited for */
+#define NOTES_BYTES     MIB
 
 static enum stage_kind kind_of(const struct graph *g, const struct node *node)
 {
@@ -188,7 +188,7 @@ static bool worth(const struct drafts *b, const struct draft *d, const struct ke
 {
     const struct schedule *s = b->schedule;
     const struct node *space = stage_space(b->graph, &s->stage[d->stage[0]]);
-    u64 items = k->tiles, work = 0, most = FUSED_WORK_MAX * max_u32(1, b->schedule->target->waves);
+    u64 items = k->tiles, work = 0, most = s->target->waves ? FUSED_GROUP_MAX : FUSED_WORK_MAX;
 
     for (u32 a = 0; a < k->lead; a++)
         items *= dim_is_sym(space->shape[a]) ? 1 : (u32)space->shape[a].v;
@@ -257,7 +257,9 @@ static void find_short(struct drafts *b)
 
     for (u32 i = 0; i < s->stage_count && s->target->tile; i++) {
         struct stage *stage = &s->stage[i];
+        const struct node *n = &g->node[stage->node];
         stage->again = stage->kind == STAGE_MAP && !stage->output && stage->heavy != NO_NODE &&
+                       n->rank > 0 && shape_bound(g, n->shape, 1, n->rank) == 1 &&
                        !stage_is_linear(g, stage) && work_per_element(g, stage) <= SHORT_WORK_MAX;
         for (u32 l = 0; l < stage->leaf_count; l++) {
             u32 writer = s->stage_of[stage->leaf[l].node];
