@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """rdna_clang.py [--json | --ours]: products with quantised matrices in OpenCL C, matvec_*.cl in
-tests/data/opencl, as clang compiles them for gfx1100: run in strict mode against numpy, and the instructions of their
-inner loops counted. --ours runs the same products as our own compiler makes them, and compares
-what both executed, hints apart: docs/BENCH.md.
+tests/data/opencl, as clang compiles them for gfx1100: run in strict mode against numpy, and the
+instructions of their inner loops counted. --ours runs the same products as our own compiler makes
+them, and compares what both executed, hints apart: docs/BENCH.md.
 
 clang-19 is needed; clang-22 is counted too where it is (CLANG22=path, or in PATH).
 77: no clang for amdgcn, or no radeon.
