@@ -237,9 +237,11 @@ static void ready(struct gpu *gpu)
     ip_write(gpu, R_SCRATCH_REG7, MARK_OURS);
     ip_write(gpu, R_SCRATCH_REG6, MARK_RUNNING);
     gpu->state = GPU_READY;
+    gpu->start_reset = gpu->was_reset;
+    gpu->start_ms = (u32)((time_ns() - gpu->start_ns) / NS_PER_MS);
     gpu->was_reset = false;
-    log_info(gpu->name, "ready after %llu ms, %lu MiB of VRAM free",
-             (time_ns() - gpu->start_ns) / NS_PER_MS, memory_free(gpu) / MIB);
+    log_info(gpu->name, "ready after %u ms, %lu MiB of VRAM free", gpu->start_ms,
+             memory_free(gpu) / MIB);
 }
 
 static void turn_step(struct gpu *gpu)

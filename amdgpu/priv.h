@@ -119,6 +119,8 @@ struct gpu {
     u32 step, sub;         /* row of the table; a counter of the step's own */
     u64 wait_end_ns;       /* 0: nothing is waited for */
     u64 start_ns, step_ns; /* of this try, of this step */
+    u32 start_ms;          /* that the last one took; with a reset in it */
+    bool start_reset;
     u64 try_ns[TRIES_MAX];
     bool partial;                 /* the card keeps what it was given: queues only */
     bool reset_wanted, was_reset; /* mode 1 */

@@ -1,14 +1,15 @@
 /*
  * selftest.c: `selftest = gpu` in nohost.conf: what a card does, measured by the machine's clock
- * and printed beside what docs/PREDICTIONS.md says of it. Uses the public face alone. Must not know
- * the machine: what has to go on meanwhile is done by `turn`.
+ * and printed beside predictions.def (docs/PREDICTIONS.md). Must not know the machine: what has to
+ * go on meanwhile is done by `turn`.
  */
-#include "amdgpu/amdgpu.h"
+#include "amdgpu/priv.h"
 
 #define HOST_BYTES  (4 * MIB) /* of a copy; the list of launches fits too */
 #define REGION      GIB       /* ten times what the caches hold */
 #define ENOUGH_NS   (20 * NS_PER_MS)
 #define DEADLINE_NS (20 * NS_PER_S)
+#define CLOCKS_NS   (2 * NS_PER_S)
 #define GROWTH      4u /* the amount, until it takes long enough */
 #define LAUNCHES    1000u
 #define GROUP_ITEMS 256u
@@ -23,6 +24,7 @@ struct test {
     struct gpu_host host;
     gpuva region, code; /* code: nothing, then the kernel that reads */
     struct gpu_list *list;
+    u64 seen;
 };
 
 /* s[0:1] points to {u64 from; u32 step, turns}; each group reads 4 KiB of every step:
@@ -128,41 +130,79 @@ static err submit(struct test *t, u64 count, u64 *fence)
 
 /* ---- the rows ---- */
 
-static const struct row {
+#define PREDICT(name, ...) PREDICTED_##name,
+enum {
+#include "amdgpu/predictions.def"
+};
+#undef PREDICT
+#define PREDICT(name, ...) {__VA_ARGS__},
+static const struct prediction {
     const char *what, *unit;
-    u32 low, high; /* hundredths, as docs/PREDICTIONS.md says */
-    bool each;     /* microseconds for each, else gigabytes a second */
-    u64 first, last;
+    u32 least, most;
+} predictions[] = {
+#include "amdgpu/predictions.def"
+};
+#undef PREDICT
+
+static void print(u32 row, u64 seen)
+{
+    const struct prediction *p = &predictions[row];
+
+    if (p->most)
+        log_info("selftest", "%s: %lu %s, predicted %u to %u", p->what, seen, p->unit, p->least,
+                 p->most);
+    else
+        log_info("selftest", "%s: %lu %s, not predicted", p->what, seen, p->unit);
+}
+
+static const struct row {
+    u32 name;
+    u64 first, last, scale; /* bytes at scale / ns; 0: ns for each */
     err (*prepare)(struct test *t, u64 amount);
     err (*ask)(struct test *t, u64 amount, u64 *fence);
 } rows[] = {
-    {"copy from host to VRAM", "GB/s", 2000, 2800, false, HOST_BYTES, 32 * HOST_BYTES, fill,
-     upload},
-    {"copy inside VRAM", "GB/s", 5000, 40000, false, HOST_BYTES, REGION / 2, fill, copy},
-    {"kernel reads VRAM", "GB/s", 84500, 91200, false, 16 * MIB, REGION, fill, read},
-    {"empty launch", "us", 20, 200, true, 100, LAUNCHES, make_free, submit},
-    {"empty launch behind a barrier", "us", 100, 450, true, 100, LAUNCHES, make_waiting, submit},
+    {PREDICTED_UPLOAD, HOST_BYTES, 32 * HOST_BYTES, 1000, fill, upload},
+    {PREDICTED_COPY_VRAM, HOST_BYTES, REGION / 2, 1000, fill, copy},
+    {PREDICTED_READ_VRAM, 16 * MIB, REGION, 1000, fill, read},
+    {PREDICTED_LAUNCH_FREE, 100, LAUNCHES, 0, make_free, submit},
+    {PREDICTED_LAUNCH_GAP, 100, LAUNCHES, 0, make_waiting, submit},
+    {PREDICTED_ROUND_TRIP, 1, 1, 0, make_free, submit},
 };
 
 /* Ever more, until it takes long enough for the clock. */
-static err run(struct test *t, const struct row *row)
+static err measure(struct test *t, const struct row *row)
 {
-    u64 took_ns = 0, fence = 0, amount = row->first;
+    u64 took_ns = 0, fence = 0;
 
-    for (;; amount *= GROWTH) {
-        amount = min_u64(amount, row->last);
+    for (u64 amount = row->first; amount <= row->last && took_ns < ENOUGH_NS; amount *= GROWTH) {
         TRY(row->prepare(t, amount));
         u64 start_ns = time_ns();
         TRY(row->ask(t, amount, &fence));
         TRY(finish(t, fence));
         took_ns = max_u64(time_ns() - start_ns, 1);
-        if (took_ns >= ENOUGH_NS || amount == row->last)
-            break;
+        t->seen = row->scale ? amount * row->scale / took_ns : took_ns / amount;
     }
-    u64 seen = row->each ? took_ns / 10 / amount : amount * 100 / took_ns;
-    log_info("selftest", "%s: measured %lu.%02lu %s, predicted %u.%02u to %u.%02u", row->what,
-             seen / 100, seen % 100, row->unit, row->low / 100, row->low % 100, row->high / 100,
-             row->high % 100);
+    print(row->name, t->seen);
+    return OK;
+}
+
+/* A measurement of the power controller's while waves read. */
+static err measure_clocks(struct test *t)
+{
+    u64 end_ns = time_ns() + CLOCKS_NS;
+    struct gpu_status status;
+    u64 fence;
+
+    TRY(fill(t, 16 * MIB));
+    t->gpu->metrics_ns = 0;
+    do {
+        gpu_status(t->gpu, &status);
+        TRY(read(t, 16 * MIB, &fence));
+        TRY(finish(t, fence));
+    } while (!t->gpu->metrics_ns && time_ns() < end_ns);
+    gpu_status(t->gpu, &status);
+    print(PREDICTED_SHADER_CLOCK, status.gfx_mhz);
+    print(PREDICTED_MEMORY_CLOCK, status.memory_mhz);
     return OK;
 }
 
@@ -185,12 +225,15 @@ err gpu_selftest(struct gpu *gpu, void (*turn)(void *ctx), void *ctx)
 
     TRY(prepare(&t));
     log_info("selftest", "by this machine's clock; of a simulated card it is the model's");
+    if (!gpu->partial)
+        print(gpu->start_reset ? PREDICTED_START_WARM : PREDICTED_START_COLD, gpu->start_ms);
     for (u32 i = 0; i < ARRAY_LEN(rows); i++) {
-        err e = run(&t, &rows[i]);
+        err e = measure(&t, &rows[i]);
         if (e != OK)
-            log_error("selftest", "%s: %s", rows[i].what, err_text(e));
+            log_error("selftest", "%s: %s", predictions[rows[i].name].what, err_text(e));
     }
+    err e = measure_clocks(&t);
     gpu_free(gpu, t.code);
     gpu_free(gpu, t.region);
-    return OK;
+    return e;
 }
