@@ -43,6 +43,9 @@ err gpu_open(struct gpu **gpu, struct pci_bus *bus, struct pci_dev *dev,
 /* A bounded slice of what there is to do: bring-up, faults, hangs, recovery. Returns whether there
  * is more right now. */
 bool gpu_step(struct gpu *gpu);
+/* Whether gpu_step has something to see that may have come since it was called: asked with
+ * interrupts off, before a halt. True while work is open on a machine without interrupts. */
+bool gpu_called(const struct gpu *gpu);
 /* Stops the queues, so that the next start finds the card warm. For before a reset of the machine.
  */
 void gpu_close(struct gpu *gpu);

@@ -332,6 +332,13 @@ bool gpu_step(struct gpu *gpu)
     return gpu->state != GPU_DEAD && (gpu->state != GPU_READY || gpu->irq || gpu->smu_sent);
 }
 
+bool gpu_called(const struct gpu *gpu)
+{
+    bool busy = !ring_idle(&gpu->ring[RING_COMPUTE]) || !ring_idle(&gpu->ring[RING_SDMA]);
+
+    return __atomic_load_n(&gpu->irq, __ATOMIC_ACQUIRE) || (busy && !gpu->irq_on);
+}
+
 void gpu_status(struct gpu *gpu, struct gpu_status *status)
 {
     const struct smu_metrics *m = &gpu->metrics;

@@ -128,6 +128,11 @@ static err start_model(struct system *sys)
         if (store && str_ends(str_of(store->name), STR(".gguf")))
             sys->part[ml.part_count++] = *store;
     }
+    static const struct str devices[] = {STR("auto"), STR("cpu"), STR("gpu")}; /* enum ml_device */
+    for (u32 i = 0; i < ARRAY_LEN(devices); i++)
+        ml.device = str_eq_nocase(c->device, devices[i]) ? (enum ml_device)i : ml.device;
+    ml.gpu = sys->gpu;
+    ml.gpu_count = sys->gpu_count;
     ml.part = sys->part;
     memcpy(sys->model_id, c->model_id.ptr, min_u64(c->model_id.len, MODEL_ID_BYTES - 1));
     ml.model_id = c->model_id.len ? sys->model_id : NULL;
@@ -257,11 +262,14 @@ static void feed_watchdog(struct system *sys)
     watchdog_feed(&sys->watchdog);
 }
 
-/* Halts until an interrupt or the next timer; not when a frame has come in meanwhile. */
+/* Halts until an interrupt or the next timer; not when a frame has come in meanwhile, or a card has
+ * called. */
 static void idle(struct system *sys)
 {
     cpu_interrupts(false);
     u64 idle_ns = net_idle_ns(sys->net);
+    for (u32 i = 0; i < sys->gpu_count; i++)
+        idle_ns = gpu_called(sys->gpu[i]) ? 0 : idle_ns;
     if (idle_ns)
         clock_idle(min_u64(idle_ns, IDLE_MAX_NS));
     else
@@ -309,9 +317,9 @@ static void serve(struct system *sys)
         if (busy && deaf)
             serve_network(sys, QUIET_MS, TALK_MAX_MS);
         u64 start_ns = time_ns();
-        busy |= ml_step(sys->ml, SLICE_US);
         for (u32 i = 0; i < sys->gpu_count; i++)
             busy |= gpu_step(sys->gpu[i]);
+        busy |= ml_step(sys->ml, SLICE_US);
         deaf = time_ns() - start_ns > DEAF_NS;
         note_ready(sys);
         feed_watchdog(sys);

@@ -15,6 +15,8 @@ struct loaded;
 /* threads: cores that compute including the caller's, 0: all. Starts the workers. Memory from
  * pages_alloc. */
 err device_open(struct device **device, u32 threads);
+/* OK: READY. E_BUSY: it starts or recovers. E_DEVICE: it is dead, as *why says. */
+err device_gpu_state(struct gpu *gpu, struct text *why);
 /* The card must be READY: E_STATE. */
 err device_open_gpu(struct device **device, struct gpu *gpu);
 

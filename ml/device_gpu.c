@@ -363,18 +363,25 @@ static err card_advance(struct device *device, u64 deadline_ns)
 
 /* ---- life ---- */
 
+err device_gpu_state(struct gpu *gpu, struct text *why)
+{
+    struct gpu_status status;
+
+    gpu_status(gpu, &status);
+    if (status.state == GPU_DEAD) {
+        text_fmt(why, "the graphics card is dead: %s", status.reason);
+        return E_DEVICE;
+    }
+    return status.state == GPU_READY ? OK : E_BUSY;
+}
+
 static err card_health(struct device *device, struct text *why)
 {
     struct card *c = (struct card *)device;
     struct gpu_status status;
 
     gpu_status(c->gpu, &status);
-    if (status.state == GPU_DEAD) {
-        text_fmt(why, "the graphics card is dead: %s", status.reason);
-        return E_DEVICE;
-    }
-    if (status.state != GPU_READY)
-        return E_BUSY;
+    TRY(device_gpu_state(c->gpu, why));
     return status.vram_losses == c->vram_losses ? OK : E_STATE;
 }
 

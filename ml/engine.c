@@ -286,6 +286,17 @@ static u32 prefill_max(const struct ml *ml)
     return max;
 }
 
+static bool admit(struct ml *ml)
+{
+    struct sequence *next = batch_admit(&ml->batch, model_batch(ml->model));
+
+    if (!next)
+        return false;
+    next->start_ns = time_ns();
+    push_event(ml, next, ML_EVENT_START);
+    return true;
+}
+
 /* False: there is nothing to compute, or no room for the events of a step until some are read. */
 static bool start_step(struct ml *ml)
 {
@@ -294,10 +305,8 @@ static bool start_step(struct ml *ml)
 
     if (ml->event_count + EVENTS_PER_SLOT * ml->batch.slots > ml->event_max)
         return false;
-    for (struct sequence *next; (next = batch_admit(&ml->batch, rows));) {
-        next->start_ns = time_ns();
-        push_event(ml, next, ML_EVENT_START);
-    }
+    while (admit(ml))
+        ;
     ml->step_rows =
         batch_plan(&ml->batch, rows, model_shape(ml->model)->rows_max, prefill_max(ml), &outputs);
     if (!ml->step_rows)
@@ -337,10 +346,7 @@ static void lose_running(struct ml *ml)
 /* Slots are free one by one, so there is room for the events of all who wait. */
 static void lose_waiting(struct ml *ml)
 {
-    struct model_batch *rows = model_batch(ml->model);
-
-    while (ml->event_count + EVENTS_PER_SLOT * ml->batch.slots <= ml->event_max &&
-           batch_admit(&ml->batch, rows))
+    while (ml->event_count + EVENTS_PER_SLOT * ml->batch.slots <= ml->event_max && admit(ml))
         lose_running(ml);
 }
 
@@ -375,14 +381,14 @@ bool ml_step(struct ml *ml, u32 slice_us)
         return false;
     }
     if (!ml->running && (!check_device(ml) || !start_step(ml)))
-        return false;
+        return ml->state == ML_LOADING;
     err e = model_advance(ml->model, deadline_ns);
     ml->running = e == E_BUSY;
     if (e == OK)
         finish_step(ml);
     else if (e != E_BUSY)
         lose_running(ml);
-    return true;
+    return e != E_BUSY || !ml->gpu; /* a card computes by itself, and calls */
 }
 
 void ml_stats(const struct ml *ml, struct ml_stats *stats)

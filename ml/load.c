@@ -30,6 +30,12 @@ static void close_arena(struct arena *arena)
     *arena = (struct arena){};
 }
 
+static void forget_reason(struct ml *ml)
+{
+    memset(ml->reason_text, 0, sizeof(ml->reason_text));
+    ml->reason.len = 0;
+}
+
 /* ---- the steps; E_BUSY: again ---- */
 
 static err read_model(struct ml *ml)
@@ -92,9 +98,47 @@ static err describe(struct ml *ml)
     return ml->info.id.ptr && ml->info.architecture.ptr ? OK : E_NOMEM;
 }
 
+/* The first card that is READY, once none before it may still become so. */
+static err await_card(struct ml *ml)
+{
+    enum ml_device device = ml->config.device;
+    err e = E_NOTFOUND;
+
+    for (u32 i = 0; i < ml->config.gpu_count && device != ML_DEVICE_CPU; i++) {
+        forget_reason(ml);
+        ml->gpu = ml->config.gpu[i];
+        e = device_gpu_state(ml->gpu, &ml->reason);
+        if (e == OK || e == E_BUSY)
+            return e;
+    }
+    ml->gpu = NULL;
+    if (device == ML_DEVICE_GPU)
+        return e == E_NOTFOUND
+                   ? gguf_refuse(&ml->reason, e, "nohost.conf wants a graphics card, there is none")
+                   : e;
+    if (e == E_DEVICE)
+        log_warn("ml", "the CPU computes: %s", ml->reason_text);
+    forget_reason(ml);
+    return OK;
+}
+
+/* On the cores when the card has not the memory. */
+static err open_model(struct ml *ml)
+{
+    struct model_config config = {.limits = &ml->config, .gpu = ml->gpu};
+    err e = model_open(&ml->model, &ml->gguf, &config, &ml->reason);
+
+    if (e != E_NOMEM || !ml->gpu || ml->config.device == ML_DEVICE_GPU)
+        return e;
+    log_warn("ml", "the CPU computes: %s", ml->reason_text);
+    forget_reason(ml);
+    ml->gpu = config.gpu = NULL;
+    return model_open(&ml->model, &ml->gguf, &config, &ml->reason);
+}
+
 static err build(struct ml *ml)
 {
-    TRY(model_open(&ml->model, &ml->gguf, &ml->config, 0, &ml->reason));
+    TRY(open_model(ml));
     u32 tokens = tokenizer_facts(ml->tok)->vocab, logits = model_shape(ml->model)->vocab;
     if (tokens > logits)
         return gguf_refuse(&ml->reason, E_FORMAT, "%u tokens, but the model has logits for %u",
@@ -122,6 +166,7 @@ static const struct load_step {
 } load_table[] = {
     {"reading model", read_model, offsetof(struct ml, tables)},
     {"reading vocabulary", read_vocabulary, offsetof(struct ml, vocabulary)},
+    {"waiting for the graphics card", await_card, 0},
     {"compiling", build, 0},
     {"repacking weights", pack, 0},
 };
@@ -146,8 +191,7 @@ static err run_step(struct ml *ml, const struct load_step *step)
         if (!memory)
             return E_NOMEM;
         *arena = arena_on("model tables", memory, bytes);
-        memset(ml->reason_text, 0, sizeof(ml->reason_text));
-        ml->reason.len = 0;
+        forget_reason(ml);
         why = step->run(ml);
     }
     return why;
@@ -172,13 +216,15 @@ bool load_advance(struct ml *ml, u64 deadline_ns)
     ml->state = ML_READY;
     log_info("ml", "%.*s is ready: %u slots of %u tokens", (int)ml->info.id.len, ml->info.id.ptr,
              ml->batch.slots, ml->info.ctx_max);
-    return false;
+    return ml->batch.waiting_count > 0; /* since before the card lost them */
 }
 
 void ml_status(const struct ml *ml, struct ml_status *status)
 {
     *status = (struct ml_status){.state = ml->state, .percent = ml->percent};
-    status->step = ml->state == ML_READY ? "ready" : load_table[ml->load_step].name;
+    status->step = ml->state == ML_READY                    ? "ready"
+                   : ml->load_step == ARRAY_LEN(load_table) ? "serving"
+                                                            : load_table[ml->load_step].name;
     if (!ml->config.part_count)
         status->step = "no model file";
     if (ml->state == ML_FAILED)

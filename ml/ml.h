@@ -11,6 +11,8 @@
 /* The model's bytes come through `struct store` of base.h: extents, never a resident pointer. */
 
 struct gpu;
+/* AUTO: a card, or the cores when there is none that starts and has room. */
+enum ml_device { ML_DEVICE_AUTO, ML_DEVICE_CPU, ML_DEVICE_GPU };
 
 #define ML_PARTS_MAX 64u /* split GGUF files, or extents of one */
 
@@ -22,7 +24,9 @@ struct ml_config {
     u32 slots;            /* concurrent sequences; 0: ML_SLOTS_DEFAULT */
     u32 kv_tokens; /* size of the KV pool in tokens; 0: slots * ctx_max, or what memory allows */
     u32 threads;   /* cores that compute, 0: all */
-    struct gpu *gpu;      /* the READY card that runs the model; NULL: the cores do */
+    struct gpu *const *gpu; /* cards that may still be starting; turned by the caller */
+    u32 gpu_count;
+    enum ml_device device;
     bool f32_activations; /* plain float32 products and KV instead of int8 activations: the accuracy
                              witness of the host tool */
 };

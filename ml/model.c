@@ -82,21 +82,21 @@ static err check_memory(const struct model *m, const struct program *program, st
                        div_up(want - have, MIB));
 }
 
-err model_open(struct model **out, struct gguf *gguf, const struct ml_config *config,
-               u32 outputs_max, struct text *why)
+err model_open(struct model **out, struct gguf *gguf, const struct model_config *config,
+               struct text *why)
 {
     struct model *m = *out = pages_alloc(sizeof *m);
 
     if (!m)
         return E_NOMEM;
     m->gguf = gguf;
-    m->f32_activations = config->f32_activations;
+    m->f32_activations = config->limits->f32_activations;
     TRY(hyper_read(gguf, &m->hyper, why));
-    TRY(device_open(&m->cores, config->threads));
+    TRY(device_open(&m->cores, config->limits->threads));
     m->device = m->cores;
     if (config->gpu)
         TRY(device_open_gpu(&m->device, config->gpu));
-    hyper_limit(&m->hyper, config, outputs_max, device_target(m->device));
+    hyper_limit(&m->hyper, config->limits, config->outputs_max, device_target(m->device));
     m->io.weight = pages_alloc(round_up(gguf->tensor_count * sizeof(struct weight), 4 * KIB));
     if (!m->io.weight)
         return E_NOMEM;

@@ -26,11 +26,16 @@ struct model_shape {
     u64 parameters, weights_bytes, kv_bytes, program_bytes;
 };
 
-/* Reads hyper-parameters, builds and compiles the graph, allocates weights and KV. config decides
- * ctx, slots, kv_tokens (0: from the memory there is), threads, f32_activations. outputs_max 0:
- * config slots. The gguf must outlive loading. */
-err model_open(struct model **model, struct gguf *gguf, const struct ml_config *config,
-               u32 outputs_max, struct text *why);
+struct model_config {
+    const struct ml_config *limits; /* ctx, slots, kv_tokens, threads, f32_activations */
+    struct gpu *gpu;                /* the READY card that runs it; NULL: the cores do */
+    u32 outputs_max;                /* 0: slots */
+};
+
+/* Reads hyper-parameters, builds and compiles the graph, allocates memory. The gguf must outlive
+ * loading. E_NOMEM: says what is missing; another device may have it. */
+err model_open(struct model **model, struct gguf *gguf, const struct model_config *config,
+               struct text *why);
 const struct model_shape *model_shape(const struct model *model);
 
 /* Repacks weights tile by tile until done or the deadline; the parts' bytes are released as they

@@ -137,6 +137,7 @@ struct ml {
     struct gguf gguf;
     struct tokenizer *tok;
     struct jinja_env chat; /* no messages in it */
+    struct gpu *gpu;       /* that runs it; NULL: the cores */
     struct model *model;
     struct ml_model_info info;
 

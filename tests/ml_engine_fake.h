@@ -31,6 +31,7 @@
 #define model_reload fake_model_reload
 #define model_keeps_file fake_model_keeps_file
 #define load_again fake_load_again
+#define device_gpu_state fake_device_gpu_state
 #define chat_open fake_chat_open
 #define gguf_open fake_gguf_open
 #define gguf_key fake_gguf_key
@@ -63,19 +64,36 @@ static struct model {
     i32 pool[POOL_MAX];
     f32 logits[8][VOCAB];
     u32 rows, outputs, rows_most, load_slices, advances, advances_left, starts, decode_rows_least;
-    u32 reloads;
-    bool running, fails_to_open, reloads_allowed, loses_step;
-    err health;
+    u32 reloads, opens;
+    bool running, fails_to_open, loses_step, on_card, card_is_small;
+    err health, card;
     u64 now;
 } fake;
 
-err model_open(struct model **model, struct gguf *gguf, const struct ml_config *config,
-               u32 outputs_max, struct text *why)
+/* Cards of the configuration are made up too: any pointer. */
+err device_gpu_state(struct gpu *gpu, struct text *why)
 {
-    (void)gguf, (void)outputs_max;
+    EXPECT(gpu);
+    if (fake.card == E_DEVICE)
+        text_fmt(why, "the card is dead");
+    return fake.card;
+}
+
+err model_open(struct model **model, struct gguf *gguf, const struct model_config *wanted,
+               struct text *why)
+{
+    const struct ml_config *config = wanted->limits;
+
+    (void)gguf;
+    fake.opens++;
     if (fake.fails_to_open) {
         text_fmt(why, "no such architecture");
         return E_UNSUPPORTED;
+    }
+    fake.on_card = wanted->gpu != NULL;
+    if (fake.card_is_small && wanted->gpu) {
+        text_fmt(why, "17 MiB are missing");
+        return E_NOMEM;
     }
     fake.shape = (struct model_shape){.vocab = VOCAB, .ctx_max = CTX, .slots = config->slots,
                                       .kv_tokens = config->kv_tokens, .rows_max = ROWS,
@@ -139,7 +157,7 @@ err model_reload(struct model *model)
 
 bool model_keeps_file(const struct model *model)
 {
-    return model->reloads_allowed;
+    return model->on_card;
 }
 
 err model_advance(struct model *model, u64 deadline_ns)

@@ -37,13 +37,22 @@ struct gpu *card_open(int argc, char **argv)
     return machine.gpu;
 }
 
-void card_turn(void)
+void card_use(int argc, char **argv, struct ml_config *config)
 {
-    if (!machine.sim)
-        return;
-    rig_turn(&machine);
-    if (sim_failure(machine.sim))
+    static struct gpu *cards[1];
+
+    cards[0] = card_open(argc, argv);
+    config->gpu = cards;
+    config->gpu_count = cards[0] != NULL;
+}
+
+bool card_turn(void)
+{
+    bool more = machine.sim && rig_turn(&machine);
+
+    if (machine.sim && sim_failure(machine.sim))
         tool_fail("the simulated card: %s", sim_failure(machine.sim));
+    return more;
 }
 
 void card_print(void)

@@ -6,6 +6,7 @@
 #define NOHOST_CARD_H
 
 #include "amdgpu/amdgpu.h"
+#include "ml/ml.h"
 
 #define CARD_OPTIONS "--device=", "--fast", "--trace="
 #define CARD_USAGE                                                                                 \
@@ -14,8 +15,11 @@
 /* READY by the options; NULL for --device cpu or none. Exits for another device, without firmware,
  * and when the card does not start. */
 struct gpu *card_open(int argc, char **argv);
-/* One turn of the card and its driver; exits when the card's model has found something. */
-void card_turn(void);
+/* The same as the one card of a configuration. */
+void card_use(int argc, char **argv, struct ml_config *config);
+/* One turn of the card and its driver; exits when the card's model has found something. Returns
+ * whether it has more to do. */
+bool card_turn(void);
 /* What the card has done, as a member of a JSON object: ,"card":{...}; nothing without a card. */
 void card_print(void);
 

@@ -66,7 +66,8 @@ int cmd_bench(int argc, char **argv)
     u32 reps = (u32)min_u64(tool_number(argc, argv, "--reps", 3), REPS_MAX), random = 1;
     struct ml_config config = {.threads = (u32)tool_number(argc, argv, "--threads", 0),
                                .f32_activations = tool_flag(argc, argv, "--f32"),
-                               .gpu = card_open(argc, argv), .ctx_max = most};
+                               .ctx_max = most};
+    card_use(argc, argv, &config);
     session_open(&session, tool_required(argc, argv, "--model"), &config, 1);
     u32 *token = malloc(most * sizeof *token);
     for (u32 i = 0; token && i < most; i++) {

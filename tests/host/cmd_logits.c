@@ -62,8 +62,8 @@ int cmd_logits(int argc, char **argv)
     free(text);
     struct ml_config config = {.threads = (u32)tool_number(argc, argv, "--threads", 0),
                                .f32_activations = tool_flag(argc, argv, "--f32"),
-                               .gpu = card_open(argc, argv),
                                .ctx_max = max_u32(count, 1)};
+    card_use(argc, argv, &config);
     session_open(&session, tool_required(argc, argv, "--model"), &config, OUTPUTS_MAX);
     for (u32 i = 0; i < count; i++)
         if (token[i] >= session.vocab)

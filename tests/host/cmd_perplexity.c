@@ -58,7 +58,8 @@ int cmd_perplexity(int argc, char **argv)
     char *text = tool_file(tool_required(argc, argv, "--file"), &len);
     struct ml_config config = {.threads = (u32)tool_number(argc, argv, "--threads", 0),
                                .f32_activations = tool_flag(argc, argv, "--f32"),
-                               .gpu = card_open(argc, argv), .ctx_max = ctx};
+                               .ctx_max = ctx};
+    card_use(argc, argv, &config);
     session_open(&session, tool_required(argc, argv, "--model"), &config, OUTPUTS_MAX);
     u32 *token = session_tokens(&session, (struct str){text, len}, &count);
     if (ctx < 4 || ctx > session.ctx_max || count < ctx)

@@ -192,8 +192,8 @@ static void serve(struct server *server, struct ml *ml, int listener)
     while (!ended) {
         accept_all(server, listener);
         bool work = server_poll(server);
+        work |= card_turn();
         work |= ml_step(ml, SLICE_US);
-        card_turn();
         watch(listener, work ? 0 : IDLE_MS);
     }
 }
@@ -227,7 +227,7 @@ int cmd_serve(int argc, char **argv)
     config.port = (u16)tool_number(argc, argv, "--port", 8080);
     if (tool_flag(argc, argv, "--verbose"))
         platform_log_stderr();
-    ml_config.gpu = card_open(argc, argv);
+    card_use(argc, argv, &ml_config);
     for (u32 i = 0; i < SOCKETS_MAX; i++)
         sockets[i].fd = -1;
     signal(SIGINT, end);

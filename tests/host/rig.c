@@ -263,7 +263,7 @@ static void pass_real_time(struct rig *rig)
     rig->turned_ns = now_ns;
 }
 
-void rig_turn(struct rig *rig)
+bool rig_turn(struct rig *rig)
 {
     catch_up(rig);
     bool busy = gpu_step(rig->gpu), more = true;
@@ -273,11 +273,12 @@ void rig_turn(struct rig *rig)
         more = sim_step(rig->sim, STEP_BUDGET);
     if (rig->real_time) {
         pass_real_time(rig);
-        return;
+        return busy || more;
     }
     /* A card that is still at it has worked for a while; so time passes in an endless kernel. */
     sim_wait(rig->sim, (more ? 50u : busy ? 1u : 5u) * TURN_NS);
     tick(rig);
+    return busy || more;
 }
 
 void rig_start(struct rig *rig, u64 at_most_ms)

@@ -42,8 +42,8 @@ void rig_power_on(struct rig *rig);
 void rig_walk(struct rig *rig); /* again: the machine was reset, the card kept its power */
 /* gpu_open, then gpu_step until READY or DEAD; virtual milliseconds at most. */
 void rig_start(struct rig *rig, u64 at_most_ms);
-/* One turn of the loop: gpu_step, then the card works. */
-void rig_turn(struct rig *rig);
+/* One turn of the loop: gpu_step, then the card works; whether either has more to do. */
+bool rig_turn(struct rig *rig);
 /* Turns until the fence has an answer. */
 err rig_wait(struct rig *rig, u64 fence, u64 at_most_ms);
 void rig_close(struct rig *rig); /* the driver's memory stays; the card is gone */
