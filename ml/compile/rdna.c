@@ -53,6 +53,7 @@ err rdna_emit(const struct lir *lir, struct arena *arena, struct code_out *out,
         log_error("rdna", "want at most %u scalar and %u vector registers for a kernel", RDNA_SGPRS,
                   RDNA_VGPRS);
     TRY(e);
+    TRY(rdna_pair(&code, arena));
     TRY(rdna_wait(&code, arena, &ready));
     TRY(rdna_assemble(&ready, arena, out));
     arena_reset(arena, mark);

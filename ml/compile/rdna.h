@@ -154,6 +154,8 @@ u32 rdna_refs(const struct rinstr *instr, struct rdna_ref refs[RDNA_REFS_MAX]);
 /* Words written to out. Of a dual instruction instr[1] is the second half. A branch's imm is its
  * SIMM16. */
 #define RDNA_WORDS_MAX 5u
+/* Of a half of VOPD: 0..15, the second one's up to 31; RDNA_NONE: the row cannot be one. */
+u32 rdna_half_opcode(u16 row);
 u32 rdna_encode(const struct rinstr *instr, u32 out[RDNA_WORDS_MAX]);
 /* The whole list, appended to out; branches are patched. E_LIMIT when something is full. */
 err rdna_assemble(const struct rcode *code, struct arena *arena, struct code_out *out);
@@ -163,6 +165,11 @@ err rdna_assemble(const struct rcode *code, struct arena *arena, struct code_out
 /* Before register allocation: orders what stands between labels, branches and barriers. tuple: by
  * virtual register, how many from it on lie side by side. */
 err rdna_schedule(struct rcode *code, const u8 *tuple, struct arena *arena);
+
+/* ---- rdna_pair.c ---- */
+
+/* After register allocation: drops idle moves, joins two vector instructions to one. In place. */
+err rdna_pair(struct rcode *code, struct arena *arena);
 
 /* ---- rdna_wait.c ---- */
 

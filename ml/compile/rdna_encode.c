@@ -291,19 +291,19 @@ static const u16 halves[] = {
     [16] = R_v_add_nc_u32, [17] = R_v_lshlrev_b32, [18] = R_v_and_b32,
 };
 
-static u32 half_opcode(u16 row)
+u32 rdna_half_opcode(u16 row)
 {
     u32 opcode = 0;
 
     while (opcode < ARRAY_LEN(halves) && halves[opcode] != row)
         opcode++;
-    return opcode;
+    return opcode < ARRAY_LEN(halves) ? opcode : RDNA_NONE;
 }
 
 static u32 encode_dual(const struct rinstr *x, const struct rinstr *y, u32 out[RDNA_WORDS_MAX])
 {
-    CHECK(((x->dst ^ y->dst) & 1) && half_opcode(y->row) < ARRAY_LEN(halves));
-    out[0] = 0xc8000000 | half_opcode(x->row) << 22 | half_opcode(y->row) << 17 |
+    CHECK(((x->dst ^ y->dst) & 1) && rdna_half_opcode(y->row) != RDNA_NONE);
+    out[0] = 0xc8000000 | rdna_half_opcode(x->row) << 22 | rdna_half_opcode(y->row) << 17 |
              vgpr(x->src[1]) << 9 | source(x, 0);
     out[1] = source(y, 0) | vgpr(y->src[1]) << 9 | vgpr(y->dst) >> 1 << 17 | vgpr(x->dst) << 24;
     return 2;
