@@ -227,8 +227,8 @@ static u16 both_halves(struct matrix *m, u16 value)
  * the zero point off again. */
 static void put_group(struct matrix *m, u16 codes, const u16 factor[2], u16 dst)
 {
-    u16 base = emit_const_i32(m->e, 0x64006400);
-    u16 off = emit_const_i32(m->e, 0xe400e400u | m->packing->zero * 0x10001u);
+    u16 base = from_s(m, emit_s_const(m->e, 0x64006400)); /* registers: too long for literals */
+    u16 off = from_s(m, emit_s_const(m->e, 0xe400e400u | m->packing->zero * 0x10001u));
 
     for (u32 k = 0; k < 2; k++) {
         u16 pair = masked(m, k ? shifted(m, codes, 8) : codes, 0x00ff00ff);

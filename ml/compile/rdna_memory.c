@@ -11,7 +11,11 @@
 #define GROUP_OFFSET  65535 /* 0.. */
 #define JOIN_REACH    96u   /* operations ahead in which neighbours are looked for */
 #define ARG_BYTES     8
-#define GATHER_BIAS   0x80000000u /* makes a signed byte offset unsigned */
+#define GATHER_BIAS   0x80000000u
+#define OF_LANES      2u /* space of a place: its base is an index in lanes, not memory */
+
+/* Makes a signed byte offset unsigned. */
+static const struct rsrc gather_bias = {RDNA_CONST, GATHER_BIAS};
 
 /* ---- element types ---- */
 
@@ -92,6 +96,14 @@ static u16 group_address(struct rselect *s, const struct rplace *p)
     return rdna_new(s, R_v_add_nc_u32, at, rsrc_of(rdna_shifted_lane(s, p->shift)));
 }
 
+/* index * scale + add, of lanes with an index each. */
+static u16 lane_offset(struct rselect *s, struct rsrc index, u32 scale, struct rsrc add)
+{
+    struct rsrc shift = rsrc_const((u32)__builtin_ctz(scale));
+
+    return rdna_new3(s, R_v_lshl_add_u32, (struct rsrc[3]){index, shift, add});
+}
+
 static bool same_place(const struct rplace *a, const struct rplace *b)
 {
     return a->base == b->base && a->index == b->index && a->scale == b->scale &&
@@ -103,7 +115,10 @@ static u16 place_code(struct rselect *s, struct rplace want)
     for (u32 i = 0; i < s->place_count; i++)
         if (same_place(&s->place[i], &want))
             return s->place[i].code;
-    want.code = want.space == LIR_GROUP ? group_address(s, &want) : global_pair(s, &want);
+    want.code = want.space == OF_LANES
+                    ? lane_offset(s, rdna_operand(s, want.base), want.scale, gather_bias)
+                : want.space == LIR_GROUP ? group_address(s, &want)
+                                          : global_pair(s, &want);
     want.fixed = s->value[want.base].writes == 1 &&
                  (want.index == LIR_NONE || s->value[want.index].writes == 1);
     if (s->place_count < RDNA_PLACES_MAX)
@@ -184,27 +199,32 @@ static struct address address_of(struct rselect *s, const struct lir_instr *in, 
 static struct address gather_address(struct rselect *s, const struct lir_instr *in)
 {
     struct lir_instr plain = *in;
-    struct rplace place;
-    struct rsrc index = rdna_operand(s, in->mem.index), add;
+    struct rsrc index = rdna_operand(s, in->mem.index);
     struct address a = {RDNA_NONE, RDNA_NONE, in->mem.disp, in->mem.fixed};
+    bool group = in->mem.space == LIR_GROUP;
 
+    plain.mem.index = LIR_NONE;
+    struct rplace place = place_of(&plain, RDNA_NO_LANE);
+    if (group)
+        place.disp = a.imm < 0 || a.imm > GROUP_OFFSET ? a.imm : 0;
+    else
+        place.disp = (((i64)a.imm + GLOBAL_OFFSET) & -2 * GLOBAL_OFFSET);
+    a.imm -= (i32)place.disp;
+    place.disp -= group ? 0 : (i64)GATHER_BIAS;
+    if (!group)
+        a.pair = place_code(s, place);
     if (in->lanes == 1 && rdna_is_vgpr(s, index.code)) /* other lanes' may be anything */
         index = rsrc_of(rdna_new(s, R_v_readfirstlane_b32, index, RSRC_NONE));
-    plain.mem.index = LIR_NONE;
-    place = place_of(&plain, RDNA_NO_LANE);
-    if (in->mem.space == LIR_GROUP) {
-        place.disp = a.imm < 0 || a.imm > GROUP_OFFSET ? a.imm : 0;
-        add = rsrc_of(place_code(s, place));
-    } else {
-        place.disp = (((i64)a.imm + GLOBAL_OFFSET) & -2 * GLOBAL_OFFSET) - (i64)GATHER_BIAS;
-        a.pair = place_code(s, place);
-        place.disp += (i64)GATHER_BIAS;
-        add = (struct rsrc){RDNA_CONST, GATHER_BIAS};
-    }
-    a.imm -= (i32)place.disp;
-    a.vector =
-        rdna_new3(s, R_v_lshl_add_u32,
-                  (struct rsrc[3]){index, rsrc_const((u32)__builtin_ctz(in->mem.scale)), add});
+    struct rplace lanes = {
+        .base = in->mem.index, .index = LIR_NONE, .scale = in->mem.scale, .space = OF_LANES};
+    bool zero = group && !place.disp && scalar_low(s, in->mem.base).code == RDNA_ZERO;
+    if (zero && in->mem.scale == 1)
+        a.vector = rdna_in_vgpr(s, index);
+    else if (!group && in->lanes > 1 && s->value[in->mem.index].writes == 1)
+        a.vector = place_code(s, lanes);
+    else
+        a.vector = lane_offset(s, index, in->mem.scale,
+                               group ? rsrc_of(place_code(s, place)) : gather_bias);
     return a;
 }
 
