@@ -166,32 +166,53 @@ struct address {
     bool fixed;
 };
 
-static struct rplace place_of(const struct lir_instr *in, u32 shift)
+/* All of the address; a constant index is part of the displacement. */
+static struct rplace place_of(const struct rselect *s, const struct lir_instr *in, u32 shift)
 {
-    bool indexed = in->mem.index != LIR_NONE;
+    struct rplace p = {.base = in->mem.base,
+                       .index = in->mem.index,
+                       .scale = in->mem.scale,
+                       .space = in->mem.space,
+                       .shift = (u8)(in->mem.space == LIR_GROUP ? shift : 0),
+                       .disp = in->mem.disp};
 
-    return (struct rplace){.base = in->mem.base,
-                           .index = in->mem.index,
-                           .scale = indexed ? in->mem.scale : 1,
-                           .space = in->mem.space,
-                           .shift = (u8)(in->mem.space == LIR_GROUP ? shift : 0)};
+    if (p.index != LIR_NONE && scalar_constant(s, p.index)) {
+        p.disp += s->value[p.index].low * p.scale;
+        p.index = LIR_NONE;
+    }
+    if (p.index == LIR_NONE)
+        p.scale = 1;
+    if (p.space == LIR_GROUP && scalar_constant(s, p.base)) {
+        p.disp += s->value[p.base].low;
+        p.base = LIR_SCRATCH;
+    }
+    return p;
+}
+
+/* Leaves the place what the access's own offset cannot say, and returns that. */
+static i32 split_offset(struct rplace *p)
+{
+    i64 all = p->disp;
+
+    if (p->space == LIR_GROUP)
+        p->disp = all < 0 || all > GROUP_OFFSET ? all : 0;
+    else
+        p->disp = (all + GLOBAL_OFFSET) & -2 * GLOBAL_OFFSET;
+    return (i32)(all - p->disp);
 }
 
 /* Of lanes whose elements are 1 << shift bytes apart, or all the same. */
 static struct address address_of(struct rselect *s, const struct lir_instr *in, u32 shift)
 {
-    struct rplace place = place_of(in, shift);
-    struct address a = {RDNA_NONE, RDNA_NONE, in->mem.disp, in->mem.fixed};
+    struct rplace place = place_of(s, in, shift);
+    struct address a = {RDNA_NONE, RDNA_NONE, split_offset(&place), in->mem.fixed};
 
     if (in->mem.space == LIR_GROUP) {
-        place.disp = a.imm < 0 || a.imm > GROUP_OFFSET ? a.imm : 0;
         a.vector = place_code(s, place);
     } else {
-        place.disp = ((i64)a.imm + GLOBAL_OFFSET) & -2 * GLOBAL_OFFSET;
         a.pair = place_code(s, place);
         a.vector = rdna_shifted_lane(s, shift);
     }
-    a.imm -= (i32)place.disp;
     return a;
 }
 
@@ -200,25 +221,21 @@ static struct address gather_address(struct rselect *s, const struct lir_instr *
 {
     struct lir_instr plain = *in;
     struct rsrc index = rdna_operand(s, in->mem.index);
-    struct address a = {RDNA_NONE, RDNA_NONE, in->mem.disp, in->mem.fixed};
     bool group = in->mem.space == LIR_GROUP;
 
     plain.mem.index = LIR_NONE;
-    struct rplace place = place_of(&plain, RDNA_NO_LANE);
-    if (group)
-        place.disp = a.imm < 0 || a.imm > GROUP_OFFSET ? a.imm : 0;
-    else
-        place.disp = (((i64)a.imm + GLOBAL_OFFSET) & -2 * GLOBAL_OFFSET);
-    a.imm -= (i32)place.disp;
-    place.disp -= group ? 0 : (i64)GATHER_BIAS;
-    if (!group)
-        a.pair = place_code(s, place);
     if (in->lanes == 1 && rdna_is_vgpr(s, index.code)) /* other lanes' may be anything */
         index = rsrc_of(rdna_new(s, R_v_readfirstlane_b32, index, RSRC_NONE));
-    struct rplace lanes = {
-        .base = in->mem.index, .index = LIR_NONE, .scale = in->mem.scale, .space = OF_LANES};
-    bool zero = group && !place.disp && scalar_low(s, in->mem.base).code == RDNA_ZERO;
-    if (zero && in->mem.scale == 1)
+    struct rplace place = place_of(s, &plain, RDNA_NO_LANE), lanes = {.base = in->mem.index,
+                                                                      .index = LIR_NONE,
+                                                                      .scale = in->mem.scale,
+                                                                      .space = OF_LANES};
+    struct address a = {RDNA_NONE, RDNA_NONE, split_offset(&place), in->mem.fixed};
+    if (!group) {
+        place.disp -= (i64)GATHER_BIAS;
+        a.pair = place_code(s, place);
+    }
+    if (group && !place.disp && place.base == LIR_SCRATCH && in->mem.scale == 1)
         a.vector = rdna_in_vgpr(s, index);
     else if (!group && in->lanes > 1 && s->value[in->mem.index].writes == 1)
         a.vector = place_code(s, lanes);
@@ -259,8 +276,8 @@ static u32 scalar_words(const struct rselect *s, const struct lir_instr *in, str
     }
     if (!memory_is_scalar(in) || s->value[in->dst].kind != RV_UNIFORM)
         return 0;
-    *place = place_of(in, 0);
-    *disp = in->mem.disp;
+    *place = place_of(s, in, 0);
+    *disp = place->disp;
     place->disp = *disp >= -SCALAR_OFFSET && *disp < SCALAR_OFFSET ? 0 : *disp;
     *disp -= place->disp;
     return 1;

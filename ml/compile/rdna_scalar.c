@@ -33,6 +33,42 @@ static bool fits(i64 low, i64 high)
     return low >= INT32_MIN && high <= INT32_MAX;
 }
 
+/* Bounds that are one value say it all, but of what is written again. */
+bool scalar_constant(const struct rselect *s, u16 v)
+{
+    return s->value[v].writes == 1 && s->value[v].low == s->value[v].high;
+}
+
+/* to - from, where it is a constant. */
+static bool difference(const struct rselect *s, u16 to, u16 from, i64 *result)
+{
+    const struct lir_instr *in = &s->lir->instr[s->value[to].writer];
+    bool adds = to >= LIR_FIRST_FREE && s->value[to].writes == 1 && s->value[from].writes == 1;
+    u16 other = in->a == from ? in->b : in->a;
+
+    *result = s->value[to].low - s->value[from].low;
+    if (scalar_constant(s, to) && scalar_constant(s, from))
+        return true;
+    *result = in->op == LIR_S_ADDI ? in->imm : s->value[other == LIR_NONE ? 0 : other].low;
+    return adds &&
+           ((in->op == LIR_S_ADDI && in->a == from) ||
+            (in->op == LIR_S_ADD && (in->a == from || in->b == from) && scalar_constant(s, other)));
+}
+
+static bool trips_known(const struct rselect *s, const struct lir_instr *loop)
+{
+    i64 span;
+
+    return difference(s, loop->b, loop->a, &span) && span > 0;
+}
+
+static bool single_trip(const struct rselect *s, const struct lir_instr *loop)
+{
+    i64 span;
+
+    return difference(s, loop->b, loop->a, &span) && span > 0 && span <= loop->imm;
+}
+
 static struct bounds bounds_of(const struct rselect *s, u16 v)
 {
     return v == LIR_NONE ? (struct bounds){0, 0}
@@ -65,6 +101,7 @@ static struct bounds result_bounds(const struct rselect *s, const struct lir_ins
     struct bounds a = bounds_of(s, in->a), b = bounds_of(s, in->b);
     struct bounds na = narrow(s, in->a), nb = narrow(s, in->b);
     struct bounds unknown = {INT32_MIN, INT32_MAX};
+    i64 known;
 
     switch (in->op) {
     case LIR_S_CONST:
@@ -78,6 +115,8 @@ static struct bounds result_bounds(const struct rselect *s, const struct lir_ins
     case LIR_S_ADDI:
         return (struct bounds){sum(a.low, in->imm), sum(a.high, in->imm)};
     case LIR_S_SUB:
+        if (difference(s, in->a, in->b, &known))
+            return (struct bounds){known, known};
         return (struct bounds){sum(a.low, -most(b.high, -INT64_MAX)),
                                sum(a.high, -most(b.low, -INT64_MAX))};
     case LIR_S_MUL:
@@ -96,13 +135,15 @@ static struct bounds result_bounds(const struct rselect *s, const struct lir_ins
     case LIR_S_ANDI:
         if (in->imm >= 0)
             return (struct bounds){0, in->imm};
-        return na.low >= 0 ? (struct bounds){0, na.high} : unknown;
+        return na.low == na.high ? (struct bounds){na.low & in->imm, na.low & in->imm}
+               : na.low >= 0     ? (struct bounds){0, na.high}
+                                 : unknown;
     case LIR_S_DIV:
-        return (struct bounds){0, na.low >= 0 ? na.high : INT32_MAX};
+        return (struct bounds){0, na.low >= 0 ? na.high / most(nb.low, 1) : INT32_MAX};
     case LIR_S_MOD:
         return (struct bounds){0, most(nb.high - 1, 0)};
     case LIR_LOOP:
-        return (struct bounds){na.low, most(nb.high, na.high)};
+        return single_trip(s, in) ? na : (struct bounds){na.low, most(nb.high - 1, na.low)};
     default:
         return unknown;
     }
@@ -159,28 +200,17 @@ void scalar_survey(struct rselect *s)
 
 /* ---- operands ---- */
 
-static bool is_constant(const struct rselect *s, u16 v)
-{
-    return v == LIR_SCRATCH || (v >= LIR_FIRST_FREE && s->value[v].writes == 1 &&
-                                s->lir->instr[s->value[v].writer].op == LIR_S_CONST);
-}
-
-static i64 constant_of(const struct rselect *s, u16 v)
-{
-    return v == LIR_SCRATCH ? 0 : s->lir->instr[s->value[v].writer].imm;
-}
-
 struct rsrc scalar_low(struct rselect *s, u16 v)
 {
-    return is_constant(s, v) ? rsrc_const((u32)constant_of(s, v)) : rsrc_of(s->value[v].code);
+    return scalar_constant(s, v) ? rsrc_const((u32)s->value[v].low) : rsrc_of(s->value[v].code);
 }
 
 struct rsrc scalar_high(struct rselect *s, u16 v)
 {
     const struct rvalue *value = &s->value[v];
 
-    if (is_constant(s, v))
-        return rsrc_const((u32)((u64)constant_of(s, v) >> 32));
+    if (scalar_constant(s, v))
+        return rsrc_const((u32)((u64)s->value[v].low >> 32));
     if (value->wide)
         return rsrc_of((u16)(value->code + 1));
     if (value->low >= 0)
@@ -211,10 +241,14 @@ static void move_wide(struct rselect *s, u16 dst, const struct rsrc a[2])
 /* The high half is made first: dst may be a source. */
 static void multiply_wide(struct rselect *s, u16 dst, struct rsrc a, struct rsrc b)
 {
-    u16 high = rdna_new(s, R_s_mul_hi_i32, a, b);
-
+    rdna_put(s, R_s_mul_hi_i32, (u16)(dst + 1), a, b);
     rdna_put(s, R_s_mul_i32, dst, a, b);
-    rdna_put(s, R_s_mov_b32, (u16)(dst + 1), rsrc_of(high), RSRC_NONE);
+}
+
+static void shift_wide(struct rselect *s, u16 dst, struct rsrc a, u32 shift)
+{
+    rdna_put(s, R_s_ashr_i32, (u16)(dst + 1), a, rsrc_const(32 - shift));
+    rdna_put(s, R_s_lshl_b32, dst, a, rsrc_const(shift));
 }
 
 static void subtract_wide(struct rselect *s, u16 dst, const struct rsrc a[2],
@@ -234,15 +268,18 @@ static bool expand_wide(struct rselect *s, const struct lir_instr *in, u16 dst)
         move_wide(s, dst, b);
         return true;
     case LIR_S_MULI:
-        multiply_wide(s, dst, scalar_low(s, in->a), b[0]);
+        if (in->imm > 1 && (in->imm & (in->imm - 1)) == 0)
+            shift_wide(s, dst, scalar_low(s, in->a), (u32)__builtin_ctzll((u64)in->imm));
+        else
+            multiply_wide(s, dst, scalar_low(s, in->a), b[0]);
         return true;
     case LIR_S_MUL:
         multiply_wide(s, dst, scalar_low(s, in->a), scalar_low(s, in->b));
         return true;
     case LIR_S_SHLI:
-        if (in->imm > 30)
+        if (in->imm < 1 || in->imm > 30)
             return false;
-        multiply_wide(s, dst, scalar_low(s, in->a), rsrc_const(1u << in->imm));
+        shift_wide(s, dst, scalar_low(s, in->a), (u32)in->imm);
         return true;
     case LIR_S_MOV:
     case LIR_S_ADD:
@@ -314,8 +351,8 @@ static void expand_division(struct rselect *s, const struct lir_instr *in, u16 d
     struct rsrc a = scalar_low(s, in->a), d = scalar_low(s, in->b);
     u16 q[2];
 
-    if (is_constant(s, in->b)) {
-        q[0] = divide_by_constant(s, a, (u32)constant_of(s, in->b));
+    if (scalar_constant(s, in->b)) {
+        q[0] = divide_by_constant(s, a, (u32)s->value[in->b].low);
         q[1] = q[0];
         if (in->op == LIR_S_MOD) {
             u16 t = rdna_new(s, R_s_mul_i32, rsrc_of(q[0]), d);
@@ -384,11 +421,46 @@ static void expand_narrow(struct rselect *s, const struct lir_instr *in, u16 dst
     }
 }
 
+/* The source that the result equals, LIR_NONE: none. */
+static u16 same_as(const struct rselect *s, const struct lir_instr *in)
+{
+    struct bounds a = bounds_of(s, in->a), b = bounds_of(s, in->b);
+    bool zero = b.low == 0 && b.high == 0;
+
+    switch (in->op) {
+    case LIR_S_MOV:
+        return in->a;
+    case LIR_S_ADD:
+        return zero ? in->a : a.low == 0 && a.high == 0 ? in->b : LIR_NONE;
+    case LIR_S_SUB:
+        return zero ? in->a : LIR_NONE;
+    case LIR_S_MIN:
+        return a.high <= b.low ? in->a : b.high <= a.low ? in->b : LIR_NONE;
+    case LIR_S_MAX:
+        return a.low >= b.high ? in->a : b.low >= a.high ? in->b : LIR_NONE;
+    default:
+        return LIR_NONE;
+    }
+}
+
+/* Takes over the register of a source, when both are written once. */
+static bool share(struct rselect *s, u16 dst, u16 v)
+{
+    struct rvalue *value = &s->value[dst];
+
+    if (v == LIR_NONE || value->writes != 1 || s->value[v].writes != 1 ||
+        (value->wide && !s->value[v].wide) || scalar_constant(s, v))
+        return false;
+    value->code = s->value[v].code;
+    return true;
+}
+
 void scalar_expand(struct rselect *s, const struct lir_instr *in)
 {
     const struct rvalue *value = &s->value[in->dst];
 
-    if (is_constant(s, in->dst) || (value->wide && expand_wide(s, in, value->code)))
+    if (scalar_constant(s, in->dst) || share(s, in->dst, same_as(s, in)) ||
+        (value->wide && expand_wide(s, in, value->code)))
         return;
     expand_narrow(s, in, value->code);
     if (value->wide)
@@ -396,17 +468,6 @@ void scalar_expand(struct rselect *s, const struct lir_instr *in)
 }
 
 /* ---- loops: tested before the first trip where that is not known, then at the bottom ---- */
-
-static bool trips_known(const struct rselect *s, const struct lir_instr *loop)
-{
-    return is_constant(s, loop->a) && is_constant(s, loop->b) &&
-           constant_of(s, loop->a) < constant_of(s, loop->b);
-}
-
-static bool single_trip(const struct rselect *s, const struct lir_instr *loop)
-{
-    return trips_known(s, loop) && constant_of(s, loop->a) + loop->imm >= constant_of(s, loop->b);
-}
 
 void loop_head(struct rselect *s, const struct lir_instr *in)
 {
@@ -417,7 +478,8 @@ void loop_head(struct rselect *s, const struct lir_instr *in)
     s->loop[s->depth] = in;
     s->label[s->depth] = label;
     s->depth++;
-    rdna_put(s, R_s_mov_b32, counter, scalar_low(s, in->a), RSRC_NONE);
+    if (!single_trip(s, in) || !share(s, in->dst, in->a))
+        rdna_put(s, R_s_mov_b32, counter, scalar_low(s, in->a), RSRC_NONE);
     if (!trips_known(s, in)) {
         rdna_put(s, R_s_cmp_ge_i32, RDNA_NONE, rsrc_of(counter), scalar_low(s, in->b));
         rdna_put_imm(s, R_s_cbranch_scc1, (i32)label + 1);

@@ -253,9 +253,6 @@ static void count_writes(struct rselect *s)
         value->writes = (u16)min_u32(value->writes + 1u, UINT16_MAX);
         value->writer = i;
     }
-    for (u32 v = 0; v < s->lir->vreg_count; v++)
-        for (u32 i = 0; i < s->lir->tuple[v]; i++)
-            s->value[v + i].writes = UINT16_MAX; /* they stay registers, side by side */
 }
 
 static void choose_kinds(struct rselect *s)

@@ -109,6 +109,7 @@ u16 rdna_shifted_lane(struct rselect *s, u32 shift);
 /* ---- rdna_scalar.c ---- */
 
 void scalar_survey(struct rselect *s); /* bounds, and which are wide */
+bool scalar_constant(const struct rselect *s, u16 vreg); /* then its low bound is its value */
 struct rsrc scalar_low(struct rselect *s, u16 vreg);
 struct rsrc scalar_high(struct rselect *s, u16 vreg);
 void scalar_expand(struct rselect *s, const struct lir_instr *in);
