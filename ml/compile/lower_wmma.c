@@ -23,9 +23,9 @@
 #define TOKEN_TILES (MATRIX_TOKENS_MAX / 2 / SIDE)
 /* Of one row's step: 64 bytes of half floats. 16 more put each eight rows into different banks. */
 #define LINE_BYTES 80u
-/* Of one token's results for a wave, with the same effect; so many tokens at a time. */
-#define RESULT_BYTES  (WAVE_ROWS * 4 + 16)
-#define RESULT_TOKENS 32u
+/* Of one token's results, so many rows at a time, to the same effect. */
+#define RESULT_ROWS  32u
+#define RESULT_BYTES (RESULT_ROWS * 4 + 16)
 
 _Static_assert(MATRIX_ROWS == 2 * WAVE_ROWS && MATRIX_ROWS == MATRIX_WAVES * 32,
                "waves share an item so");
@@ -396,34 +396,38 @@ static void run_steps(struct matrix *m)
 
 /* ---- results ---- */
 
-/* Some tokens' results of each wave into its own part of the group's memory. */
+/* Where a wave's results begin. */
+static u16 own_results(struct emit *e)
+{
+    u32 tokens = matrix_tokens(e->graph, e->target, emit_node(e, e->stage->heavy)) / 2;
+
+    return emit_s_muli(e, LIR_WAVE, tokens * RESULT_BYTES);
+}
+
+/* The wave's results of RESULT_ROWS rows. */
 static void put_results(struct matrix *m, u32 first)
 {
-    struct emit *e = m->e;
     u16 in = times(m, masked(m, m->lane, SIDE - 1), RESULT_BYTES);
     u16 half = times(m, shifted(m, m->lane, 4), SIDE / 2 * 4);
-    u16 index =
-        plus(m, two(m, LIR_IADD, in, half), emit_s_muli(e, LIR_WAVE, RESULT_TOKENS * RESULT_BYTES));
+    u16 index = plus(m, two(m, LIR_IADD, in, half), own_results(m->e));
 
-    for (u32 j = 0; j < RESULT_TOKENS / SIDE; j++)
-        for (u32 i = 0; i < ROW_TILES; i++)
+    for (u32 j = 0; j < m->tiles; j++)
+        for (u32 i = 0; i < RESULT_ROWS / SIDE; i++)
             for (u32 part = 0; part < 2; part++)
-                store4(m, (u16)(m->acc[i][first + j] + 4 * part),
+                store4(m, (u16)(m->acc[first + i][j] + 4 * part),
                        in_group(index, j * SIDE * RESULT_BYTES + i * SIDE * 4 + part * 16));
 }
 
-/* Where the wave's results are found: of the nest's first instance. */
+/* Where the nest's first instance is found. */
 static u16 results_at(const struct nest *n)
 {
     struct emit *e = n->e;
     u32 row = n->space->rank - 1u, token = row - 1;
-    u16 at = emit_s_muli(e, LIR_WAVE, RESULT_TOKENS * RESULT_BYTES);
     u16 down = emit_s(e, LIR_S_SUB, e->axis[token].counter, e->own[token].start, 0);
     u16 along = emit_s(e, LIR_S_SUB, e->axis[row].counter, e->own[row].start, 0);
+    u16 at = emit_s_add(e, own_results(e), emit_s_muli(e, down, RESULT_BYTES));
 
-    at = emit_s_add(e, emit_s_add(e, at, emit_s_muli(e, down, RESULT_BYTES)),
-                    emit_s_muli(e, along, 4));
-    return emit_s_add(e, LIR_SCRATCH, at);
+    return emit_s_add(e, LIR_SCRATCH, emit_s_add(e, at, emit_s_muli(e, along, 4)));
 }
 
 void hold_matrix(struct nest *n, const struct affine *idx, struct held *held)
@@ -432,12 +436,11 @@ void hold_matrix(struct nest *n, const struct affine *idx, struct held *held)
     u16 base = results_at(n);
 
     held->idx = idx;
-    for (u32 i = 0; i < n->unroll * n->vectors; i++) {
+    for (u32 i = 0; i < n->unroll; i++) {
         struct lir_instr *load = lir_emit(e->lir, LIR_V_LOAD);
         held->res[i] = load->dst = emit_fresh(e, LIR_VECTOR);
         load->lanes = e->lanes;
-        load->mem = mem_at(base, i / n->vectors * (i64)RESULT_BYTES +
-                                     i % n->vectors * 4 * e->target->lanes);
+        load->mem = mem_at(base, (i64)i * RESULT_BYTES);
         load->mem.space = LIR_GROUP;
     }
 }
@@ -447,7 +450,9 @@ static struct range part_of(struct matrix *m, struct range whole, u16 number, u3
 {
     struct range r = {.count = -1};
 
-    r.start = emit_s_add(m->e, whole.start, emit_s_muli(m->e, number, count));
+    if (number != LIR_NONE)
+        whole.start = emit_s_add(m->e, whole.start, emit_s_muli(m->e, number, count));
+    r.start = whole.start;
     r.end = emit_s(m->e, LIR_S_MIN, emit_s_addi(m->e, r.start, count), whole.end, 0);
     return r;
 }
@@ -457,19 +462,18 @@ static void store_results(struct matrix *m, struct nest *n)
     struct emit *e = m->e;
     u32 row = n->space->rank - 1u, token = row - 1;
     struct range own[RANK_MAX] = {};
-    u16 column = emit_s(e, LIR_S_SHRI, LIR_WAVE, LIR_NONE, 1);
+    u16 in = emit_s(e, LIR_S_ANDI, LIR_WAVE, LIR_NONE, 1);
 
-    own[row] = part_of(m, m->row, emit_s(e, LIR_S_ANDI, LIR_WAVE, LIR_NONE, 1), WAVE_ROWS);
-    if (dim_bound(e->graph, n->space->shape[row]) % MATRIX_ROWS == 0)
-        own[row].count = WAVE_ROWS;
-    struct range tokens = part_of(m, m->token, column, m->tokens / 2);
-    for (u32 first = 0; first < m->tiles; first += RESULT_TOKENS / SIDE) {
+    own[token] = part_of(m, m->token, emit_s(e, LIR_S_SHRI, LIR_WAVE, LIR_NONE, 1), m->tokens / 2);
+    for (u32 first = 0; first < ROW_TILES; first += RESULT_ROWS / SIDE) {
+        struct range rows = m->row;
         e->lanes = (u8)e->target->lanes;
         put_results(m, first);
-        own[token] = tokens;
-        own[token].start = emit_s_addi(e, tokens.start, first * SIDE);
-        own[token].end =
-            emit_s(e, LIR_S_MIN, emit_s_addi(e, own[token].start, RESULT_TOKENS), tokens.end, 0);
+        rows.start =
+            emit_s_addi(e, emit_s_add(e, rows.start, emit_s_muli(e, in, WAVE_ROWS)), first * SIDE);
+        own[row] = part_of(m, rows, LIR_NONE, RESULT_ROWS);
+        if (dim_bound(e->graph, n->space->shape[row]) % MATRIX_ROWS == 0)
+            own[row].count = RESULT_ROWS;
         e->own = own;
         run_nest(n);
         e->own = NULL;
@@ -505,7 +509,7 @@ void emit_matrix(struct nest *n)
                          .lane = emit_v(e, LIR_V_IOTA, LIR_NONE, LIR_NONE, LIR_NONE)};
     m->tiles = m->tokens / 2 / SIDE;
     m->side_bytes = (MATRIX_ROWS + m->tokens) * LINE_BYTES;
-    e->out->group_bytes = max_u32(2 * m->side_bytes, MATRIX_WAVES * RESULT_TOKENS * RESULT_BYTES);
+    e->out->group_bytes = max_u32(2 * m->side_bytes, MATRIX_WAVES * m->tokens / 2 * RESULT_BYTES);
     CHECK(e->waves == MATRIX_WAVES);
     for (u32 i = 0; i < RANK_MAX; i++)
         x_idx[i] = i < token ? affine_axis(i) : affine_zero();
@@ -516,6 +520,5 @@ void emit_matrix(struct nest *n)
     n->lane_axis = (u8)row;
     n->unroll_axis = (u8)token;
     n->unroll_max = UNROLL_MAX;
-    n->vectors_max = 2;
     store_results(m, n);
 }
