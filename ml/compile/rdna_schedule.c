@@ -49,6 +49,7 @@ struct region {
     struct span *span;     /* by virtual register, of a tuple's first */
     u32 live[2], live_max[2];
     u32 now;
+    u8 last_format; /* of the last load */
     struct rinstr *out;
     u32 *ready, ready_count;
 };
@@ -86,6 +87,8 @@ static u32 latency_of(const struct rinstr *instr)
         return 32;
     return !is_vector(instr) ? 2 : flags & R_TRANS ? 10 : 5;
 }
+
+enum rank { RANK_LOAD, RANK_OTHER_LOAD, RANK_FEEDS_LOAD, RANK_FREE, RANK_STALLS, RANK_NO_ROOM };
 
 struct access {
     u32 code, count;
@@ -280,7 +283,7 @@ static void account(struct region *r, const struct rinstr *instr, bool done, i32
 
 /* ---- choice ---- */
 
-/* The smaller the better; 0: at once. */
+/* The smaller the better; 0: at once. Loads of a kind stay together. */
 static u32 rank_of(struct region *r, u32 n)
 {
     const struct rinstr *instr = &r->instr[n];
@@ -291,12 +294,12 @@ static u32 rank_of(struct region *r, u32 n)
     for (u32 class = 0; class < 2; class ++)
         room &= more[class] <= 0 || (i32)r->live[class] + more[class] <= (i32)r->live_max[class];
     if (!room)
-        return 4;
+        return RANK_NO_ROOM;
     if (is_load(instr))
-        return 0;
-    if (r->item[n].feeds_load && !stalls)
-        return 1;
-    return stalls ? 3 : 2;
+        return row_of(instr)->format == r->last_format ? RANK_LOAD : RANK_OTHER_LOAD;
+    if (stalls)
+        return RANK_STALLS;
+    return r->item[n].feeds_load ? RANK_FEEDS_LOAD : RANK_FREE;
 }
 
 /* The place in the ready list of the next one: by rank, stalled ones by when they are ready, those
@@ -337,6 +340,7 @@ static void place(struct region *r, u32 n)
     for (u32 class = 0; class < 2; class ++)
         r->live[class] = (u32)((i32)r->live[class] + more[class]);
     r->now = done;
+    r->last_format = is_load(instr) ? row_of(instr)->format : r->last_format;
     for (u32 e = r->item[n].succ; e; e = r->edge[e].next) {
         struct item *to = &r->item[r->edge[e].to];
         to->ready = max_u32(to->ready, done - 1 + latency_of(instr));

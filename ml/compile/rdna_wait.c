@@ -13,6 +13,9 @@
 #define DEPCTR_VALU 0xfff
 #define WAIT_ANY    63u
 #define WALKS_MAX   64u
+#define LOOK_AHEAD  8u /* instructions whose waits are joined to one */
+#define CLAUSE_MIN  4u /* loads that are worth a hint to keep them together */
+#define CLAUSE_MAX  64u
 
 /* What is counted apart: vector loads, LDS, scalar loads (in no order), stores, and vector
  * instructions since a transcendental one. */
@@ -253,10 +256,42 @@ static void step_valu(struct state *state, const struct rinstr *instr)
     state->cmpx = row_of(instr)->flags & R_WR_EXEC;
 }
 
+static bool waits_for_load(const struct need *need)
+{
+    u32 least = AGE_NONE;
+
+    for (u32 unit = UNIT_LOAD; unit <= UNIT_SCALAR; unit++)
+        least = min_u32(least, need->age[unit]);
+    return least < AGE_NONE;
+}
+
+static bool is_straight(const struct rinstr *instr)
+{
+    return instr->row >= RDNA_PSEUDOS && !is_memory(instr) &&
+           !(row_of(instr)->flags & (R_BRANCH | R_END | R_FENCE));
+}
+
+/* Where one waits, it waits for what the next few need of memory too. */
+static void look_ahead(const struct wait *wait, const struct rinstr *instr, struct need *need)
+{
+    const struct rinstr *end = wait->in->instr + wait->in->count;
+
+    for (u32 i = 0; i < LOOK_AHEAD && instr + 1 < end && is_straight(instr); i++) {
+        instr += 1 + instr->dual;
+        if (instr >= end || instr->row < RDNA_PSEUDOS || row_of(instr)->flags & R_FENCE)
+            break;
+        struct need next = needs_of(&wait->now, instr);
+        for (u32 unit = UNIT_LOAD; unit <= UNIT_SCALAR; unit++)
+            need->age[unit] = min_u32(need->age[unit], next.age[unit]);
+    }
+}
+
 static void step(struct wait *wait, const struct rinstr *instr)
 {
     struct need need = needs_of(&wait->now, instr);
 
+    if (waits_for_load(&need))
+        look_ahead(wait, instr, &need);
     put_waits(wait, &need);
     put_hazards(wait, instr);
     put(wait, instr);
@@ -302,6 +337,38 @@ static void walk(struct wait *wait)
     }
 }
 
+/* ---- clauses ---- */
+
+/* Loads of one kind from `at` on that nothing stands between. */
+static u32 run_of_loads(const struct rcode *code, u32 at)
+{
+    const struct rinstr *instr = &code->instr[at];
+    u32 end = at;
+
+    if (instr->row < RDNA_PSEUDOS || !(row_of(instr)->flags & R_LOAD))
+        return 0;
+    while (end < code->count && end < at + CLAUSE_MAX && code->instr[end].row >= RDNA_PSEUDOS &&
+           row_of(&code->instr[end])->flags & R_LOAD &&
+           row_of(&code->instr[end])->format == row_of(instr)->format)
+        end++;
+    return end - at;
+}
+
+/* The cache serves such a run without other waves' between. */
+static void put_clauses(struct rcode *code)
+{
+    for (u32 i = 0; i < code->count; i++) {
+        u32 run = run_of_loads(code, i);
+        if (run < CLAUSE_MIN)
+            continue;
+        memmove(code->instr + i + 1, code->instr + i, (code->count - i) * sizeof(*code->instr));
+        code->instr[i] = rdna_blank(R_s_clause);
+        code->instr[i].imm = (i32)run - 1;
+        code->count++;
+        i += run;
+    }
+}
+
 err rdna_wait(const struct rcode *code, struct arena *arena, struct rcode *out)
 {
     struct wait *wait = arena_new(arena, struct wait, 1);
@@ -323,11 +390,12 @@ err rdna_wait(const struct rcode *code, struct arena *arena, struct rcode *out)
         walk(wait);
     while (wait->changed && ++walks < WALKS_MAX);
     CHECK(!wait->changed);
-    out->max = out->count;
+    out->max = out->count + out->count / CLAUSE_MIN;
     out->instr = arena_new(arena, struct rinstr, out->max);
     if (!out->instr)
         return E_LIMIT;
     walk(wait);
-    CHECK(out->count == out->max);
+    CHECK(out->count <= out->max);
+    put_clauses(out);
     return OK;
 }
