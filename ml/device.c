@@ -4,15 +4,21 @@
  */
 #include "ml/device_priv.h"
 
-static u32 entries(const struct program *p)
+/* Where the launches' entries of the table begin. */
+static u32 launch_entry(const struct program *p)
 {
     return p->external_count + p->buffer_count + p->sym_count;
+}
+
+static u32 entries(const struct program *p)
+{
+    return launch_entry(p) + p->launch_count;
 }
 
 usize loaded_bytes(const struct program *p)
 {
     return entries(p) * 16ull + p->arg_count * 12ull + p->launch_count * (sizeof *p->launch + 8) +
-           p->buffer_count * sizeof *p->buffer + 4 * KIB;
+           p->dispatch_count * sizeof *p->dispatch + p->buffer_count * sizeof *p->buffer + 4 * KIB;
 }
 
 static void *copy(struct arena *arena, const void *from, usize bytes)
@@ -29,6 +35,7 @@ void loaded_init(struct loaded *r, struct device *device, const struct program *
     r->device = device;
     r->program = *p;
     r->program.launch = copy(arena, p->launch, p->launch_count * sizeof *p->launch);
+    r->program.dispatch = copy(arena, p->dispatch, p->dispatch_count * sizeof *p->dispatch);
     r->program.buffer = copy(arena, p->buffer, p->buffer_count * sizeof *p->buffer);
     r->program.arg = copy(arena, p->arg, p->arg_count * sizeof *p->arg);
     r->table = arena_new(arena, u64, entries(p));
@@ -52,6 +59,20 @@ static u64 launch_items(const struct launch *l, const u32 *sym_value)
     return items;
 }
 
+/* The items of a dispatch up to the end of each of its launches. */
+static void set_ends(struct loaded *r, const struct dispatch *d)
+{
+    u64 *end = r->table + launch_entry(&r->program) + d->launch_first;
+
+    for (u32 i = 0; i < d->launch_count; i++)
+        end[i] = r->items[d->launch_first + i] + (i ? end[i - 1] : 0);
+}
+
+u64 loaded_groups(const struct loaded *r, const struct dispatch *d)
+{
+    return r->table[launch_entry(&r->program) + d->launch_first + d->launch_count - 1];
+}
+
 void device_start(struct device *d, struct loaded *r, const u32 *sym_value)
 {
     const struct program *p = &r->program;
@@ -61,10 +82,12 @@ void device_start(struct device *d, struct loaded *r, const u32 *sym_value)
         CHECK(sym_value[i] <= p->sym[i].bound);
         r->table[p->external_count + p->buffer_count + i] = sym_value[i];
     }
-    for (u32 i = 0; i < p->arg_count; i++)
-        r->args[i] = r->table[p->arg[i]];
     for (u32 l = 0; l < p->launch_count; l++)
         r->items[l] = launch_items(&p->launch[l], sym_value);
+    for (u32 i = 0; i < p->dispatch_count; i++)
+        set_ends(r, &p->dispatch[i]);
+    for (u32 i = 0; i < p->arg_count; i++)
+        r->args[i] = r->table[p->arg[i]];
     d->ops->start(d, r);
 }
 

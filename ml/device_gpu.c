@@ -223,10 +223,10 @@ static err send_code(struct card_loaded *r)
     return gpu_copy(c->gpu, r->code, r->code_host.va, r->code_host.bytes, &c->sent_fence);
 }
 
-static struct gpu_launch launch_of(const struct card_loaded *r, const struct launch *l)
+static struct gpu_launch launch_of(const struct card_loaded *r, const struct dispatch *l)
 {
     return (struct gpu_launch){
-        .name = r->name + (l - r->base.program.launch) * NAME_BYTES,
+        .name = r->name + (l - r->base.program.dispatch) * NAME_BYTES,
         .code = {r->code.v + l->code_offset},
         .kernarg = {r->mirror.v + l->arg_first * sizeof(u64)},
         .rsrc1 = l->rsrc[0],
@@ -242,21 +242,22 @@ static struct gpu_launch launch_of(const struct card_loaded *r, const struct lau
 /* Before each run it is told how many groups each launch has. */
 static err make_list(struct card *c, struct card_loaded *r, const struct program *p)
 {
-    u64 bytes = round_up(p->launch_count * sizeof(struct gpu_launch), 4 * KIB);
+    u64 bytes = round_up(p->dispatch_count * sizeof(struct gpu_launch), 4 * KIB);
     struct gpu_launch *launch = pages_take(bytes);
     struct gpu_host memory;
 
     if (!launch)
         return E_NOMEM;
-    for (u32 i = 0; i < p->launch_count; i++) {
+    for (u32 i = 0; i < p->dispatch_count; i++) {
+        const struct dispatch *d = &r->base.program.dispatch[i];
         struct text name = {r->name + i * NAME_BYTES, 0, NAME_BYTES - 1, false};
-        text_fmt(&name, "launch %u, node %u", i, p->launch[i].node);
-        CHECK(p->launch[i].code_offset % CODE_ALIGN == 0);
-        launch[i] = launch_of(r, &r->base.program.launch[i]);
+        text_fmt(&name, "launch %u, node %u", d->launch_first, p->launch[d->launch_first].node);
+        CHECK(d->code_offset % CODE_ALIGN == 0);
+        launch[i] = launch_of(r, d);
     }
-    err e = gpu_host_alloc(c->gpu, gpu_list_bytes(p->launch_count), &memory);
+    err e = gpu_host_alloc(c->gpu, gpu_list_bytes(p->dispatch_count), &memory);
     if (e == OK)
-        e = gpu_list_make(c->gpu, &memory, launch, p->launch_count, &r->list);
+        e = gpu_list_make(c->gpu, &memory, launch, p->dispatch_count, &r->list);
     pages_free(launch, bytes);
     return e;
 }
@@ -290,7 +291,7 @@ static err card_load(struct device *device, const struct program *p, struct load
 {
     struct card *c = (struct card *)device;
     usize bytes = round_up(sizeof(struct card_loaded) + loaded_bytes(p) +
-                               p->external_count * 16ull + p->launch_count * NAME_BYTES + 4 * KIB,
+                               p->external_count * 16ull + p->dispatch_count * NAME_BYTES + 4 * KIB,
                            4 * KIB);
     void *pages = pages_alloc(bytes);
     struct arena arena = arena_on("program", pages, bytes);
@@ -299,7 +300,7 @@ static err card_load(struct device *device, const struct program *p, struct load
         return E_NOMEM;
     struct card_loaded *r = arena_new(&arena, struct card_loaded, 1);
     loaded_init(&r->base, device, p, &arena);
-    r->name = arena_new(&arena, char, p->launch_count *NAME_BYTES);
+    r->name = arena_new(&arena, char, p->dispatch_count *NAME_BYTES);
     r->bytes = arena_new(&arena, u64, p->external_count);
     r->shadow = arena_new(&arena, gpuva, p->external_count);
     CHECK(r->shadow);
@@ -324,9 +325,10 @@ static err submit(struct card *c, struct card_loaded *r)
     const struct program *p = &r->base.program;
 
     TRY(gpu_copy(c->gpu, r->mirror, r->shared.va, r->shared_used, &c->fence));
-    for (u32 i = 0; i < p->launch_count; i++) {
-        CHECK(r->base.items[i] <= UINT32_MAX);
-        gpu_list_groups(r->list, i, (u32[]){(u32)r->base.items[i], 1, 1});
+    for (u32 i = 0; i < p->dispatch_count; i++) {
+        u64 groups = loaded_groups(&r->base, &p->dispatch[i]);
+        CHECK(groups <= UINT32_MAX);
+        gpu_list_groups(r->list, i, (u32[]){(u32)groups, 1, 1});
     }
     TRY(gpu_list_submit(c->gpu, r->list, &c->fence));
     for (u32 i = 0; i < p->output_count; i++) {

@@ -30,7 +30,7 @@ struct device {
 struct loaded {
     struct device *device;
     struct program program;
-    u64 *table; /* the global table: externals, buffers, symbols, as kernels see them */
+    u64 *table; /* the global table (compile.h), as kernels see it */
     u8 **cpu;   /* where the CPU reaches externals and buffers; NULL: it does not */
     u64 *args;  /* per launch, as the kernels read them; a device may put them elsewhere */
     u64 *items; /* per launch, of this run */
@@ -40,5 +40,8 @@ struct loaded {
 usize loaded_bytes(const struct program *program);
 void loaded_init(struct loaded *loaded, struct device *device, const struct program *program,
                  struct arena *arena);
+
+/* Groups of a dispatch in this run. */
+u64 loaded_groups(const struct loaded *loaded, const struct dispatch *dispatch);
 
 #endif

@@ -3,6 +3,7 @@
  * code, so that nothing of the compiler is asked. Memory, windows, barriers, runs of nothing, and
  * what becomes of a run when a kernel faults or the card dies.
  */
+#include "ml/compile/priv.h"
 #include "ml/device.h"
 #include "tests/amdgpu_rig.h"
 #include "tests/test.h"
@@ -19,6 +20,7 @@ enum { STATE, INPUT, EXTERNALS };
 static struct rig rig;
 static u8 code[CODE_BYTES];
 static struct launch launch[3];
+static struct dispatch dispatch[3];
 
 /* Each launch increments all of one external: STATE, STATE, INPUT. */
 static struct program program_of(void)
@@ -36,10 +38,19 @@ static struct program program_of(void)
                                     .barrier = true,
                                     .waves = 1,
                                     .rsrc = {0x40af0000, 0x84}};
+    for (u32 i = 0; i < ARRAY_LEN(launch); i++)
+        dispatch[i] = (struct dispatch){.arg_first = i,
+                                        .launch_first = i,
+                                        .launch_count = 1,
+                                        .barrier = true,
+                                        .waves = 1,
+                                        .rsrc = {0x40af0000, 0x84}};
     return (struct program){.code = code,
                             .code_bytes = sizeof code,
                             .launch = launch,
                             .launch_count = ARRAY_LEN(launch),
+                            .dispatch = dispatch,
+                            .dispatch_count = ARRAY_LEN(dispatch),
                             .arg = arg,
                             .arg_count = ARRAY_LEN(arg),
                             .external_count = EXTERNALS,
@@ -62,14 +73,19 @@ static struct device *start(void)
     return device;
 }
 
-static void send_counts(struct loaded *loaded, u32 first)
+static void send_counts_to(struct loaded *loaded, u32 external, u32 first)
 {
-    u8 *to = device_window(loaded, STATE, 0, BYTES);
+    u8 *to = device_window(loaded, external, 0, BYTES);
 
     EXPECT(to);
     for (u32 i = 0; i < WORDS; i++, first++)
         memcpy(to + 4 * i, &first, 4);
     EXPECT_OK(device_send(loaded));
+}
+
+static void send_counts(struct loaded *loaded, u32 first)
+{
+    send_counts_to(loaded, STATE, first);
 }
 
 static struct loaded *load(struct device *device, const struct program *program, u64 bytes)
@@ -86,9 +102,10 @@ static struct loaded *load(struct device *device, const struct program *program,
 
 static err run(struct device *device, struct loaded *loaded, u32 groups)
 {
+    u32 sym_value[] = {groups, 0};
     err e;
 
-    device_start(device, loaded, &groups);
+    device_start(device, loaded, sym_value);
     while ((e = device_advance(device, 0)) == E_BUSY)
         rig_turn(&rig);
     return e;
@@ -159,19 +176,68 @@ TEST(ml_device_card_windows_take_turns)
     expect_clean();
 }
 
+/* Launches side by side are one dispatch: each group finds its kernel, its arguments and its own
+ * number, and waves that its kernel has no use for end. The last launch has two waves and no group.
+ */
+TEST(ml_device_card_runs_launches_as_one)
+{
+    struct device *device = start();
+    struct program program = program_of();
+    u8 *memory = pages_alloc(MIB), *bytes = memory + MIB / 2;
+    struct arena arena = arena_on("test", memory, MIB / 2);
+    struct code_out out = {.bytes = bytes, .len = CODE_BYTES, .cap = MIB / 2};
+    u32 arg[8];
+
+    memcpy(bytes, code, sizeof code);
+    program.code = bytes;
+    program.arg = arg;
+    program.sym[program.sym_count++] = (struct sym){STR("none"), GROUPS};
+    program.arg_count = program.dispatch_count = 0;
+    launch[2].waves = 2;
+    launch[2].grid[0] = dim_sym(1);
+    dispatch_open(&program, 0, 3);
+    for (u32 i = 0; i < ARRAY_LEN(launch); i++) {
+        launch[i].arg_first = program.arg_count;
+        launch[i].barrier = false;
+        arg[program.arg_count++] = i ? INPUT : STATE;
+    }
+    EXPECT_OK(dispatch_close(&program, &arena, &out));
+    program.code_bytes = out.len;
+    program.output_arg[program.output_count++] = INPUT;
+    EXPECT_EQ(program.dispatch[0].waves, 2);
+
+    struct loaded *loaded;
+    EXPECT_OK(device_load(device, &program, &loaded));
+    EXPECT(device_window_bytes(device, BYTES) >= BYTES);
+    EXPECT_OK(device_alloc(loaded, STATE, BYTES, false));
+    EXPECT_OK(device_alloc(loaded, INPUT, BYTES, false));
+    for (u32 groups = GROUPS; groups > 0; groups /= 3) {
+        const u32 *state = device_output(loaded, 0), *second = device_output(loaded, 1);
+        send_counts_to(loaded, STATE, 1000);
+        send_counts_to(loaded, INPUT, 9000);
+        EXPECT_OK(run(device, loaded, groups));
+        for (u32 i = 0; i < WORDS; i++) {
+            EXPECT_EQ(state[i], 1000 + i + (i / 32 < groups));
+            EXPECT_EQ(second[i], 9000 + i + (i / 32 < groups));
+        }
+    }
+    pages_free(memory, MIB);
+    expect_clean();
+}
+
 /* The run is lost and says so; the next one works on what VRAM still holds. */
 TEST(ml_device_card_survives_a_kernel_that_faults)
 {
     struct device *device = start();
     struct program good = program_of(), bad = good;
     struct loaded *loaded = load(device, &good, BYTES);
-    struct launch broken[ARRAY_LEN(launch)];
+    struct dispatch broken[ARRAY_LEN(dispatch)];
     char words[200];
     struct text why = TEXT_ON(words);
 
-    memcpy(broken, launch, sizeof broken);
+    memcpy(broken, dispatch, sizeof broken);
     broken[2].code_offset = 256;
-    bad.launch = broken;
+    bad.dispatch = broken;
     struct loaded *faulty = load(device, &bad, BYTES);
     send_counts(loaded, 1000);
     EXPECT_OK(run(device, loaded, GROUPS));

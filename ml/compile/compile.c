@@ -153,6 +153,39 @@ static err build_launch(struct build *b, u32 index)
     return OK;
 }
 
+static err build_launches(struct build *b, u32 count)
+{
+    struct program *p = b->program;
+
+    for (u32 end = p->launch_count + count; p->launch_count < end; p->launch_count++) {
+        const struct kernel *k = &b->schedule.kernel[p->launch_count];
+        u32 node = b->schedule.stage[k->stage_first].node;
+        err e = build_launch(b, p->launch_count);
+        if (e != OK) {
+            text_fmt(b->options->why, "kernel %u (node %u, %s): %s", p->launch_count, node,
+                     op_row[b->graph->node[node].op].name, err_text(e));
+            return e;
+        }
+    }
+    return OK;
+}
+
+/* The next launches that wait for nothing between them. */
+static err build_dispatch(struct build *b)
+{
+    struct program *p = b->program;
+    u32 count = dispatch_launches(&b->schedule, p->launch_count);
+
+    dispatch_open(p, p->launch_count, count);
+    TRY(build_launches(b, count));
+    struct code_out out = {
+        .bytes = p->code, .len = round_up(p->code_bytes, CODE_ALIGN), .cap = CODE_BYTES_MAX};
+    usize from = out.len;
+    TRY(dispatch_close(p, b->arena, &out));
+    p->code_bytes = out.len > from ? out.len : p->code_bytes;
+    return OK;
+}
+
 static void build_outputs(struct build *b)
 {
     struct program *p = b->program;
@@ -168,26 +201,13 @@ static err build_program(struct build *b)
     u32 kernels = b->schedule.kernel_count;
 
     p->launch = arena_new(b->arena, struct launch, kernels + 1);
-    p->arg = arena_new(b->arena, u32, (usize)kernels * KERNEL_ARGS_MAX + 1);
+    p->dispatch = arena_new(b->arena, struct dispatch, kernels + 1);
+    p->arg = arena_new(b->arena, u32, (usize)kernels * (KERNEL_ARGS_MAX + 1) + 1);
     b->known = arena_new(b->arena, struct kernel_code, kernels + 1);
     b->notes.seen = arena_new(b->arena, u32, b->graph->node_count);
     p->code = arena_take(b->arena, CODE_BYTES_MAX, 64);
-    if (!p->launch || !p->arg || !b->known || !b->notes.seen || !p->code)
+    if (!p->launch || !p->dispatch || !p->arg || !b->known || !b->notes.seen || !p->code)
         return E_NOMEM;
-    TRY(lower_open(b->graph, &b->schedule, b->target, b->arena, &b->emit));
-    for (u32 i = 0; i < kernels; i++) {
-        err e = build_launch(b, i);
-        if (e != OK) {
-            text_fmt(
-                b->options->why, "kernel %u (node %u, %s): %s", i,
-                b->schedule.stage[b->schedule.kernel[i].stage_first].node,
-                op_row[b->graph->node[b->schedule.stage[b->schedule.kernel[i].stage_first].node].op]
-                    .name,
-                err_text(e));
-            return e;
-        }
-        p->launch_count++;
-    }
     p->buffer = b->schedule.buffer;
     p->buffer_count = b->schedule.buffer_count;
     p->workspace_bytes = b->schedule.workspace_bytes;
@@ -195,6 +215,9 @@ static err build_program(struct build *b)
     p->sym_count = b->graph->sym_count;
     memcpy(p->sym, b->graph->sym, sizeof p->sym);
     build_outputs(b);
+    TRY(lower_open(b->graph, &b->schedule, b->target, b->arena, &b->emit));
+    while (p->launch_count < kernels)
+        TRY(b->target->waves ? build_dispatch(b) : build_launches(b, kernels));
     return OK;
 }
 

@@ -266,8 +266,9 @@ struct target target_of(const struct cpu_features *cpu, u32 cores);
 /* ======== program: what a device runs ======== */
 
 /* Entries of the global table, u64 each: externals first, then buffers (addresses in the
- * workspace), then symbols. A launch names the entries that its kernel reads as args[0..]; so equal
- * kernels of different layers share their code. */
+ * workspace), then symbols, then per launch the items of its dispatch up to its own end. A launch
+ * names the entries that its kernel reads as args[0..]; so equal kernels of different layers share
+ * their code. */
 struct program_buffer {
     u64 offset, bytes;
 }; /* inside the program's workspace, 64-byte aligned */
@@ -280,11 +281,21 @@ struct launch {
                                   independent */
     u32 grid_divisor[LAUNCH_GRID_MAX];
     u8 grid_rank;
-    bool barrier; /* all earlier launches must have finished */
-    u32 node;     /* the graph node it realises, for reports */
-    /* Targets with groups: an item is a workgroup; its id is SGPR 2, args (u64 each) at SGPR 0:1,
-     * the registers are COMPUTE_PGM_RSRC1..3. */
+    bool barrier;                    /* all earlier launches must have finished */
+    u32 node;                        /* the graph node it realises, for reports */
+    u32 waves, group_bytes, rsrc[3]; /* of its code; see struct dispatch */
+};
+
+/* Targets with groups run launches that wait for nothing between them as one dispatch: an item is a
+ * workgroup, its number is SGPR 2, the arguments from arg_first on (u64 each) are at SGPR 0:1, the
+ * registers are COMPUTE_PGM_RSRC1..3. With more than one launch the arguments begin with the ends
+ * of each one's items, and the code sends each group to its own. */
+#define DISPATCH_LAUNCHES_MAX 16u
+struct dispatch {
+    u32 code_offset, arg_first;
+    u32 launch_first, launch_count;
     u32 waves, group_bytes, rsrc[3];
+    bool barrier; /* all earlier dispatches must have finished */
 };
 
 struct program {
@@ -292,6 +303,8 @@ struct program {
     usize code_bytes;
     struct launch *launch;
     u32 launch_count;
+    struct dispatch *dispatch; /* targets with groups */
+    u32 dispatch_count;
     u32 *arg;
     u32 arg_count; /* indexes into the global table */
     struct program_buffer *buffer;

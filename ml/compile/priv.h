@@ -215,4 +215,12 @@ void kernel_signature(const struct graph *graph, const struct schedule *schedule
                       const struct kernel *kernel, struct signature_notes *notes,
                       struct signature *out);
 
+/* ---- dispatch.c ---- */
+
+/* How many kernels from `first` on can be one dispatch. */
+u32 dispatch_launches(const struct schedule *schedule, u32 first);
+/* Around the launches of the dispatch: its argument block comes before theirs, its code behind. */
+void dispatch_open(struct program *program, u32 first, u32 count);
+err dispatch_close(struct program *program, struct arena *arena, struct code_out *out);
+
 #endif
