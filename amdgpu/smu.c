@@ -116,8 +116,13 @@ err smu_clocks(struct gpu *gpu)
     if (gpu->sub < phases) {
         TRY(set_clock(gpu, gpu->sub / 4, gpu->sub % 4));
     } else {
-        if (gpu->config.power_cap_w)
-            TRY(smu_ask(gpu, SMU_SET_PPT, gpu->config.power_cap_w, NULL));
+        err e =
+            gpu->config.power_cap_w ? smu_ask(gpu, SMU_SET_PPT, gpu->config.power_cap_w, NULL) : OK;
+        if (e == E_BUSY || e == E_TIMEOUT)
+            return e;
+        if (e != OK)
+            log_error(gpu->name, "power_cap_w = %u: the card refuses it, its board's cap stands",
+                      gpu->config.power_cap_w);
         log_info(gpu->name, "smu: up to %u MHz shaders, %u MHz memory, power cap %u W (0: none)",
                  gpu->clock_top[3], gpu->clock_top[0], gpu->config.power_cap_w);
     }

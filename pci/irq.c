@@ -89,16 +89,16 @@ static void msi_on(const struct pci_dev *dev, u16 at, u8 vector)
 err pci_vector_on(struct pci_dev *dev, u32 idx, void (*handler)(void *ctx), void *ctx)
 {
     u16 msix = cap_at(dev, CAP_MSIX, 12);
-    u8 vector;
 
     if (idx >= pci_vectors(dev))
         return E_UNSUPPORTED;
     if (msix && !dev->msix.bytes)
         TRY(open_table(dev, msix));
-    TRY(irq_take(handler, ctx, &vector));
+    if (!dev->vector[idx])
+        TRY(irq_take(handler, ctx, &dev->vector[idx]));
     if (msix)
-        msix_on(dev, idx, vector);
+        msix_on(dev, idx, dev->vector[idx]);
     else
-        msi_on(dev, cap_at(dev, CAP_MSI, 14), vector);
+        msi_on(dev, cap_at(dev, CAP_MSI, 14), dev->vector[idx]);
     return OK;
 }

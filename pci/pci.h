@@ -85,8 +85,9 @@ struct pci_dev {
     bool is_bridge;
     u8 secondary, subordinate; /* bridges */
     struct pci_bar bar[PCI_BARS_MAX];
-    struct mmio config; /* 4096 bytes of ECAM */
-    struct mmio msix;   /* the vector table, once a vector is on */
+    struct mmio config;         /* 4096 bytes of ECAM */
+    struct mmio msix;           /* the vector table, once a vector is on */
+    u8 vector[PCI_VECTORS_MAX]; /* of the processor, taken once; 0: not yet */
 };
 
 /* All that was found, in bus order. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "sim/priv.h"
 #include "tests/amdgpu_rig.h"
 #include "tests/test.h"
 
@@ -200,6 +201,29 @@ TEST(amdgpu_firmware_damaged_inside)
         rig->file[file].bytes.ptr = copy;
         expect_dead(rig, "secure processor");
         free(copy);
+    }
+}
+
+/* The card has been told; what its board does not allow is said, and the card comes up all the
+ * same. */
+TEST(amdgpu_power_cap)
+{
+    static const struct {
+        u32 wanted, set;
+    } cases[] = {{250, 250}, {5000, 0}};
+
+    for (u32 i = 0; i < ARRAY_LEN(cases); i++) {
+        struct rig *rig = new_rig();
+        rig->config.power_cap_w = cases[i].wanted;
+        rig_power_on(rig);
+        u32 board = rig->sim->profile->power_watts;
+        rig_start(rig, START_MS);
+        expect_state(rig, GPU_READY);
+        EXPECT_EQ(rig->sim->smu.power_watts, cases[i].set ? cases[i].set : board);
+        EXPECT_EQ(rig->sim->smu.soft_min[0], 0);
+        EXPECT_EQ(!sim_failure(rig->sim), cases[i].set != 0);
+        EXPECT_EQ(rig_status(rig).recoveries, 0);
+        rig_close(rig);
     }
 }
 

@@ -26,6 +26,18 @@ static const u32 store_code[] = {
     0xbfb00000,             /* s_endpgm */
 };
 
+/* As rig_increment_code, but to[i] = 4 * i + 1 by way of the scratch memory of each item. */
+static const u32 scratch_code[] = {
+    0xf4040100, 0xf8000000, 0x360000ff, 0x000003ff, 0x84078702,
+    0xd6460001, 0x001d0500, 0xdc69003c, 0x007c0100, /* scratch_store_b32 off, v1, off offset:60 */
+    0xbc7c0000,                                     /* s_waitcnt_vscnt null, 0 */
+    0xdc51003c, 0x027c0000,                         /* scratch_load_b32 v2, off, off offset:60 */
+    0xbf890007,                                     /* s_waitcnt vmcnt(0) lgkmcnt(0) */
+    0x4a040481,                                     /* v_add_nc_u32 v2, 1, v2 */
+    0xdc6a0000, 0x00040201,                         /* global_store_b32 v1, v2, s[4:5] */
+    0xbfb00000,                                     /* s_endpgm */
+};
+
 static const u32 illegal_code[] = {0xffffffff, 0xbfb00000};
 static const u32 spin_code[] = {0xbfa0ffff}; /* s_branch to itself */
 
@@ -44,12 +56,13 @@ static void copy_in(struct bench *b)
     EXPECT_OK(rig_wait(b->rig, fence, 1000));
 }
 
-static struct bench *setup(void)
+static struct bench *setup_with(u32 scratch_bytes)
 {
     static struct rig rig;
     static struct bench b;
 
     memset(&rig, 0, sizeof rig);
+    rig.config.scratch_bytes = scratch_bytes;
     b = (struct bench){.rig = &rig};
     rig_firmware(&rig);
     rig.config.hang_ms = 1000;
@@ -61,6 +74,11 @@ static struct bench *setup(void)
     EXPECT_OK(gpu_host_alloc(rig.gpu, 4096, &b.kernarg));
     EXPECT_OK(gpu_host_alloc(rig.gpu, 4096, &b.result));
     return &b;
+}
+
+static struct bench *setup(void)
+{
+    return setup_with(0);
 }
 
 static struct gpu_launch launch_of(struct bench *b, const u32 *code, usize bytes)
@@ -253,6 +271,31 @@ TEST(amdgpu_a_list_that_does_not_fit)
     EXPECT_EQ(gpu_submit(b->rig->gpu, &one, 1u << 20, &fence), E_LIMIT);
     EXPECT_OK(gpu_submit(b->rig->gpu, &one, 0, &fence));
     EXPECT_EQ(gpu_submit(b->rig->gpu, &one, 0, &fence), E_BUSY);
+    rig_close(b->rig);
+}
+
+/* More waves than a shader engine has, each with its own; 64 of the 128 bytes that may be asked
+ * for. The launch before it has no scratch. */
+TEST(amdgpu_scratch_memory)
+{
+    struct bench *b = setup_with(128);
+    struct gpu_launch launch[2] = {launch_of(b, store_code, sizeof store_code),
+                                   launch_of(b, scratch_code, sizeof scratch_code)};
+    u64 fence;
+
+    set_arguments(b, b->result.va, 0);
+    launch[1].scratch_bytes = 64;
+    launch[1].rsrc2 |= 1;
+    launch[1].wait = true;
+    launch[0].groups[0] = launch[1].groups[0] = 4096 / 4 / ITEMS;
+    EXPECT_OK(gpu_submit(b->rig->gpu, launch, 2, &fence));
+    EXPECT_OK(rig_wait(b->rig, fence, 5000));
+    for (u32 i = 0; i < 1024; i++)
+        EXPECT_EQ(word_of(&b->result, i), 4 * i + 1);
+    launch[1].scratch_bytes = 132;
+    EXPECT_EQ(gpu_submit(b->rig->gpu, launch, 2, &fence), E_RANGE);
+    if (sim_failure(b->rig->sim))
+        test_fail(__FILE__, __LINE__, "%s", sim_failure(b->rig->sim));
     rig_close(b->rig);
 }
 

@@ -77,7 +77,13 @@ TEST(pci_msi_32_and_64_bits)
         EXPECT_EQ(fake_get(f, 0x44, 4), 0xfee01000);
         EXPECT_EQ(fake_get(f, wide ? 0x4c : 0x48, 2), 0x30);
         EXPECT_EQ(fake_get(f, 0x42, 2) & 0x71,
-                  1); /* on, and one message of the many it was set to */
+                  1);                      /* on, and one message of the many it was set to */
+        fake_put(f, 0x42, 2, 0x80 * wide); /* a reset has taken it: again, by the same vector */
+        fake_put(f, wide ? 0x4c : 0x48, 2, 0);
+        EXPECT_OK(pci_vector_on(dev, 0, nothing, NULL));
+        EXPECT_EQ(fake_get(f, wide ? 0x4c : 0x48, 2), 0x30);
+        EXPECT_EQ(fake_get(f, 0x42, 2) & 1, 1);
+        EXPECT_EQ(fake_vectors_taken, 1);
     }
 }
 
