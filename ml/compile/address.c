@@ -64,12 +64,19 @@ u16 emit_index(struct emit *e, const struct affine *idx)
     return emit_s_addi(e, s, constant);
 }
 
+/* In the memory of the item. */
+static bool is_local(const struct emit *e, u32 node)
+{
+    return !op_is_source(emit_node(e, node)->op) &&
+           e->schedule->stage[e->schedule->stage_of[node]].local;
+}
+
 static u16 node_base(struct emit *e, u32 node)
 {
     const struct stage *s = &e->schedule->stage[e->schedule->stage_of[node]];
     u32 lead = e->kernel->lead;
 
-    if (op_is_source(emit_node(e, node)->op) || !s->local)
+    if (!is_local(e, node))
         return emit_arg(e, node_place(e->graph, e->schedule, node));
     u16 base = emit_s_addi(e, LIR_SCRATCH, s->place);
     for (u32 a = 0; a < lead; a++)
@@ -107,8 +114,7 @@ struct lir_mem emit_address(struct emit *e, u32 node, const struct affine *idx, 
             coef[a] += idx[d].coef[a] * stride.elements;
         disp += idx[d].constant * stride.elements * bytes;
     }
-    u16 index =
-        LIR_NONE; /* the innermost counter goes into the addressing mode when its factor allows */
+    u16 index = LIR_NONE; /* the innermost counter, in the addressing mode if its factor allows */
     u8 scale = 1;
     for (u32 o = 0; o < e->open_count; o++) {
         u32 a = e->order[o];
@@ -146,11 +152,10 @@ struct lir_mem emit_address(struct emit *e, u32 node, const struct affine *idx, 
         index = LIR_NONE;
         scale = 1;
     }
-    bool local = !op_is_source(n->op) && e->schedule->stage[e->schedule->stage_of[node]].local;
     return (struct lir_mem){.base = base,
                             .index = index,
                             .scale = scale,
-                            .space = local ? LIR_GROUP : LIR_GLOBAL,
+                            .space = is_local(e, node) ? LIR_GROUP : LIR_GLOBAL,
                             .disp = (i32)disp};
 }
 

@@ -59,7 +59,13 @@ static inline bool dim_same(dim a, dim b)
  *               -> block -> code planes -> scale[tile] -> min[tile] if has_min
  * Code plane of b bits: dword `w` of lane r holds codes of columns 4*g+j in bits 8*j + b*(g mod
  * 8/b) .. , w = g / (8/b). value = scale * (code - zero) + min. Float formats (code_bits 0):
- * element (k, r) at (k * tile + r), no blocks. */
+ * element (k, r) at (k * tile + r), no blocks.
+ *
+ * With granules a vector load brings each lane 16 bytes of its own row: row tile -> unit of some
+ * blocks (pack_tile; a super block is a unit) -> low plane, high plane, factors, each [granule]
+ * [lane][16 bytes], then the super scale and super min [lane][2] if super > 1. A plane is the
+ * dwords of the unit's blocks one after the other; the factors are its scales, then its minima.
+ * Float formats: a row's elements one after the other. */
 struct packing {
     enum dtype float_type; /* code_bits == 0: F32, F16 or BF16 elements */
     u8 code_bits; /* 0, 4, 5, 6 or 8; low plane 4 bits (8 for 8), the rest a high plane of 1 or 2
@@ -71,6 +77,7 @@ struct packing {
     u8 block;      /* columns per scale: 16 or 32 */
     u8 super;      /* blocks per super block: 1, 8 or 16 */
     u8 tile;       /* rows interleaved */
+    u8 granule;    /* 16, or 0: none */
 };
 
 enum op {
@@ -240,6 +247,23 @@ void shape_print(const struct graph *graph, const dim *shape, u32 rank, struct t
 /* ---- index.c ---- */
 /* Bytes of a packed matrix, whole row tiles. */
 u64 packing_bytes(const struct packing *packing, u32 rows, u32 columns);
+/* Bytes of one row tile of a packed weight, and of its parts. */
+struct pack_tile {
+    u32 low_bits, high_bits;   /* planes */
+    u32 low_bytes, high_bytes; /* per block */
+    u32 scale_bytes;           /* per block, also of the minima */
+    u32 block_bytes;           /* planes, scales, minima */
+    u32 super_head_bytes;      /* per super block, before its blocks */
+    u32 super_bytes, tile_bytes;
+    u32 blocks;      /* per row */
+    u32 unit_blocks; /* with granules; a last unit holds what is left */
+};
+struct pack_tile pack_tile(const struct packing *packing, u32 columns);
+/* Where the parts of a unit of `blocks` blocks lie. */
+struct pack_unit {
+    u32 high_at, factors_at, head_at, bytes;
+};
+struct pack_unit pack_unit(const struct packing *packing, u32 blocks);
 
 /* ======== targets ======== */
 

@@ -181,24 +181,6 @@ u16 emit_sin_cos(struct emit *e, u16 x, bool cosine);
 
 /* ---- lower_linear.c ---- */
 
-/* Where a row tile of a packed weight lies: pointers to this lane's place in a block's planes, its
- * scales, the super block's head. */
-struct tile {
-    const struct packing *packing;
-    struct pack_tile size;
-    u16 planes, scales, head;
-};
-/* row: SCALAR, the first row of the lanes. With one lane the row may stand anywhere in its tile. */
-struct tile open_tile(struct emit *e, u32 weight, u16 row, bool whole);
-/* Four codes per lane, columns 4*group .. 4*group+3 of the block, one per byte. */
-u16 group_codes(struct emit *e, const struct tile *t, u32 group);
-struct super {
-    u16 scale, min;
-};
-struct super super_factors(struct emit *e, const struct tile *t);
-/* Scale or minimum (which = 1) of the block, as floats. */
-u16 block_factor(struct emit *e, const struct tile *t, u32 which, u16 super_factor);
-
 void emit_quant_stage(struct emit *e);
 void emit_unpack_stage(struct emit *e);
 /* Pieces of a row of the stage's product, or of a QUANT or UNPACK stage, that waves can share. */
@@ -218,6 +200,8 @@ struct nest {
     u32 unroll_max, vectors_max;
     u32 unroll, vectors; /* of the variant being emitted */
     bool zero;           /* PAD: fill instead of copy */
+    bool partial;        /* the row tile of the product has rows only up to `end` */
+    u16 end;
 };
 
 /* What the heavy node came to for every instance of a nest, or this wave's part of it. */
@@ -228,6 +212,7 @@ struct held {
 };
 /* lower_linear.c: rows u of the stage's product for the row tile at the lane axis. */
 bool hold_linear(struct nest *n, const struct affine *idx, struct held *held);
+u32 linear_rows(const struct emit *e); /* activation rows at a time */
 
 /* ---- lower.c ---- */
 struct range axis_range(struct emit *e, u32 axis);
@@ -249,6 +234,8 @@ void hold_matrix(struct nest *n, const struct affine *idx, struct held *held);
 
 /* ---- roles.c ---- */
 void choose_roles(struct nest *n);
+/* A product with granules is one of whole row tiles, even where the last has fewer rows. */
+bool whole_tiles(const struct nest *n);
 /* Which axis the waves share; returns how many of them have something to do. */
 u32 choose_shares(struct nest *n);
 /* The last axis that is longer than 1, or NO_AXIS: stores along it are contiguous when

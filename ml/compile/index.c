@@ -4,6 +4,9 @@
  */
 #include "ml/compile/priv.h"
 
+#define UNIT_BLOCKS_MAX 8u
+#define FLOAT_UNIT      32u /* columns */
+
 bool op_is_move(enum op op)
 {
     return op_row[op].class == CLASS_MOVE;
@@ -59,12 +62,50 @@ struct quant_row quant_row(u32 columns, u32 block)
     return row;
 }
 
+struct pack_unit pack_unit(const struct packing *packing, u32 blocks)
+{
+    u32 low = packing->code_bits == 8 ? 8 : 4, high = packing->code_bits - low;
+    u32 codes = blocks * packing->block, tile = packing->tile, granule = packing->granule;
+
+    if (packing->code_bits == 0) {
+        u32 bytes = blocks * dtype_bytes(packing->float_type);
+        return (struct pack_unit){.bytes = (u32)round_up(bytes, granule) * tile};
+    }
+    u32 factors = blocks * dtype_bytes(packing->scale_type) * (packing->has_min ? 2 : 1);
+    struct pack_unit u = {.high_at = (u32)round_up(codes * low / 8, granule) * tile};
+
+    u.factors_at = u.high_at + (u32)round_up(codes * high / 8, granule) * tile;
+    u.head_at = u.factors_at + (u32)round_up(factors, granule) * tile;
+    u.bytes = u.head_at + (packing->super > 1 ? 4 * tile : 0);
+    return u;
+}
+
+/* Units of 5 to 8 blocks: scales of 2 bytes fill a granule well. The fewest bytes, then no rest. */
+static void choose_units(const struct packing *packing, struct pack_tile *t)
+{
+    u32 least = UINT32_MAX;
+
+    for (u32 g = UNIT_BLOCKS_MAX; g >= UNIT_BLOCKS_MAX / 2 + 1; g--) {
+        u32 blocks = packing->super > 1 ? packing->super : min_u32(g, t->blocks);
+        u32 rest = t->blocks % blocks;
+        u32 bytes = t->blocks / blocks * pack_unit(packing, blocks).bytes +
+                    (rest ? pack_unit(packing, rest).bytes : 0);
+        if (bytes < least || (bytes == least && rest == 0 && t->blocks % t->unit_blocks)) {
+            least = t->tile_bytes = bytes;
+            t->unit_blocks = blocks;
+        }
+    }
+}
+
 struct pack_tile pack_tile(const struct packing *packing, u32 columns)
 {
     struct pack_tile t = {};
     u32 tile = packing->tile;
     if (packing->code_bits == 0) {
-        t.tile_bytes = columns * tile * dtype_bytes(packing->float_type);
+        u32 bytes = columns * dtype_bytes(packing->float_type);
+        t.blocks = columns;
+        t.unit_blocks = FLOAT_UNIT;
+        t.tile_bytes = (u32)round_up(bytes, max_u32(packing->granule, 1)) * tile;
         return t;
     }
     t.low_bits = packing->code_bits == 8 ? 8 : 4;
@@ -78,6 +119,8 @@ struct pack_tile pack_tile(const struct packing *packing, u32 columns)
         t.super_head_bytes = tile * 4;
     t.super_bytes = t.super_head_bytes + packing->super * t.block_bytes;
     t.tile_bytes = t.blocks / packing->super * t.super_bytes;
+    if (packing->granule)
+        choose_units(packing, &t);
     return t;
 }
 

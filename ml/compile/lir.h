@@ -14,7 +14,7 @@
 
 #include "ml/compile/compile.h"
 
-#define LIR_VREGS_MAX 4096u
+#define LIR_VREGS_MAX 16384u
 #define LIR_INSTRS_MAX 32768u
 #define LIR_LOOP_DEPTH_MAX 16u
 #define LIR_NONE 0xffffu

@@ -193,13 +193,26 @@ static void store_joined(struct nest *n, const struct affine *idx, const struct 
         emit_put(e, held->res[i], DT_F32, mem);
     }
     emit_barrier(e);
-    u16 i = emit_loop(e, LIR_WAVE, emit_s_const(e, count), e->waves);
-    open_instance(n, i);
-    u16 first = emit_s_addi(e, emit_s_add(e, LIR_SCRATCH, emit_s_muli(e, i, bytes)), at);
-    emit_remember(e, e->stage->heavy, held->idx, join_parts(e, first, wave_bytes, held->op));
-    emit_store(e, emit_value(e, e->stage->node, idx), e->stage->node, idx);
-    emit_end(e);
-    memcpy(e->axis, axis, sizeof axis);
+    u16 base = emit_s_addi(e, LIR_SCRATCH, at);
+    for (u32 u = 0; u < (n->partial ? n->unroll : 1); u++) {
+        u16 end = n->partial ? emit_s(e, LIR_S_SUB, n->end, e->axis[n->lane_axis].counter, 0)
+                             : emit_s_const(e, count);
+        u16 i = emit_loop(e, LIR_WAVE, end, e->waves);
+        u16 first = emit_s_add(e, base, emit_s_muli(e, i, n->partial ? 4 : bytes));
+        if (n->partial) {
+            e->lanes = 1;
+            e->lane_axis = NO_AXIS;
+            set_bias(n, u, 0);
+            e->axis[n->lane_axis].counter = emit_s_add(e, e->axis[n->lane_axis].counter, i);
+        } else {
+            open_instance(n, i);
+        }
+        u16 sum = join_parts(e, emit_s_addi(e, first, u * bytes), wave_bytes, held->op);
+        emit_remember(e, e->stage->heavy, held->idx, sum);
+        emit_store(e, emit_value(e, e->stage->node, idx), e->stage->node, idx);
+        emit_end(e);
+        memcpy(e->axis, axis, sizeof axis);
+    }
     e->joined = true;
     if (e->scope_depth > 0) /* the next round writes parts again */
         emit_barrier(e);
@@ -282,7 +295,8 @@ static void nest_body(struct nest *n)
         else if (!(linear ? hold_linear(n, idx, &held) : hold_reduction(n, idx, &held)))
             e->status = E_UNSUPPORTED;
         e->quiet = false;
-        if (e->waves > 1 && n->split_axis != NO_AXIS && e->status == OK) {
+        bool parts = n->partial || (e->waves > 1 && n->split_axis != NO_AXIS);
+        if (parts && e->status == OK) {
             store_joined(n, idx, &held);
             arena_reset(e->arena, mark);
             return;
@@ -314,9 +328,9 @@ static void nest_variant(struct nest *n, u32 level, u16 start, u16 end, u32 step
         e->lanes = step == 1 ? 1 : (u8)e->target->lanes;
         n->vectors = step == 1 ? 1 : step / e->target->lanes;
     }
+    bool shared = axis == n->spread_axis && !n->partial;
     axis_open(e, axis,
-              axis == n->spread_axis ? emit_shared_loop(e, start, end, step)
-                                     : emit_loop(e, start, end, step));
+              shared ? emit_shared_loop(e, start, end, step) : emit_loop(e, start, end, step));
     nest_level(n, level + 1);
     axis_close(e, axis);
     emit_end(e);
@@ -359,8 +373,12 @@ static void nest_level(struct nest *n, u32 level)
                               emit_s_const(e, 0), 0);
             mid = emit_s_add(e, r.start, emit_s(e, LIR_S_ANDI, span, LIR_NONE, -(i64)step));
         }
+        n->partial = step == 1 && axis == n->lane_axis && whole_tiles(n);
+        n->end = r.end;
         if (left < 0 || left >= step)
-            nest_variant(n, level, r.start, mid, step);
+            nest_variant(n, level, r.start, n->partial ? r.end : mid,
+                         n->partial ? e->target->lanes : step);
+        n->partial = false;
         left = left < 0 ? left : left % step;
         if (step == 1 || left == 0 || e->status != OK)
             return;
@@ -432,7 +450,7 @@ static struct nest stage_nest(struct emit *e)
     if (e->stage->heavy != NO_NODE && emit_node(e, e->stage->heavy)->op == OP_LINEAR) {
         n.lane_axis = (u8)(n.space->rank - 1);
         n.unroll_axis = n.space->rank > 1 ? (u8)(n.space->rank - 2) : NO_AXIS;
-        n.unroll_max = n.unroll_axis == NO_AXIS ? 1 : e->target->vector_regs > 16 ? 8 : 2;
+        n.unroll_max = n.unroll_axis == NO_AXIS ? 1 : linear_rows(e);
     } else {
         choose_roles(&n);
     }

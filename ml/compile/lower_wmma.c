@@ -10,7 +10,7 @@
  *
  * The results go through the group's memory too, where the stage's ordinary nest finds them.
  */
-#include "ml/compile/emit.h"
+#include "ml/compile/lower_tile.h"
 
 /* From so many activation rows on. Per 32 rows of a weight and 32 columns a SIMD spends 4 * 2 * 32
  * cycles on 64 tokens here and about 30 + 22 a token with integer products: see docs/COMPILER.md.
@@ -38,7 +38,12 @@ bool matrix_fits(const struct graph *graph, const struct target *target, const s
 
     if (!target || !target->matrix || node->op != OP_LINEAR || x->op == OP_QUANT || node->rank < 2)
         return false;
+    const struct node *w = &graph->node[node->src[1]];
+    const struct pack_tile size =
+        pack_tile(&graph->external[w->source.external].packing, dim_bound(graph, w->shape[1]));
     bool plain = !op_is_source(x->op) || x->source.storage == DT_F32;
+    if (size.blocks % size.unit_blocks) /* trips are equal */
+        return false;
     return plain && dim_bound(graph, x->shape[x->rank - 1]) % STEP == 0 &&
            dim_bound(graph, node->shape[node->rank - 2]) >= TOKENS_MIN;
 }
@@ -211,10 +216,9 @@ static struct tile block_at(struct matrix *m, u16 unit, u32 block, struct super 
 {
     struct tile t = m->tile;
 
-    t.head = unit;
+    t.planes = unit;
+    t.block = block;
     *super = super_factors(m->e, &t);
-    t.planes = t.scales =
-        emit_s_addi(m->e, unit, (i64)t.size.super_head_bytes + (i64)block * t.size.block_bytes);
     return t;
 }
 
@@ -252,40 +256,43 @@ static void put_codes(struct matrix *m, u16 unit, u32 step, u16 to)
             m->packing->has_min ? both_halves(m, block_factor(m->e, &t, 1, super.min)) : LIR_NONE};
         u16 halves = tuple(m, 4);
         for (u32 k = 0; k < 2; k++)
-            put_group(m, group_codes(m->e, &t, (4 * g + 4 * k) % block / 4), factor,
+            put_group(m, group_codes(m->e, &t, (4 * g + 4 * k) % block / 4, false), factor,
                       (u16)(halves + 2 * k));
         store4(m, halves, in_group(to, 8 * g));
     }
 }
 
-static u16 load_float(struct matrix *m, u16 unit, i64 disp)
+/* Element k of the unit's row. */
+static u16 float_at(struct matrix *m, const struct tile *t, u32 k)
 {
-    struct lir_instr i = emit_blank(m->e, LIR_V_LOAD);
+    bool wide = m->packing->float_type == DT_F32;
+    u16 word = unit_word(m->e, t, 0, wide ? k : k / 2);
 
-    i.mem_type = (u8)m->packing->float_type;
-    i.mem = (struct lir_mem){
-        .base = unit, .index = LIR_NONE, .scale = 1, .disp = (i32)disp, .fixed = true};
-    return emit_pure(m->e, i);
+    if (wide)
+        return word;
+    return k % 2 ? masked(m, word, 0xffff0000u) : emit_vi(m->e, LIR_ISHLI, word, 16, 0);
 }
 
-static void put_floats(struct matrix *m, u16 unit, u32 step, u16 to)
+/* A step is a unit of floats. */
+static void put_floats(struct matrix *m, u16 trip, u32 step, u16 to)
 {
-    i64 column_bytes = m->packing->tile * (i64)dtype_bytes(m->packing->float_type);
+    struct tile t = m->tile;
 
+    t.planes = emit_s_addi(m->e, trip, (i64)step * m->tile.unit.bytes);
     for (u32 c = 0; c < STEP; c += 8) {
-        u16 halves = tuple(m, 4), value[8];
-        for (u32 k = 0; k < 8; k++)
-            value[k] = load_float(m, unit, (step * STEP + c + k) * column_bytes);
-        for (u32 w = 0; w < 4; w++) {
-            struct lir_instr *i = put(m, LIR_H_PACK, (u16)(halves + w));
-            i->a = value[2 * w];
-            i->b = value[2 * w + 1];
+        u16 halves = m->packing->float_type == DT_F16 ? unit_word(m->e, &t, 0, c / 2) : tuple(m, 4);
+        for (u32 w = 0; w < 4 && m->packing->float_type != DT_F16; w++) {
+            struct lir_instr *i = NULL;
+            u16 low = float_at(m, &t, c + 2 * w), high = float_at(m, &t, c + 2 * w + 1);
+            i = put(m, LIR_H_PACK, (u16)(halves + w));
+            i->a = low;
+            i->b = high;
         }
         store4(m, halves, in_group(to, 2 * c));
     }
 }
 
-/* A unit is a super block or some blocks, or some steps of floats. */
+/* A trip is a unit of codes, or some units of floats. */
 static void open_weights(struct matrix *m, u32 weight)
 {
     struct emit *e = m->e;
@@ -295,8 +302,10 @@ static void open_weights(struct matrix *m, u32 weight)
     u16 row = emit_s_add(e, m->row.start, emit_s_muli(e, LIR_WAVE, p->tile));
     u16 last = emit_s_const(e, (rows - 1) / p->tile * p->tile);
 
-    m->tile = open_tile(e, weight, emit_s(e, LIR_S_MIN, row, last, 0), true);
-    m->steps = p->super > 1 ? p->super * p->block / STEP : 4;
+    m->tile = tile_open(e, weight, emit_s(e, LIR_S_MIN, row, last, 0), true);
+    m->tile.blocks = m->tile.size.unit_blocks;
+    m->tile.unit = pack_unit(p, m->tile.blocks);
+    m->steps = p->code_bits ? m->tile.blocks * p->block / STEP : 4;
     while (columns / STEP % m->steps)
         m->steps /= 2;
     m->units = columns / STEP / m->steps;

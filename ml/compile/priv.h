@@ -160,18 +160,6 @@ struct quant_row {
     u32 columns, block, low_at, scale_at, nsum_at, ssum_at, bytes;
 };
 struct quant_row quant_row(u32 columns, u32 block);
-/* Bytes of one row tile of a packed weight, and of its parts. */
-struct pack_tile {
-    u32 low_bits, high_bits;   /* planes */
-    u32 low_bytes, high_bytes; /* per block */
-    u32 scale_bytes;           /* per block, also of the minima */
-    u32 block_bytes;           /* planes, scales, minima */
-    u32 super_head_bytes;      /* per super block, before its blocks */
-    u32 super_bytes, tile_bytes;
-    u32 blocks; /* per row */
-};
-struct pack_tile pack_tile(const struct packing *packing, u32 columns);
-
 /* ---- lower_wmma.c ---- */
 
 /* Does the matrix instruction compute the LINEAR, and an item of it MATRIX_ROWS of the weight's

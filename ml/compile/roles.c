@@ -211,11 +211,25 @@ static void choose_split(struct nest *n, u32 *best)
     }
 }
 
+bool whole_tiles(const struct nest *n)
+{
+    const struct emit *e = n->e;
+
+    return e->target->waves > 0 && e->stage->heavy != NO_NODE &&
+           emit_node(e, e->stage->heavy)->op == OP_LINEAR;
+}
+
 u32 choose_shares(struct nest *n)
 {
     const struct emit *e = n->e;
     u32 best = e->target->waves == 0 ? 1 : choose_spread(n);
 
+    if (whole_tiles(n) && axis_extent(e, n, n->lane_axis) % e->target->lanes &&
+        n->spread_axis != n->lane_axis) { /* the last tile is every wave's: they meet in it */
+        best = 1;
+        n->spread_axis = NO_AXIS;
+        n->split_axis = RANK_MAX;
+    }
     if (best < e->target->waves && e->stage->kind == STAGE_MAP && e->stage->heavy != NO_NODE)
         choose_split(n, &best);
     return best;

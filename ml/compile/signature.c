@@ -67,7 +67,7 @@ static void mix_memory(struct walk *w, u32 node)
         mix(w, (u64)x->storage << 8 | x->kind);
         mix(w, (u64)p->float_type << 48 | (u64)p->code_bits << 40 | (u64)p->zero << 32 |
                    (u64)p->has_min << 30 | (u64)p->scale_type << 24 | (u64)p->block << 16 |
-                   (u64)p->super << 8 | p->tile);
+                   (u64)p->super << 8 | p->tile | (u64)p->granule << 56);
     }
     mix_place(w, node_place(w->graph, w->schedule, node));
 }

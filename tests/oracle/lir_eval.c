@@ -552,7 +552,7 @@ err lir_eval_group(const struct lir_group *group, struct text *why)
         for (w = 0; w < group->waves && !fault; w++) {
             wave_run(&wave[w]);
             fault = wave[w].fault;
-            if (wave[w].at != wave[0].at)
+            if (!fault && wave[w].at != wave[0].at)
                 fault = "waves stand at different barriers";
         }
         more = wave[0].at < group->lir->count;
