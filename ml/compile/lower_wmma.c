@@ -42,7 +42,7 @@ bool matrix_fits(const struct graph *graph, const struct target *target, const s
     const struct pack_tile size =
         pack_tile(&graph->external[w->source.external].packing, dim_bound(graph, w->shape[1]));
     bool plain = !op_is_source(x->op) || x->source.storage == DT_F32;
-    if (size.blocks % size.unit_blocks) /* trips are equal */
+    if (size.unit_blocks == 0 || size.blocks % size.unit_blocks) /* trips are equal */
         return false;
     return plain && dim_bound(graph, x->shape[x->rank - 1]) % STEP == 0 &&
            dim_bound(graph, node->shape[node->rank - 2]) >= TOKENS_MIN;

@@ -215,7 +215,7 @@ bool whole_tiles(const struct nest *n)
 {
     const struct emit *e = n->e;
 
-    return e->target->waves > 0 && e->stage->heavy != NO_NODE &&
+    return e->target->waves > 0 && !e->own && e->stage->heavy != NO_NODE &&
            emit_node(e, e->stage->heavy)->op == OP_LINEAR;
 }
 
