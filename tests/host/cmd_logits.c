@@ -13,10 +13,12 @@
 int cmd_logits(int argc, char **argv);
 
 static const char usage[] =
-    "nohost logits --model FILE --tokens 1,2,3 --out FILE [--f32] [--threads N]\n"
+    "nohost logits --model FILE --tokens 1,2,3 --out FILE [--f32] [--threads N] [--rows N]\n"
     "              [--device cpu|sim [--fast]]\n"
     "  writes raw little-endian float32 [tokens, vocabulary]; --tokens @FILE reads them from a\n"
-    "  file. --f32 multiplies in plain float32 instead of with 8-bit activations.\n" CARD_USAGE;
+    "  file. --f32 multiplies in plain float32 instead of with 8-bit activations.\n"
+    "  --rows 1 computes token after token, as an answer is; else a step has as many as fit.\n"
+    CARD_USAGE;
 
 struct sink {
     FILE *file;
@@ -49,7 +51,7 @@ static u32 read_tokens(struct str list, u32 *token)
 int cmd_logits(int argc, char **argv)
 {
     static const char *const known[] = {"--model=", "--tokens=", "--out=", "--threads=",
-                                        "--f32", CARD_OPTIONS, "--help", NULL};
+                                        "--f32", CARD_OPTIONS, "--rows=", "--help", NULL};
     static u32 token[TOKENS_MAX];
     static struct session session;
 
@@ -65,6 +67,7 @@ int cmd_logits(int argc, char **argv)
                                .ctx_max = max_u32(count, 1)};
     card_use(argc, argv, &config);
     session_open(&session, tool_required(argc, argv, "--model"), &config, OUTPUTS_MAX);
+    session.rows_max = min_u32(session.rows_max, (u32)tool_number(argc, argv, "--rows", UINT_MAX));
     for (u32 i = 0; i < count; i++)
         if (token[i] >= session.vocab)
             tool_fail("logits: there is no token %u, the vocabulary has %u", token[i],

@@ -29,6 +29,7 @@ void session_open(struct session *session, const char *path, const struct ml_con
     load(session, &why);
     session->vocab = model_shape(session->model)->vocab;
     session->ctx_max = model_shape(session->model)->ctx_max;
+    session->rows_max = model_shape(session->model)->rows_max;
     for (u32 i = 0; i < session->ctx_max; i++)
         model_batch(session->model)->kv_index[i] = (i32)i;
 }
@@ -49,14 +50,14 @@ void session_run(struct session *session, const struct stretch *part, session_ta
                  void *ctx)
 {
     struct model_batch *batch = model_batch(session->model);
-    u32 rows_max = model_shape(session->model)->rows_max, end = part->first + part->count;
+    u32 end = part->first + part->count;
     u32 outputs_max = model_shape(session->model)->outputs_max;
 
     if (end > session->ctx_max)
         tool_fail("%u tokens do not fit the context of %u", end, session->ctx_max);
     for (u32 at = part->first, rows; at < end; at += rows) {
         u32 outputs = 0, unasked = part->wanted > at ? part->wanted - at : 0;
-        rows = min_u32(min_u32(end - at, rows_max), unasked + outputs_max);
+        rows = min_u32(min_u32(end - at, session->rows_max), unasked + outputs_max);
         for (u32 i = 0; i < rows; i++) {
             batch->token[i] = (i32)part->token[at - part->first + i];
             batch->position[i] = batch->kv_write[i] = (i32)(at + i);

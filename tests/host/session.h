@@ -16,6 +16,7 @@ struct session {
     struct model *model;
     struct tokenizer *tok;
     u32 vocab, ctx_max;
+    u32 rows_max; /* of a step; session_open says the model's */
 };
 
 /* Loads the model; exits with a message when it can not. outputs_max: logits per step. */

@@ -12,6 +12,8 @@ pass follows the llama architecture as published: RMS norm, rotary embedding of 
 The same is done on made-up models of other shapes and formats, which a real one does not cover.
 
     ref_model.py --nohost build/host/nohost --model FILE [--chunks 4]
+    ref_model.py ... --device sim [--fast] [--positions 32]  on the simulated card: the made-up
+                                                             models, and so much of the real one
     ref_model.py --model FILE --tokens 1,2,3 --out FILE      only writes the logits, as nohost does
 """
 import argparse
@@ -115,8 +117,9 @@ def log_softmax(x):
 # ---- judging ----
 
 class Judge:
-    def __init__(self, nohost, folder):
+    def __init__(self, nohost, folder, device):
         self.nohost, self.folder, self.passed, self.failed = nohost, folder, 0, 0
+        self.device = device
 
     def expect(self, good, what):
         print(("ok      " if good else "FAILED  ") + what, flush=True)
@@ -134,7 +137,7 @@ class Judge:
         with open(listed, "w") as file:
             file.write(",".join(map(str, tokens)))
         said = self.run("logits", "--model", model, "--tokens", "@" + listed, "--out", out,
-                        *options)
+                        *options, *self.device)
         return np.fromfile(out, np.float32).reshape(len(tokens), said["vocab"])
 
     def compare(self, name, path, reference, tokens, kl_max=KL_MAX):
@@ -181,6 +184,13 @@ def judge_real(judge, path, chunks):
         judge.expect(abs(have / want - 1) <= within,
                      f"model: perplexity {have:.4f}{' '.join([''] + options)}, float32 {want:.4f}: "
                      f"{100 * (have / want - 1):+.3f} %, {100 * within} % allowed")
+
+
+def judge_start(judge, path, positions):
+    """The first positions of a text alone: a simulated card takes its time."""
+    words = prose(16 * positions)
+    tokens = judge.run("tokenize", "--model", path, "--text", words)["tokens"][:positions]
+    judge.compare("model", path, Model(path).logits(tokens), tokens)
 
 
 # ---- made-up models ----
@@ -265,18 +275,27 @@ def main():
     args.add_argument("--out")
     args.add_argument("--chunks", type=int, default=4)
     args.add_argument("--seed", type=int, default=1)
+    args.add_argument("--device", default="cpu", choices=("cpu", "sim"))
+    args.add_argument("--fast", action="store_true", help="the card finds no fault")
+    args.add_argument("--positions", type=int, default=32)
     args = args.parse_args()
+    device = ["--device", args.device] + ["--fast"] * args.fast
     np.seterr(over="ignore")
     if args.tokens:
         Model(args.model).logits([int(t) for t in args.tokens.split(",")]).tofile(args.out)
         return 0
     with tempfile.TemporaryDirectory(prefix="nohost-ref-") as folder:
-        judge = Judge(args.nohost, folder)
+        judge = Judge(args.nohost, folder, device)
         for shape in SHAPES:
             path = os.path.join(folder, "made-up.gguf")
             tokens = made_up(path, args.model, shape, args.seed)
+            if args.device == "sim":
+                tokens = tokens[:args.positions]
             judge.compare(shape[0], path, Model(path).logits(tokens), tokens)
-        judge_real(judge, args.model, args.chunks)
+        if args.device == "sim":
+            judge_start(judge, args.model, args.positions)
+        else:
+            judge_real(judge, args.model, args.chunks)
     print(f"{judge.passed} passed, {judge.failed} failed")
     return judge.failed != 0
 
