@@ -12,7 +12,8 @@
 #define JOIN_REACH    96u   /* operations ahead in which neighbours are looked for */
 #define ARG_BYTES     8
 #define GATHER_BIAS   0x80000000u
-#define OF_LANES      2u /* space of a place: its base is an index in lanes, not memory */
+/* Spaces of places that are no memory: a scaled index of lanes, the low half of a scalar one. */
+enum { OF_LANES = LIR_GROUP + 1, OF_SCALAR };
 
 /* Makes a signed byte offset unsigned. */
 static const struct rsrc gather_bias = {RDNA_CONST, GATHER_BIAS};
@@ -50,6 +51,8 @@ static u32 shift_of(u8 type)
 
 /* ---- places ---- */
 
+static u16 place_code(struct rselect *s, struct rplace want);
+
 /* base + index * scale + disp in a pair of SGPRs. */
 static u16 global_pair(struct rselect *s, const struct rplace *p)
 {
@@ -63,7 +66,10 @@ static u16 global_pair(struct rselect *s, const struct rplace *p)
         u32 shift = (u32)__builtin_ctz(p->scale);
         struct rsrc low = scalar_low(s, p->index), more[2] = {low, rsrc_const(0)};
         if (shift)
-            more[0] = rsrc_of(rdna_new(s, R_s_lshl_b32, low, rsrc_const(shift)));
+            more[0] = rsrc_of(place_code(s, (struct rplace){.base = p->index,
+                                                            .index = LIR_NONE,
+                                                            .scale = p->scale,
+                                                            .space = OF_SCALAR}));
         if (s->value[p->index].low < 0 || s->value[p->index].high > UINT32_MAX >> shift)
             more[1] = rsrc_of(rdna_new(s, R_s_ashr_i32, low, rsrc_const(shift ? 32 - shift : 31)));
         scalar_add_wide(s, pair, base, more);
@@ -110,15 +116,27 @@ static bool same_place(const struct rplace *a, const struct rplace *b)
            a->space == b->space && a->shift == b->shift && a->disp == b->disp;
 }
 
+static u16 make_place(struct rselect *s, const struct rplace *want)
+{
+    switch (want->space) {
+    case OF_LANES:
+        return lane_offset(s, rdna_operand(s, want->base), want->scale, gather_bias);
+    case OF_SCALAR:
+        return rdna_new(s, R_s_lshl_b32, scalar_low(s, want->base),
+                        rsrc_const((u32)__builtin_ctz(want->scale)));
+    case LIR_GROUP:
+        return group_address(s, want);
+    default:
+        return global_pair(s, want);
+    }
+}
+
 static u16 place_code(struct rselect *s, struct rplace want)
 {
     for (u32 i = 0; i < s->place_count; i++)
         if (same_place(&s->place[i], &want))
             return s->place[i].code;
-    want.code = want.space == OF_LANES
-                    ? lane_offset(s, rdna_operand(s, want.base), want.scale, gather_bias)
-                : want.space == LIR_GROUP ? group_address(s, &want)
-                                          : global_pair(s, &want);
+    want.code = make_place(s, &want);
     want.fixed = s->value[want.base].writes == 1 &&
                  (want.index == LIR_NONE || s->value[want.index].writes == 1);
     if (s->place_count < RDNA_PLACES_MAX)
@@ -245,13 +263,15 @@ static struct address gather_address(struct rselect *s, const struct lir_instr *
     return a;
 }
 
-static void put_access(struct rselect *s, u16 row, u16 dst, struct rsrc data, struct address a)
+static struct rinstr *put_access(struct rselect *s, u16 row, u16 dst, struct rsrc data,
+                                 struct address a)
 {
     struct rinstr *access =
         rdna_put3(s, row, dst, (struct rsrc[3]){rsrc_of(a.vector), data, rsrc_of(a.pair)});
 
     access->imm = a.imm;
     access->fixed = a.fixed;
+    return access;
 }
 
 /* ---- scalar loads ---- */
@@ -307,6 +327,8 @@ static bool joins(const struct rselect *s, const struct join *join, const struct
 
 static bool ends_join(const struct join *join, const struct lir_instr *at)
 {
+    if (join->place.base == LIR_ARGS) /* always there, always the same */
+        return false;
     return at->op == LIR_LOOP || at->op == LIR_ENDLOOP || at->op == LIR_BARRIER ||
            (at->dst != LIR_NONE && (at->dst == join->place.base || at->dst == join->place.index));
 }
@@ -332,7 +354,8 @@ static void scalar_load(struct rselect *s, const struct lir_instr *in)
 
     if (s->value[in->dst].loaded)
         return;
-    end = (usize)(end - in) > JOIN_REACH ? in + JOIN_REACH : end;
+    if (in->op != LIR_S_ARG && (usize)(end - in) > JOIN_REACH)
+        end = in + JOIN_REACH;
     for (at = in; at < end && !ends_join(&join, at); at++)
         if (joins(s, &join, at, &word, &words))
             join.words |= ((1u << words) - 1) << word;
@@ -407,11 +430,6 @@ static u16 to_bfloat(struct rselect *s, u16 a)
                      (struct rsrc[3]){rsrc_of(sum), rsrc_of(quiet), rsrc_of(nan)});
 }
 
-static void set_exec(struct rselect *s, u32 lanes)
-{
-    rdna_put(s, R_s_mov_b32, RDNA_EXEC, rsrc_const(lanes), RSRC_NONE);
-}
-
 static void store(struct rselect *s, const struct lir_instr *in)
 {
     bool one = in->lanes == 1;
@@ -422,11 +440,30 @@ static void store(struct rselect *s, const struct lir_instr *in)
         data = rdna_new(s, R_v_cvt_f16_f32, rsrc_of(data), RSRC_NONE);
     else if (in->mem_type == DT_BF16)
         data = to_bfloat(s, data);
-    if (one)
-        set_exec(s, 1);
-    put_access(s, type_rows[in->mem.space][in->mem_type].store, RDNA_NONE, rsrc_of(data), a);
-    if (one)
-        set_exec(s, UINT32_MAX);
+    struct rinstr *access =
+        put_access(s, type_rows[in->mem.space][in->mem_type].store, RDNA_NONE, rsrc_of(data), a);
+    if (one) {
+        s->pending[s->pending_count++] = *access;
+        s->count[s->at]--;
+    }
+}
+
+/* EXEC is set for several at a time. */
+void memory_settle(struct rselect *s, const struct lir_instr *in)
+{
+    bool memory = in && lir_rows[in->op].operands[4] != '-' && !in->mem.fixed;
+    bool stores_one = in && in->op == LIR_V_STORE && in->lanes == 1;
+    bool flow = !in || in->op == LIR_LOOP || in->op == LIR_ENDLOOP || in->op == LIR_BARRIER;
+    bool rewrites = in && in->dst != LIR_NONE && s->value[in->dst].writes > 1;
+
+    if (!s->pending_count ||
+        (!flow && !rewrites && (!memory || stores_one) && s->pending_count < RDNA_PENDING_MAX))
+        return;
+    rdna_put(s, R_s_mov_b32, RDNA_EXEC, rsrc_const(1), RSRC_NONE);
+    for (u32 i = 0; i < s->pending_count; i++)
+        rdna_append(s, &s->pending[i]);
+    rdna_put(s, R_s_mov_b32, RDNA_EXEC, rsrc_const(UINT32_MAX), RSRC_NONE);
+    s->pending_count = 0;
 }
 
 static void scatter_four(struct rselect *s, const struct lir_instr *in)

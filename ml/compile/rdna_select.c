@@ -54,7 +54,7 @@ bool rdna_is_scalar(const struct rselect *s, u16 code)
 
 /* ---- appending ---- */
 
-static struct rinstr *append(struct rselect *s, const struct rinstr *instr)
+struct rinstr *rdna_append(struct rselect *s, const struct rinstr *instr)
 {
     u32 n = s->count[s->at];
 
@@ -73,7 +73,7 @@ static u16 in_sgpr(struct rselect *s, struct rsrc src)
     move.dst = rdna_sgpr(s);
     move.src[0] = src.code;
     move.literal = src.bits;
-    append(s, &move);
+    rdna_append(s, &move);
     return move.dst;
 }
 
@@ -86,7 +86,7 @@ u16 rdna_in_vgpr(struct rselect *s, struct rsrc src)
     move.dst = rdna_vgpr(s);
     move.src[0] = src.code;
     move.literal = src.bits;
-    append(s, &move);
+    rdna_append(s, &move);
     return move.dst;
 }
 
@@ -142,7 +142,7 @@ struct rinstr *rdna_put3(struct rselect *s, u16 row, u16 dst, const struct rsrc 
     for (u32 k = 0; k < 3 && is_vector(rdna_rows[row].format); k++)
         if (scalars_read(s, &in) > SCALARS_A_VALU && rdna_rows[row].operand[k + 1] >> 8 == K_X)
             in.src[k] = rdna_in_vgpr(s, (struct rsrc){in.src[k], in.literal});
-    return append(s, &in);
+    return rdna_append(s, &in);
 }
 
 struct rinstr *rdna_put(struct rselect *s, u16 row, u16 dst, struct rsrc a, struct rsrc b)
@@ -173,7 +173,7 @@ void rdna_put_imm(struct rselect *s, u16 row, i32 imm)
     struct rinstr in = rdna_blank(row);
 
     in.imm = imm;
-    append(s, &in);
+    rdna_append(s, &in);
 }
 
 /* ---- values ---- */
@@ -325,6 +325,7 @@ static void expand(struct rselect *s, const struct lir_instr *in)
 {
     const char *operands = lir_rows[in->op].operands;
 
+    memory_settle(s, in);
     if (in->op == LIR_LOOP)
         loop_head(s, in);
     else if (in->op == LIR_ENDLOOP)
@@ -406,6 +407,7 @@ err rdna_select(struct rselect *s, struct arena *arena)
         if (in->dst == LIR_NONE || s->value[in->dst].uses)
             expand(s, in);
     }
+    memory_settle(s, NULL);
     rdna_put_imm(s, R_s_endpgm, 0);
     memmove(s->stream[RDNA_HEAD] + s->count[RDNA_HEAD], s->stream[RDNA_BODY],
             s->count[RDNA_BODY] * sizeof(struct rinstr));

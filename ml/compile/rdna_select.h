@@ -7,10 +7,11 @@
 
 #include "ml/compile/rdna.h"
 
-#define RDNA_LANES      32u
-#define RDNA_LANE_SHIFT 5u
-#define RDNA_JOIN_MAX   16u /* words of one scalar load */
-#define RDNA_PLACES_MAX 64u
+#define RDNA_LANES       32u
+#define RDNA_LANE_SHIFT  5u
+#define RDNA_JOIN_MAX    16u /* words of one scalar load */
+#define RDNA_PLACES_MAX  64u
+#define RDNA_PENDING_MAX 8u
 
 /* What the dispatcher gives: SGPR 0:1 the arguments, 2 the group, VGPR 0 the work-item. */
 enum { RDNA_IN_ARGS = 0, RDNA_IN_GROUP = 2, RDNA_IN_ITEM = RDNA_VGPR };
@@ -63,6 +64,8 @@ struct rselect {
     const struct lir_instr *loop[LIR_LOOP_DEPTH_MAX];
     u32 label[LIR_LOOP_DEPTH_MAX];
     u32 depth, labels;
+    struct rinstr pending[RDNA_PENDING_MAX]; /* stores of one lane, to be written together */
+    u32 pending_count;
     u32 join_max;   /* words of one scalar load, for this try */
     bool exchanges; /* waves may read from global memory what another wrote */
     err status;
@@ -91,6 +94,8 @@ struct rsrc rsrc_const(u32 bits); /* an inline constant where there is one */
 bool rdna_is_scalar(const struct rselect *s, u16 code); /* an SGPR */
 bool rdna_is_vgpr(const struct rselect *s, u16 code);
 
+/* Appends an instruction as it is. */
+struct rinstr *rdna_append(struct rselect *s, const struct rinstr *instr);
 /* Appends an instruction; a source that its row cannot take goes through a register. Never NULL,
  * good until the next one. */
 struct rinstr *rdna_put3(struct rselect *s, u16 row, u16 dst, const struct rsrc src[3]);
@@ -108,7 +113,7 @@ u16 rdna_shifted_lane(struct rselect *s, u32 shift);
 
 /* ---- rdna_scalar.c ---- */
 
-void scalar_survey(struct rselect *s); /* bounds, and which are wide */
+void scalar_survey(struct rselect *s);                   /* bounds, and which are wide */
 bool scalar_constant(const struct rselect *s, u16 vreg); /* then its low bound is its value */
 struct rsrc scalar_low(struct rselect *s, u16 vreg);
 struct rsrc scalar_high(struct rselect *s, u16 vreg);
@@ -130,6 +135,8 @@ void lanes_expand(struct rselect *s, const struct lir_instr *in);
 
 bool memory_is_scalar(const struct lir_instr *in); /* can be an SMEM load */
 void memory_expand(struct rselect *s, const struct lir_instr *in);
+/* Writes pending stores when the operation might tell the difference; NULL: at once. */
+void memory_settle(struct rselect *s, const struct lir_instr *in);
 void memory_forget(struct rselect *s, u16 vreg); /* it is written: places made of it are gone */
 void memory_open(struct rselect *s);             /* a loop begins, ends */
 void memory_close(struct rselect *s);
