@@ -152,33 +152,6 @@ static void mask_and(struct rselect *s, const struct lir_instr *in)
     choose(s, s->value[in->dst].code, mask, rdna_operand(s, other), rsrc_const(0));
 }
 
-/* An AND that only the next operation reads, an OR. */
-static bool joins_next(const struct rselect *s, const struct lir_instr *in)
-{
-    const struct lir_instr * or = in + 1;
-
-    return in->op == LIR_IAND && or < s->lir->instr + s->lir->count &&
-           or
-               ->op == LIR_IOR && (or->a == in->dst) != (or->b == in->dst) &&
-                   s->value[in->dst]
-               .uses == 1 &&
-                   s->value[in->dst]
-               .writes == 1 &&
-                   kind_of(s, in->dst) == RV_LANES && kind_of(s, in->a) != RV_MASK &&
-                   kind_of(s, in->b) != RV_MASK &&
-                   kind_of(s, or->a == in->dst ? or->b : or->a) != RV_MASK;
-}
-
-static void and_or(struct rselect *s, const struct lir_instr *in)
-{
-    const struct lir_instr *and = in - 1;
-    u16 other = in->a == and->dst ? in->b : in->a;
-
-    rdna_put3(
-        s, R_v_and_or_b32, s->value[in->dst].code,
-        (struct rsrc[3]){rdna_operand(s, and->a), rdna_operand(s, and->b), rdna_operand(s, other)});
-}
-
 /* ---- float sequences ---- */
 
 static void select_by(struct rselect *s, const struct lir_instr *in, u16 row)
@@ -434,11 +407,7 @@ void lanes_expand(struct rselect *s, const struct lir_instr *in)
         across(s, in);
         return;
     default:
-        if (joins_next(s, in))
-            return;
-        if (in > s->lir->instr && joins_next(s, in - 1))
-            and_or(s, in);
-        else if (s->value[in->dst].kind == RV_MASK)
+        if (s->value[in->dst].kind == RV_MASK)
             join_masks(s, in);
         else if (in->op == LIR_IAND &&
                  (kind_of(s, in->a) == RV_MASK || kind_of(s, in->b) == RV_MASK))

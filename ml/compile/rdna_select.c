@@ -336,7 +336,7 @@ static void expand(struct rselect *s, const struct lir_instr *in)
         memory_expand(s, in);
     else if (operands[0] == 'S')
         scalar_expand(s, in);
-    else
+    else if (!fuse_expand(s, in))
         lanes_expand(s, in);
     if (operands[0] == 'S' && s->value[in->dst].writes > 1)
         memory_forget(s, in->dst);
@@ -382,7 +382,8 @@ static err prepare(struct rselect *s, struct arena *arena)
     s->out->instr = arena_new(arena, struct rinstr, s->out->max);
     s->out->class = arena_new(arena, u8, s->vregs_max);
     s->tuple = arena_new(arena, u8, s->vregs_max);
-    if (!s->out->instr || !s->out->class || !s->tuple)
+    s->partner = arena_new(arena, u16, s->lir->count + 1);
+    if (!s->out->instr || !s->out->class || !s->tuple || !s->partner)
         return E_NOMEM;
     s->stream[RDNA_HEAD] = s->out->instr;
     s->stream[RDNA_BODY] = s->out->instr + s->max[RDNA_HEAD] + 1;
@@ -399,6 +400,7 @@ err rdna_select(struct rselect *s, struct arena *arena)
     scalar_survey(s);
     choose_kinds(s);
     find_mask_lanes(s);
+    fuse_survey(s);
     put_entry(s);
     give_registers(s);
     s->exchanges = finds_exchange(s->lir);

@@ -38,6 +38,8 @@ struct rvalue {
     bool wide;     /* SCALAR: 64 bits, an address or part of one */
     bool wanted;   /* SCALAR: an address is made of it */
     bool loaded;   /* came with a neighbour's load */
+    bool fused;    /* is made by the instruction that reads it */
+    u32 block;     /* of straight code, where it is made */
     i64 low, high; /* SCALAR: bounds; CONST: low is the value */
 };
 
@@ -58,6 +60,7 @@ struct rselect {
     struct rinstr *stream[RDNA_STREAMS];
     u32 count[RDNA_STREAMS], max[RDNA_STREAMS], at;
     struct rvalue value[LIR_VREGS_MAX];
+    u16 *partner;        /* by operation: the source that is fused into it, LIR_NONE */
     u16 shifted_lane[6]; /* VGPR with lane << i, [5]: 0; RDNA_NONE: not made yet */
     struct rplace place[RDNA_PLACES_MAX];
     u32 place_count, place_first[LIR_LOOP_DEPTH_MAX + 1];
@@ -130,6 +133,12 @@ enum rvalue_kind lanes_kind(const struct rselect *s, const struct lir_instr *in)
 /* Whether source k (0: a) of in may be a mask. */
 bool lanes_take_mask(const struct rselect *s, const struct lir_instr *in, u32 k);
 void lanes_expand(struct rselect *s, const struct lir_instr *in);
+
+/* ---- rdna_fuse.c ---- */
+
+void fuse_survey(struct rselect *s);
+/* False: the operation is one of its own. */
+bool fuse_expand(struct rselect *s, const struct lir_instr *in);
 
 /* ---- rdna_memory.c ---- */
 
