@@ -54,9 +54,9 @@ static void check(const struct quant_format *format, const struct target *target
  * over the file. */
 TEST(ml_pack_reads_back)
 {
-    const struct target targets[] = {{ISA_AVX2, 8, 16, false, 2, 0},
-                                     {ISA_AVX512, 16, 32, true, 2, 0},
-                                     {ISA_AVX2_WORDS, 8, 16, false, 2, 0},
+    const struct target targets[] = {{.isa = ISA_AVX2, .lanes = 8},
+                                     {.isa = ISA_AVX512, .lanes = 16},
+                                     {.isa = ISA_AVX2_WORDS, .lanes = 8},
                                      target_gfx11(96)};
     const u32 columns[] = {32, 96, 160, 256, 416, 576, 608, 768, 1536};
 
