@@ -323,7 +323,7 @@ static void by_row(struct rselect *s, const struct lir_instr *in, const struct l
     for (u32 k = 0; k < 3; k++) {
         if (use[k] != LIR_NONE)
             src[k] = rdna_operand(s, use[k]);
-        if (row->traits & L_PACKED && use[k] != LIR_NONE)
+        if (row->traits & L_PACKED && use[k] != LIR_NONE && !rdna_is_scalar(s, src[k].code))
             src[k] = rsrc_of(rdna_in_vgpr(s, src[k]));
     }
     if (row->traits & L_SHIFT) {

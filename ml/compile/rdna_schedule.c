@@ -6,7 +6,9 @@
  */
 #include "ml/compile/rdna.h"
 
-#define SGPRS_MAX 84u /* tuples are aligned: some stay unused */
+#define SGPRS_MAX   84u /* tuples are aligned: some stay unused */
+#define VGPRS_MAX   240u
+#define WMMA_CYCLES 32u
 
 /* Beside registers: what memory holds, the condition bit. */
 enum { CODE_LDS, CODE_GLOBAL, CODE_SCC, SPECIALS };
@@ -50,6 +52,7 @@ struct region {
     u32 live[2], live_max[2];
     u32 now;
     u8 last_format; /* of the last load */
+    bool matrix;    /* the list has products of matrices: LDS, not registers, bounds its waves */
     struct rinstr *out;
     u32 *ready, ready_count;
 };
@@ -82,9 +85,9 @@ static u32 latency_of(const struct rinstr *instr)
     u32 flags = row_of(instr)->flags;
 
     if (flags & R_LOAD)
-        return row_of(instr)->format == F_GLOBAL ? 300 : 64;
+        return row_of(instr)->format == F_GLOBAL ? 800 : 64;
     if (flags & R_WMMA)
-        return 32;
+        return WMMA_CYCLES;
     return !is_vector(instr) ? 2 : flags & R_TRANS ? 10 : 5;
 }
 
@@ -333,17 +336,17 @@ static void make_ready(struct region *r, u32 n)
 static void place(struct region *r, u32 n)
 {
     const struct rinstr *instr = &r->instr[n];
-    u32 done = max_u32(r->now, is_load(instr) ? 0 : r->item[n].ready) + 1;
+    u32 start = max_u32(r->now, is_load(instr) ? 0 : r->item[n].ready);
     i32 more[2];
 
     account(r, instr, true, more);
     for (u32 class = 0; class < 2; class ++)
         r->live[class] = (u32)((i32)r->live[class] + more[class]);
-    r->now = done;
+    r->now = start + (row_of(instr)->flags & R_WMMA ? WMMA_CYCLES : 1);
     r->last_format = is_load(instr) ? row_of(instr)->format : r->last_format;
     for (u32 e = r->item[n].succ; e; e = r->edge[e].next) {
         struct item *to = &r->item[r->edge[e].to];
-        to->ready = max_u32(to->ready, done - 1 + latency_of(instr));
+        to->ready = max_u32(to->ready, start + latency_of(instr));
         if (--to->waits == 0)
             make_ready(r, r->edge[e].to);
     }
@@ -371,7 +374,7 @@ static void schedule(struct region *r)
 static void run_region(struct region *r, u32 start, u32 end)
 {
     static const u32 steps[] = {96, 128, 192}; /* 16, 12, 8 waves of a SIMD */
-    u32 vgprs = 240;
+    u32 vgprs = VGPRS_MAX;
 
     r->instr = r->code->instr + start;
     r->count = end - start;
@@ -381,7 +384,7 @@ static void run_region(struct region *r, u32 start, u32 end)
     r->full = false;
     find_dependences(r);
     find_uses(r);
-    for (u32 i = ARRAY_LEN(steps); i-- > 0;)
+    for (u32 i = r->matrix ? 0 : ARRAY_LEN(steps); i-- > 0;)
         vgprs = r->live[LIR_VECTOR] + steps[0] / 3 <= steps[i] ? steps[i] : vgprs;
     r->live_max[LIR_VECTOR] = vgprs;
     r->live_max[LIR_SCALAR] = SGPRS_MAX;
@@ -441,6 +444,8 @@ err rdna_schedule(struct rcode *code, const u8 *tuple, struct arena *arena)
     u32 start = 0;
 
     TRY(prepare(&r, arena));
+    for (u32 i = 0; i < code->count; i++)
+        r.matrix |= row_of(&code->instr[i])->flags & R_WMMA;
     for (u32 i = 0; i < code->count; i++)
         if (is_boundary(&code->instr[i])) {
             run_region(&r, start, i);

@@ -268,10 +268,11 @@ static bool waits_for_load(const struct need *need)
 static bool is_straight(const struct rinstr *instr)
 {
     return instr->row >= RDNA_PSEUDOS && !is_memory(instr) &&
-           !(row_of(instr)->flags & (R_BRANCH | R_END | R_FENCE));
+           !(row_of(instr)->flags & (R_BRANCH | R_END | R_FENCE | R_WMMA));
 }
 
-/* Where one waits, it waits for what the next few need of memory too. */
+/* Where one waits, it waits for what the next few need of memory too; a matrix product is no
+ * few. */
 static void look_ahead(const struct wait *wait, const struct rinstr *instr, struct need *need)
 {
     const struct rinstr *end = wait->in->instr + wait->in->count;
@@ -345,7 +346,8 @@ static u32 run_of_loads(const struct rcode *code, u32 at)
     const struct rinstr *instr = &code->instr[at];
     u32 end = at;
 
-    if (instr->row < RDNA_PSEUDOS || !(row_of(instr)->flags & R_LOAD))
+    if (instr->row < RDNA_PSEUDOS || !(row_of(instr)->flags & R_LOAD) ||
+        row_of(instr)->format == F_DS)
         return 0;
     while (end < code->count && end < at + CLAUSE_MAX && code->instr[end].row >= RDNA_PSEUDOS &&
            row_of(&code->instr[end])->flags & R_LOAD &&
