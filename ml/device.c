@@ -131,6 +131,16 @@ void *device_input(const struct loaded *r, u32 external)
     return r->cpu[external];
 }
 
+void device_share(struct loaded *r, struct loaded *from)
+{
+    u32 count = r->program.external_count;
+
+    CHECK(r->device == from->device && count == from->program.external_count);
+    memcpy(r->table, from->table, count * sizeof *r->table);
+    memcpy(r->cpu, from->cpu, count * sizeof *r->cpu);
+    r->inputs = from;
+}
+
 u64 device_window_bytes(struct device *d, u64 least)
 {
     return d->ops->window_bytes(d, least);

@@ -33,6 +33,9 @@ err device_load(struct device *device, const struct program *program, struct loa
 err device_alloc(struct loaded *loaded, u32 external, u64 bytes, bool input);
 void *device_input(const struct loaded *loaded, u32 external);
 
+/* Another program with the same externals uses those of `from`, its inputs too. */
+void device_share(struct loaded *loaded, struct loaded *from);
+
 /* The largest window, made so that `least` bytes fit; 0: E_NOMEM. */
 u64 device_window_bytes(struct device *device, u64 least);
 /* Where to write these bytes of an external, all of them; device_send makes them the external's.

@@ -323,8 +323,11 @@ static void card_start(struct device *device, struct loaded *r)
 static err submit(struct card *c, struct card_loaded *r)
 {
     const struct program *p = &r->base.program;
+    struct card_loaded *in = (struct card_loaded *)r->base.inputs; /* whose inputs it reads */
 
     TRY(gpu_copy(c->gpu, r->mirror, r->shared.va, r->shared_used, &c->fence));
+    if (in)
+        TRY(gpu_copy(c->gpu, in->mirror, in->shared.va, in->shared_used, &c->fence));
     for (u32 i = 0; i < p->dispatch_count; i++) {
         u64 groups = loaded_groups(&r->base, &p->dispatch[i]);
         CHECK(groups <= UINT32_MAX);

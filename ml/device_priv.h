@@ -34,6 +34,7 @@ struct loaded {
     u8 **cpu;   /* where the CPU reaches externals and buffers; NULL: it does not */
     u64 *args;  /* per launch, as the kernels read them; a device may put them elsewhere */
     u64 *items; /* per launch, of this run */
+    struct loaded *inputs; /* whose inputs it reads; NULL: its own */
 };
 
 /* Bytes of an arena for the tables; fills them in from it. */

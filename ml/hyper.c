@@ -118,9 +118,11 @@ void hyper_limit(struct hyper *h, const struct ml_config *config, u32 outputs_ma
     s->slots = config->slots ? min_u32(config->slots, ML_SLOTS_MAX) : ML_SLOTS_DEFAULT;
     u64 tokens = config->kv_tokens ? config->kv_tokens : (u64)s->slots * s->ctx_max;
     s->kv_tokens = (u32)round_up(min_u64(tokens, 1u << 24), MODEL_KV_PAGE_TOKENS);
-    s->rows_max = max_u32(min_u32(MODEL_ROWS_MAX, s->ctx_max), s->slots);
-    s->outputs_max = outputs_max ? min_u32(outputs_max, s->rows_max) : s->slots;
     h->target = target;
+    h->target.matrix = target.isa == ISA_GFX11 && !config->f32_activations;
+    u32 rows = h->target.matrix ? MODEL_MATRIX_ROWS_MAX : MODEL_ROWS_MAX;
+    s->rows_max = max_u32(min_u32(rows, s->ctx_max), s->slots);
+    s->outputs_max = outputs_max ? min_u32(outputs_max, s->rows_max) : s->slots;
     h->kv_type = config->f32_activations || h->target.isa == ISA_AVX2_WORDS ? DT_F32 : DT_F16;
     s->kv_bytes =
         (u64)s->layers * 2 * s->kv_tokens * s->kv_heads * s->head_dim * dtype_bytes(h->kv_type);

@@ -8,6 +8,9 @@
 #define COMPILE_BYTES (48 * MIB) /* graph, schedule and code; given back afterwards */
 #define LOAD_GROUPS   64u        /* groups of rows handed to the cores at a time */
 #define ROPE_TABLES   3u
+/* A step of so few tokens has a program of its own where many go to a matrix instruction: that
+ * works on 64 rows at least, so up to about 22 whole numbers times four bytes take less time. */
+#define ROWS_FEW 16u
 
 struct memory { /* of an external */
     bool placed;
@@ -25,7 +28,8 @@ struct model {
     struct hyper hyper;
     struct gguf *gguf;
     struct device *cores, *device; /* who packs weights, who runs steps; may be the same */
-    struct loaded *loaded;
+    struct loaded *loaded, *few;   /* few: for ROWS_FEW, or NULL; it shares all memory */
+    struct loaded *run;            /* the last that was started */
     struct graph_io io;
     struct memory memory[EXTERNALS_MAX];
     struct model_batch batch;
@@ -110,34 +114,40 @@ const struct model_shape *model_shape(const struct model *m)
     return &m->hyper.shape;
 }
 
-static err build(struct model *m, struct arena *arena, struct program *program, struct text *why)
+static err build(struct model *m, const struct hyper *hyper, struct arena *arena,
+                 struct program *program, struct text *why)
 {
     struct compile_options options = {
-        .target = &m->hyper.target, .why = why, .int8_activations = !m->f32_activations};
+        .target = &hyper->target, .why = why, .int8_activations = !m->f32_activations};
     struct graph *graph = arena_new(arena, struct graph, 1);
 
     if (!graph)
         return E_NOMEM;
     TRY(graph_init(graph, arena, NODES_MAX));
-    TRY(model_graph(m->gguf, &m->hyper, graph, &m->io, why));
+    TRY(model_graph(m->gguf, hyper, graph, &m->io, why));
     TRY(compile(graph, &options, arena, program));
     for (u32 i = 0; i < graph->external_count; i++) {
         m->memory[i].packing = graph->external[i].packing;
         m->memory[i].is_matrix = graph->external[i].kind == OP_WEIGHT;
     }
-    TRY(check_memory(m, program, why));
-    return device_load(m->device, program, &m->loaded);
+    return check_memory(m, program, why);
 }
 
-static err model_compile(struct model *m, struct text *why)
+/* For steps of up to `rows` tokens. */
+static err compile_rows(struct model *m, u32 rows, struct loaded **loaded, struct text *why)
 {
+    struct hyper hyper = m->hyper;
     void *pages = pages_take(COMPILE_BYTES);
     struct arena arena = arena_on("compile", pages, COMPILE_BYTES);
     struct program program = {};
     u64 start_ns = time_ns();
-    err e = pages ? build(m, &arena, &program, why) : E_NOMEM;
 
-    m->hyper.shape.program_bytes = program.code_bytes;
+    hyper.shape.rows_max = rows;
+    hyper.shape.outputs_max = min_u32(hyper.shape.outputs_max, rows);
+    err e = pages ? build(m, &hyper, &arena, &program, why) : E_NOMEM;
+    if (e == OK)
+        e = device_load(m->device, &program, loaded);
+    m->hyper.shape.program_bytes += program.code_bytes;
     if (pages)
         pages_free(pages, COMPILE_BYTES);
     if (e == OK)
@@ -146,6 +156,16 @@ static err model_compile(struct model *m, struct text *why)
                  program.launch_count, program.kernel_count, program.code_bytes / KIB,
                  program.workspace_bytes / KIB, (time_ns() - start_ns) / NS_PER_MS);
     return e;
+}
+
+static err model_compile(struct model *m, struct text *why)
+{
+    u32 rows = m->hyper.shape.rows_max;
+
+    TRY(compile_rows(m, rows, &m->loaded, why));
+    if (!m->hyper.target.matrix || rows <= ROWS_FEW)
+        return OK;
+    return compile_rows(m, ROWS_FEW, &m->few, why);
 }
 
 /* ---- memory of the externals ---- */
@@ -438,6 +458,8 @@ err model_load(struct model *m, u64 deadline_ns, bool *done, u32 *percent, struc
         e = alloc_kv(m, why);
     if (e == OK)
         e = device_sent(m->loaded);
+    if (e == OK && m->few)
+        device_share(m->few, m->loaded);
     *done = e == OK;
     return e == E_BUSY ? OK : e;
 }
@@ -462,6 +484,7 @@ err model_reload(struct model *m)
     m->rope_done = false;
     for (u32 i = 0; i < ROPE_TABLES; i++)
         m->table[i].done = 0;
+    TRY(m->few ? device_revive(m->few) : OK);
     return device_revive(m->loaded);
 }
 
@@ -472,7 +495,8 @@ void model_start(struct model *m, u32 rows, u32 outputs)
     const u32 sym_value[] = {[SYM_ROWS] = rows, [SYM_OUTPUTS] = outputs};
 
     CHECK(rows >= 1 && outputs <= rows);
-    device_start(m->device, m->loaded, sym_value);
+    m->run = m->few && rows <= ROWS_FEW ? m->few : m->loaded;
+    device_start(m->device, m->run, sym_value);
 }
 
 err model_advance(struct model *m, u64 deadline_ns)
@@ -482,6 +506,6 @@ err model_advance(struct model *m, u64 deadline_ns)
 
 const f32 *model_logits(const struct model *m, u32 output)
 {
-    const f32 *logits = device_output(m->loaded, 0);
+    const f32 *logits = device_output(m->run, 0);
     return logits + (usize)output * m->hyper.shape.vocab;
 }

@@ -11,8 +11,10 @@
 #include "ml/gguf.h"
 #include "ml/ml.h"
 
-#define MODEL_KV_PAGE_TOKENS 16u
-#define MODEL_ROWS_MAX       256u /* tokens of one step: decode rows and prefill chunks together */
+#define MODEL_KV_PAGE_TOKENS  16u
+#define MODEL_ROWS_MAX        256u /* tokens of one step: decode rows and prefill chunks together */
+#define MODEL_MATRIX_ROWS_MAX 512u /* where a matrix instruction multiplies: fills a card's units  \
+                                    */
 
 struct model;
 

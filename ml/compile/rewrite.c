@@ -274,8 +274,7 @@ static u32 merge_reductions(struct graph *graph, const struct node *node)
     return graph_expand(graph, graph_scalar_f32(graph, (f32)sum), node->shape, node->rank);
 }
 
-/* x times quantised weight -> x as whole numbers times quantised weight: integer products; many
- * rows of x stay for the matrix instruction of half floats */
+/* x times quantised weight -> x as whole numbers times quantised weight: integer products */
 static u32 quantise_linear(struct graph *graph, const struct node *node)
 {
     const struct node *weight = source(graph, node, 1);
@@ -378,10 +377,12 @@ static u32 apply_rules(struct graph *graph, const struct node *node,
 {
     u32 tile = options->target ? options->target->tile : 0;
 
+    if (matrix_fits(graph, options->target, node)) /* no codes; without the factor a row may be too
+                                                      large for half floats */
+        return NO_NODE;
     for (u32 i = 0; i < ARRAY_LEN(rules); i++) {
         if (rules[i].class != op_row[node->op].class ||
-            (rules[i].int8_only &&
-             (!options->int8_activations || matrix_fits(graph, options->target, node))))
+            (rules[i].int8_only && !options->int8_activations))
             continue;
         u32 found =
             rules[i].apply ? rules[i].apply(graph, node) : rules[i].apply_tiles(graph, node, tile);
