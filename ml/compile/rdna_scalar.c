@@ -46,7 +46,7 @@ static bool difference(const struct rselect *s, u16 to, u16 from, i64 *result)
     bool adds = to >= LIR_FIRST_FREE && s->value[to].writes == 1 && s->value[from].writes == 1;
     u16 other = in->a == from ? in->b : in->a;
 
-    *result = s->value[to].low - s->value[from].low;
+    *result = (i64)((u64)s->value[to].low - (u64)s->value[from].low);
     if (scalar_constant(s, to) && scalar_constant(s, from))
         return true;
     *result = in->op == LIR_S_ADDI ? in->imm : s->value[other == LIR_NONE ? 0 : other].low;
