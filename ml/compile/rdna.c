@@ -15,6 +15,8 @@ struct attempt {
     u32 join_max;
     bool ordered;
 };
+static const struct attempt attempts[] = {{RDNA_JOIN_MAX, true},  {8, true},  {4, true},
+                                          {RDNA_JOIN_MAX, false}, {4, false}, {1, false}};
 
 static err select_and_place(const struct lir *lir, struct attempt how, struct arena *arena,
                             struct rcode *code, struct rdna_use *use)
@@ -42,10 +44,9 @@ err rdna_emit(const struct lir *lir, struct arena *arena, struct code_out *out,
     struct rdna_use use;
     err e = E_LIMIT;
 
-    for (u32 tries = 0; e != OK && RDNA_JOIN_MAX >> tries / 2; tries++) {
+    for (u32 tries = 0; e != OK && tries < ARRAY_LEN(attempts); tries++) {
         arena_reset(arena, mark);
-        e = select_and_place(lir, (struct attempt){RDNA_JOIN_MAX >> tries / 2, tries % 2 == 0},
-                             arena, &code, &use);
+        e = select_and_place(lir, attempts[tries], arena, &code, &use);
         if (e != OK && !use.out[LIR_SCALAR] && !use.out[LIR_VECTOR])
             break;
     }
