@@ -176,21 +176,16 @@ static u32 axis_trips(const struct nest *n, u32 axis)
     return is_grid_fixed(n->e, axis) ? 1 : (u32)div_up(axis_bound(n->e, axis), step);
 }
 
-/* The output axis with the most trips; one whose extent may be small when it runs only if there is
- * no other. */
-static u32 choose_spread(struct nest *n)
+/* The output axis with the most trips, of those whose extent is known or of the others. */
+static void choose_spread(struct nest *n, bool symbolic, u32 *best)
 {
-    u32 best = 1;
-
-    for (u32 symbolic = 0; symbolic < 2; symbolic++)
-        for (u32 a = 0; a < n->space->rank && (best == 1 || !symbolic); a++) {
-            u32 trips = axis_trips(n, a);
-            if (dim_is_sym(n->space->shape[a]) != symbolic || trips <= best)
-                continue;
-            best = trips;
-            n->spread_axis = (u8)a;
-        }
-    return best;
+    for (u32 a = 0; a < n->space->rank; a++) {
+        u32 trips = axis_trips(n, a);
+        if (dim_is_sym(n->space->shape[a]) != symbolic || trips <= *best)
+            continue;
+        *best = trips;
+        n->spread_axis = (u8)a;
+    }
 }
 
 static void choose_split(struct nest *n, u32 *best)
@@ -222,8 +217,11 @@ bool whole_tiles(const struct nest *n)
 u32 choose_shares(struct nest *n)
 {
     const struct emit *e = n->e;
-    u32 best = e->target->waves == 0 ? 1 : choose_spread(n);
+    u32 best = 1;
 
+    if (e->target->waves == 0)
+        return best;
+    choose_spread(n, false, &best);
     if (whole_tiles(n) && axis_extent(e, n, n->lane_axis) % e->target->lanes &&
         n->spread_axis != n->lane_axis) { /* the last tile is every wave's: they meet in it */
         best = 1;
@@ -232,5 +230,8 @@ u32 choose_shares(struct nest *n)
     }
     if (best < e->target->waves && e->stage->kind == STAGE_MAP && e->stage->heavy != NO_NODE)
         choose_split(n, &best);
+    u32 some = best;
+    if (best == 1 && n->split_axis == NO_AXIS) /* may be short when it runs: not worth a wave */
+        choose_spread(n, true, &some);
     return best;
 }
