@@ -26,7 +26,7 @@ all: build/nohost.img
 
 SUB = @$(MAKE) -s --no-print-directory -j$(JOBS)
 run: build/deps/host.ok
-	$(SUB) build/nohost.img build/deps/qemu.ok $(if $(filter sim,$(GPU)),build/host/radeon)
+	$(SUB) build/nohost.img build/deps/qemu.ok $(if $(filter sim,$(or $(GPU),sim)),build/host/radeon)
 	@tools/run
 stop:
 	@tools/run stop

@@ -46,7 +46,8 @@ class Machine:
 
     def __init__(self, image_path, **variables):
         self.port = free_port()
-        self.variables = {"IMAGE": image_path, "PORT": str(self.port), "DETACH": "1", **variables}
+        self.variables = {"IMAGE": image_path, "PORT": str(self.port), "DETACH": "1",
+                          "GPU": "none", **variables}
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = f"build/run/{self.port}.log"
 
