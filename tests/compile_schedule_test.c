@@ -82,7 +82,8 @@ static struct bench *bench_new(struct model_shape shape, struct target target)
     b->arena = arena_on("test", pages_alloc(ARENA_BYTES), ARENA_BYTES);
     EXPECT(b->arena.base != NULL);
     shape.vocab = 32000;
-    shape.ctx_max = shape.kv_tokens = 2048;
+    shape.ctx_max = shape.ctx_max ? shape.ctx_max : 2048;
+    shape.kv_tokens = shape.ctx_max;
     shape.slots = shape.outputs_max = 1;
     shape.rows_max = 256;
     b->hyper =
@@ -151,6 +152,27 @@ TEST(compile_schedule_thirty_layers)
     EXPECT(s->workspace_bytes <= 4 * MIB);
     for (u32 i = 0; i < s->kernel_count; i++)
         EXPECT(s->kernel[i].scratch_bytes <= b->hyper.target.scratch_bytes);
+    bench_free(b);
+}
+
+/* A long context is read in parts by more items than there are heads, for one phase more. */
+TEST(compile_schedule_long_context)
+{
+    struct model_shape shape = {.layers = 3,
+                                .embed = 4096,
+                                .heads = 32,
+                                .kv_heads = 8,
+                                .head_dim = 128,
+                                .ffn = 14336,
+                                .ctx_max = 16384};
+    struct bench *b = bench_new(shape, target_gfx11(96));
+    u32 in_parts = 0;
+
+    EXPECT(b->phases <= 3 * 6 + 4);
+    for (u32 i = 0; i < b->schedule.kernel_count; i++)
+        in_parts += b->schedule.kernel[i].tiles == 32 * 16;
+    EXPECT_EQ(in_parts, 3);
+    EXPECT(b->schedule.workspace_bytes <= 128 * MIB);
     bench_free(b);
 }
 

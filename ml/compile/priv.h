@@ -81,6 +81,17 @@ struct schedule {
     u64 workspace_bytes;
 };
 
+/* ---- rewrite_tile.c: rules; what stands for the node, or NO_NODE ---- */
+
+/* (x * s) times weight -> (x times weight) * s, where s is the same along the row: what quantises x
+ * need not wait for s, which may be known when the whole row is. */
+u32 tile_factor(struct graph *graph, const struct node *node, u32 tile);
+/* reduce(row) -> reduce(reduce(each tile of the row)): who makes a tile reduces it as well. */
+u32 tile_reduction(struct graph *graph, const struct node *node, u32 tile);
+/* A sum over a long context of exp(score - most) -> a sum of sums over parts of the context, which
+ * need only know the largest score of their own. */
+u32 tile_softmax(struct graph *graph, const struct node *node, u32 tile);
+
 /* ---- plan.c ---- */
 
 /* A node whose every reader stops at the same length along the same axis is computed only so far.

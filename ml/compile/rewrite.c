@@ -8,9 +8,7 @@
  */
 #include "ml/compile/priv.h"
 
-#define SWEEPS_MAX       16u
-#define FACTOR_DEPTH_MAX 4u /* products above a row's factor */
-#define TILES_CUT        4u /* a reduction over fewer tiles of a row is not long */
+#define SWEEPS_MAX 16u
 
 /* An output is made of 4-byte elements: one that is a source of another storage needs an op that
  * reads it, and the larger of x and x is x. */
@@ -286,70 +284,6 @@ static u32 quantise_linear(struct graph *graph, const struct node *node)
     return graph_linear(graph, graph_quant(graph, node->src[0], packing->block), node->src[1]);
 }
 
-/* ---- rules for targets that cut rows in tiles ---- */
-
-/* The product without one factor that is the same along the row, and that factor as a column;
- * NO_NODE: it has none. */
-static u32 without_factor(struct graph *graph, u32 product, u32 depth, u32 *factor)
-{
-    const struct node *node = &graph->node[product];
-    u32 src[2] = {node->src[0], node->src[1]}, last = node->rank - 1u;
-
-    if (node->op != OP_MUL || node->rank == 0 || depth == 0)
-        return NO_NODE;
-    for (u32 i = 0; i < 2; i++) {
-        const struct node *f = &graph->node[src[i]];
-        *factor = f->src[0];
-        if (f->op == OP_EXPAND && graph->node[*factor].shape[last].v == 1 && f->shape[last].v != 1)
-            return src[1 - i];
-    }
-    for (u32 i = 0; i < 2; i++) {
-        u32 rest = without_factor(graph, src[i], depth - 1, factor);
-        if (rest != NO_NODE)
-            return graph_binary(graph, OP_MUL, rest, src[1 - i]);
-    }
-    return NO_NODE;
-}
-
-/* (x * s) times weight -> (x times weight) * s, where s is the same along the row: what quantises x
- * need not wait for s, which may be known when the whole row is */
-static u32 factor_last(struct graph *graph, const struct node *node, u32 tile)
-{
-    u32 factor, weight = node->src[1];
-    u32 rest = tile ? without_factor(graph, node->src[0], FACTOR_DEPTH_MAX, &factor) : NO_NODE;
-
-    if (rest == NO_NODE)
-        return NO_NODE;
-    return graph_binary(graph, OP_MUL, graph_linear(graph, rest, weight), factor);
-}
-
-/* reduce(row) -> reduce(reduce(each tile of the row)): who makes a tile reduces it as well */
-static u32 reduce_tiles(struct graph *graph, const struct node *node, u32 tile)
-{
-    const struct node *src = source(graph, node, 0);
-    u32 last = node->rank - 1u;
-    dim shape[RANK_MAX];
-
-    if (!tile || node->reduce.has_len || node->reduce.axes != 1u << last ||
-        node->rank == RANK_MAX || dim_is_sym(src->shape[last]))
-        return NO_NODE;
-    u32 columns = (u32)src->shape[last].v;
-    for (u32 i = 1; i < last; i++)
-        if (src->shape[i].v > 1) /* a part of a row */
-            return NO_NODE;
-    bool cut = src->op == OP_RESHAPE && source(graph, src, 0)->op == node->op;
-    if (cut || columns % tile || columns / tile < TILES_CUT)
-        return NO_NODE;
-    memcpy(shape, src->shape, sizeof shape);
-    shape[last] = dim_of(columns / tile);
-    shape[last + 1] = dim_of(tile);
-    enum op op = node->op;
-    u32 tiles = graph_reshape(graph, node->src[0], shape, last + 2);
-    tiles = graph_reduce(graph, op, tiles, 1u << (last + 1), NO_NODE);
-    return graph_reduce(graph, op, graph_reshape(graph, tiles, shape, last + 1), 1u << last,
-                        NO_NODE);
-}
-
 // clang-format off
 static const struct rule {
     enum op_class class;
@@ -366,8 +300,9 @@ static const struct rule {
     {CLASS_ELEMENT, false, expand_last,      NULL},
     {CLASS_MOVE,    false, merge_moves,      NULL},
     {CLASS_REDUCE,  false, merge_reductions, NULL},
-    {CLASS_REDUCE,  false, NULL,             reduce_tiles},
-    {CLASS_LINEAR,  false, NULL,             factor_last},
+    {CLASS_REDUCE,  false, NULL,             tile_reduction},
+    {CLASS_REDUCE,  false, NULL,             tile_softmax},
+    {CLASS_LINEAR,  false, NULL,             tile_factor},
     {CLASS_LINEAR,  true,  quantise_linear,  NULL},
 };
 // clang-format on
@@ -384,8 +319,9 @@ static u32 apply_rules(struct graph *graph, const struct node *node,
         if (rules[i].class != op_row[node->op].class ||
             (rules[i].int8_only && !options->int8_activations))
             continue;
-        u32 found =
-            rules[i].apply ? rules[i].apply(graph, node) : rules[i].apply_tiles(graph, node, tile);
+        u32 found = rules[i].apply ? rules[i].apply(graph, node)
+                    : tile         ? rules[i].apply_tiles(graph, node, tile)
+                                   : NO_NODE;
         if (found != NO_NODE)
             return found;
     }

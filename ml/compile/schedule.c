@@ -57,7 +57,7 @@ static u64 work_per_element(const struct graph *g, const struct stage *stage)
         return 4;
     const struct node *heavy = &g->node[stage->heavy], *src = &g->node[heavy->src[0]];
     if (heavy->op == OP_LINEAR)
-        return dim_bound(g, src->shape[src->rank - 1]);
+        return dim_bound(g, src->shape[src->rank - 1]) / 4; /* of bytes, by fours */
     for (u32 i = 0; i < src->rank; i++)
         work *= heavy->reduce.axes >> i & 1 ? dim_bound(g, src->shape[i]) : 1;
     return work;
@@ -122,6 +122,7 @@ struct draft {
     u32 stage[KERNEL_STAGES_MAX]; /* in order of their nodes */
     u32 count;
     u32 level; /* length of the longest chain of drafts that it waits for */
+    u64 items; /* in a run with one row; 0: one stage, not cut yet */
     bool gone; /* into another */
 };
 
@@ -183,8 +184,9 @@ static u32 highest_read(const struct drafts *b, const struct draft *d)
     return above;
 }
 
-/* May these stages be one kernel as far as the cores care? */
-static bool worth(const struct drafts *b, const struct draft *d, const struct kernel *k)
+/* May these stages be one kernel as far as the cores care? Parts that would leave cores idle as
+ * wholes stay parts. */
+static bool worth(const struct drafts *b, struct draft *d, const struct kernel *k)
 {
     const struct schedule *s = b->schedule;
     const struct node *space = stage_space(b->graph, &s->stage[d->stage[0]]);
@@ -194,8 +196,10 @@ static bool worth(const struct drafts *b, const struct draft *d, const struct ke
         items *= dim_is_sym(space->shape[a]) ? 1 : (u32)space->shape[a].v;
     for (u32 i = 0; i < d->count; i++)
         work += s->stage[d->stage[i]].row * work_per_element(b->graph, &s->stage[d->stage[i]]);
-    return work <= most ||
-           (k->lead + k->tiles > 1 && items >= min_u32(b->schedule->target->cores, FUSED_ITEMS));
+    bool fewer = 2 * items < d->items && s->target->waves && items < s->target->cores;
+    d->items = items;
+    return work <= (fewer ? most / 4 : most) ||
+           (k->lead + k->tiles > 1 && items >= min_u32(s->target->cores, FUSED_ITEMS) && !fewer);
 }
 
 /* All drafts of the highest level that the stage reads from, and the stage, as one: then it waits
@@ -210,9 +214,10 @@ static bool join(struct drafts *b, const struct draft *own)
     for (u32 i = 0; i < own->count; i++)
         for (u32 l = 0; l < s->stage[own->stage[i]].leaf_count; l++) {
             u32 from = draft_of(b, s->stage[own->stage[i]].leaf[l].node);
-            for (u32 j = 0;
-                 from != NO_NODE && b->draft[from].level == all.level && j < b->draft[from].count;
-                 j++)
+            if (from == NO_NODE || b->draft[from].level != all.level)
+                continue;
+            all.items = max_u64(all.items, b->draft[from].items);
+            for (u32 j = 0; j < b->draft[from].count; j++)
                 if (!draft_add(&all, b->draft[from].stage[j]))
                     return false;
         }
