@@ -13,10 +13,17 @@
 /* One try; scalar loads join at most join_max words, loads go ahead or keep their place. */
 struct attempt {
     u32 join_max;
-    bool ordered;
+    u32 sgprs; /* 0: keep their place */
 };
-static const struct attempt attempts[] = {{RDNA_JOIN_MAX, true},  {8, true},  {4, true},
-                                          {RDNA_JOIN_MAX, false}, {4, false}, {1, false}};
+static const struct attempt attempts[] = {{RDNA_JOIN_MAX, 88},
+                                          {RDNA_JOIN_MAX, 76},
+                                          {RDNA_JOIN_MAX, 60},
+                                          {8, 80},
+                                          {8, 60},
+                                          {4, 60},
+                                          {RDNA_JOIN_MAX, 0},
+                                          {4, 0},
+                                          {1, 0}};
 
 static err select_and_place(const struct lir *lir, struct attempt how, struct arena *arena,
                             struct rcode *code, struct rdna_use *use)
@@ -31,8 +38,8 @@ static err select_and_place(const struct lir *lir, struct attempt how, struct ar
     s->out = code;
     s->join_max = how.join_max;
     TRY(rdna_select(s, arena));
-    if (how.ordered)
-        TRY(rdna_schedule(code, s->tuple, arena));
+    if (how.sgprs)
+        TRY(rdna_schedule(code, s->tuple, how.sgprs, arena));
     return rdna_alloc(code, s->tuple, arena, use);
 }
 

@@ -163,8 +163,9 @@ err rdna_assemble(const struct rcode *code, struct arena *arena, struct code_out
 /* ---- rdna_schedule.c ---- */
 
 /* Before register allocation: orders what stands between labels, branches and barriers. tuple: by
- * virtual register, how many from it on lie side by side. */
-err rdna_schedule(struct rcode *code, const u8 *tuple, struct arena *arena);
+ * virtual register, how many from it on lie side by side. Loads fill no more than `sgprs` scalar
+ * registers. */
+err rdna_schedule(struct rcode *code, const u8 *tuple, u32 sgprs, struct arena *arena);
 
 /* ---- rdna_pair.c ---- */
 

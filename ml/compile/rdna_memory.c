@@ -9,7 +9,7 @@
 #define GLOBAL_OFFSET 4096 /* a vector access reaches -4096..4095 behind its address */
 #define SCALAR_OFFSET (1 << 20)
 #define GROUP_OFFSET  65535 /* 0.. */
-#define JOIN_REACH    96u   /* operations ahead in which neighbours are looked for */
+#define JOIN_REACH    512u  /* operations ahead in which neighbours are looked for */
 #define ARG_BYTES     8
 #define GATHER_BIAS   0x80000000u
 /* Spaces of places that are no memory: a scaled index of lanes, the low half of a scalar one. */

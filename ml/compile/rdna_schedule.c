@@ -6,7 +6,6 @@
  */
 #include "ml/compile/rdna.h"
 
-#define SGPRS_MAX   84u /* tuples are aligned: some stay unused */
 #define VGPRS_MAX   240u
 #define WMMA_CYCLES 32u
 
@@ -18,11 +17,11 @@ struct edge {
 };
 
 struct item {
-    u32 succ;        /* the first edge, 0: none */
-    u32 waits;       /* for so many instructions that are not placed yet */
-    u32 ready;       /* when its operands are there */
-    bool feeds_load; /* a load's address depends on it */
-    bool scc_live;   /* somebody reads the condition bit it writes */
+    u32 succ;      /* the first edge, 0: none */
+    u32 waits;     /* for so many instructions that are not placed yet */
+    u32 ready;     /* when its operands are there */
+    u8 feeds;      /* enum load_kind of loads whose address depends on it */
+    bool scc_live; /* somebody reads the condition bit it writes */
 };
 
 /* The registers of a tuple in the region. */
@@ -51,8 +50,7 @@ struct region {
     struct span *span;     /* by virtual register, of a tuple's first */
     u32 live[2], live_max[2];
     u32 now;
-    u8 last_format; /* of the last load */
-    bool matrix;    /* the list has products of matrices: LDS, not registers, bounds its waves */
+    bool matrix; /* the list has products of matrices: LDS, not registers, bounds its waves */
     struct rinstr *out;
     u32 *ready, ready_count;
 };
@@ -69,9 +67,13 @@ static bool is_vector(const struct rinstr *instr)
     return row_of(instr)->format >= F_VOP1;
 }
 
-static bool is_load(const struct rinstr *instr)
+enum load_kind { LOAD_VECTOR = 1, LOAD_SCALAR = 2 };
+
+static u8 load_kind(const struct rinstr *instr)
 {
-    return row_of(instr)->flags & R_LOAD && row_of(instr)->format != F_DS;
+    if (!(row_of(instr)->flags & R_LOAD) || row_of(instr)->format == F_DS)
+        return 0;
+    return row_of(instr)->format == F_SMEM ? LOAD_SCALAR : LOAD_VECTOR;
 }
 
 static bool is_boundary(const struct rinstr *instr)
@@ -91,7 +93,17 @@ static u32 latency_of(const struct rinstr *instr)
     return !is_vector(instr) ? 2 : flags & R_TRANS ? 10 : 5;
 }
 
-enum rank { RANK_LOAD, RANK_OTHER_LOAD, RANK_FEEDS_LOAD, RANK_FREE, RANK_STALLS, RANK_NO_ROOM };
+/* Vector memory takes longest: it and what makes its addresses come first. */
+enum rank {
+    RANK_VECTOR_LOAD,
+    RANK_FEEDS_VECTOR,
+    RANK_SCALAR_LOAD,
+    RANK_FEEDS_SCALAR,
+    RANK_FREE,
+    RANK_STALLS,
+    RANK_NO_ROOM,
+    RANK_LOAD_NO_ROOM
+};
 
 struct access {
     u32 code, count;
@@ -215,8 +227,7 @@ static void find_dependences(struct region *r)
     }
     for (u32 n = r->count; n-- > 0;)
         for (u32 e = r->item[n].succ; e; e = r->edge[e].next)
-            r->item[n].feeds_load |=
-                is_load(&r->instr[r->edge[e].to]) || r->item[r->edge[e].to].feeds_load;
+            r->item[n].feeds |= load_kind(&r->instr[r->edge[e].to]) | r->item[r->edge[e].to].feeds;
 }
 
 /* ---- registers in use ---- */
@@ -286,23 +297,24 @@ static void account(struct region *r, const struct rinstr *instr, bool done, i32
 
 /* ---- choice ---- */
 
-/* The smaller the better; 0: at once. Loads of a kind stay together. */
+/* The smaller the better; 0: at once. */
 static u32 rank_of(struct region *r, u32 n)
 {
     const struct rinstr *instr = &r->instr[n];
     i32 more[2];
     bool room = true, stalls = r->item[n].ready > r->now;
+    u8 feeds = r->item[n].feeds;
 
     account(r, instr, false, more);
     for (u32 class = 0; class < 2; class ++)
         room &= more[class] <= 0 || (i32)r->live[class] + more[class] <= (i32)r->live_max[class];
     if (!room)
-        return RANK_NO_ROOM;
-    if (is_load(instr))
-        return row_of(instr)->format == r->last_format ? RANK_LOAD : RANK_OTHER_LOAD;
+        return load_kind(instr) ? RANK_LOAD_NO_ROOM : RANK_NO_ROOM;
+    if (load_kind(instr))
+        return load_kind(instr) == LOAD_VECTOR ? RANK_VECTOR_LOAD : RANK_SCALAR_LOAD;
     if (stalls)
         return RANK_STALLS;
-    return r->item[n].feeds_load ? RANK_FEEDS_LOAD : RANK_FREE;
+    return feeds & LOAD_VECTOR ? RANK_FEEDS_VECTOR : feeds ? RANK_FEEDS_SCALAR : RANK_FREE;
 }
 
 /* The place in the ready list of the next one: by rank, stalled ones by when they are ready, those
@@ -336,14 +348,13 @@ static void make_ready(struct region *r, u32 n)
 static void place(struct region *r, u32 n)
 {
     const struct rinstr *instr = &r->instr[n];
-    u32 start = max_u32(r->now, is_load(instr) ? 0 : r->item[n].ready);
+    u32 start = max_u32(r->now, load_kind(instr) ? 0 : r->item[n].ready);
     i32 more[2];
 
     account(r, instr, true, more);
     for (u32 class = 0; class < 2; class ++)
         r->live[class] = (u32)((i32)r->live[class] + more[class]);
     r->now = start + (row_of(instr)->flags & R_WMMA ? WMMA_CYCLES : 1);
-    r->last_format = is_load(instr) ? row_of(instr)->format : r->last_format;
     for (u32 e = r->item[n].succ; e; e = r->edge[e].next) {
         struct item *to = &r->item[r->edge[e].to];
         to->ready = max_u32(to->ready, start + latency_of(instr));
@@ -387,7 +398,6 @@ static void run_region(struct region *r, u32 start, u32 end)
     for (u32 i = r->matrix ? 0 : ARRAY_LEN(steps); i-- > 0;)
         vgprs = r->live[LIR_VECTOR] + steps[0] / 3 <= steps[i] ? steps[i] : vgprs;
     r->live_max[LIR_VECTOR] = vgprs;
-    r->live_max[LIR_SCALAR] = SGPRS_MAX;
     if (!r->full)
         schedule(r);
 }
@@ -438,9 +448,9 @@ static err prepare(struct region *r, struct arena *arena)
     return OK;
 }
 
-err rdna_schedule(struct rcode *code, const u8 *tuple, struct arena *arena)
+err rdna_schedule(struct rcode *code, const u8 *tuple, u32 sgprs, struct arena *arena)
 {
-    struct region r = {.code = code, .tuple = tuple};
+    struct region r = {.code = code, .tuple = tuple, .live_max = {[LIR_SCALAR] = sgprs}};
     u32 start = 0;
 
     TRY(prepare(&r, arena));
