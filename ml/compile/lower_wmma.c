@@ -227,16 +227,24 @@ static u16 both_halves(struct matrix *m, u16 value)
     return value == LIR_NONE ? value : two(m, LIR_H_PACK, value, value);
 }
 
-/* Two words of a group's four codes as half floats: 1024 + code is exact, and so is taking 1024 and
- * the zero point off again. */
-static void put_group(struct matrix *m, u16 codes, const u16 factor[2], u16 dst)
+static u16 half_pair(struct matrix *m, u32 half) /* in a register: too long for the instruction */
 {
-    u16 base = from_s(m, emit_s_const(m->e, 0x64006400)); /* registers: too long for literals */
-    u16 off = from_s(m, emit_s_const(m->e, 0xe400e400u | m->packing->zero * 0x10001u));
+    return from_s(m, emit_s_const(m->e, half * 0x10001ll));
+}
+
+/* Two words of four codes as half floats, which `mask` cuts out of each half of `codes`: 1024 +
+ * code is exact, and so is taking 1024 and the zero point off again, also from 16 times the code.
+ */
+static void put_group(struct matrix *m, u16 codes, u32 mask, const u16 factor[2], u16 dst)
+{
+    bool by16 = mask == 0xf0;
 
     for (u32 k = 0; k < 2; k++) {
-        u16 pair = masked(m, k ? shifted(m, codes, 8) : codes, 0x00ff00ff);
-        u16 exact = two(m, LIR_H_ADD, two(m, LIR_IOR, pair, base), off);
+        u16 pair = masked(m, k ? shifted(m, codes, 8) : codes, mask * 0x10001u);
+        u16 exact = two(m, LIR_IOR, pair, half_pair(m, 0x6400));
+        exact = by16 ? emit_v(m->e, LIR_H_FMA, exact, half_pair(m, 0x2c00),
+                              half_pair(m, 0xd400u + 16u * m->packing->zero))
+                     : two(m, LIR_H_ADD, exact, half_pair(m, 0xe400u + m->packing->zero));
         struct lir_instr *i = put(m, m->packing->has_min ? LIR_H_FMA : LIR_H_MUL, (u16)(dst + k));
         i->a = exact;
         i->b = factor[0];
@@ -255,9 +263,12 @@ static void put_codes(struct matrix *m, u16 unit, u32 step, u16 to)
             both_halves(m, block_factor(m->e, &t, 0, super.scale)),
             m->packing->has_min ? both_halves(m, block_factor(m->e, &t, 1, super.min)) : LIR_NONE};
         u16 halves = tuple(m, 4);
-        for (u32 k = 0; k < 2; k++)
-            put_group(m, group_codes(m->e, &t, (4 * g + 4 * k) % block / 4, false), factor,
-                      (u16)(halves + 2 * k));
+        for (u32 k = 0; k < 2; k++) {
+            bool four = m->packing->code_bits == 4;
+            u16 codes = four ? unit_word(m->e, &t, 0, (step * STEP + 4 * g) / 8)
+                             : group_codes(m->e, &t, (4 * g + 4 * k) % block / 4, false);
+            put_group(m, codes, !four ? 0xff : k ? 0xf0 : 0x0f, factor, (u16)(halves + 2 * k));
+        }
         store4(m, halves, in_group(to, 8 * g));
     }
 }
