@@ -341,6 +341,17 @@ static void nest_variant(struct nest *n, u32 level, u16 start, u16 end, u32 step
     }
 }
 
+/* Elements behind a length are there, only nobody reads them: no need to stop within a vector. */
+static bool rounds_up(const struct nest *n, u32 axis)
+{
+    const struct emit *e = n->e;
+    dim extent = n->space->shape[axis];
+
+    return e->target->waves > 0 && length_usable(e) && axis == e->stage->len_axis &&
+           !dim_is_sym(extent) && axis_bound(e, axis) % e->target->lanes == 0 &&
+           (u32)extent.v % e->target->lanes == 0 && !e->stage->output;
+}
+
 static void nest_level(struct nest *n, u32 level)
 {
     struct emit *e = n->e;
@@ -366,6 +377,10 @@ static void nest_level(struct nest *n, u32 level)
     if (axis == n->lane_axis)
         step = n->vectors_max * e->target->lanes;
     i64 left = r.count;
+    bool whole = axis == n->lane_axis && rounds_up(n, axis); /* up to the end of a vector */
+    if (whole)
+        r.end = emit_s(e, LIR_S_ANDI, emit_s_addi(e, r.end, e->target->lanes - 1), LIR_NONE,
+                       -(i64)e->target->lanes);
     for (;;) {
         u16 mid = r.end;
         if (step > 1) {
@@ -380,7 +395,7 @@ static void nest_level(struct nest *n, u32 level)
                          n->partial ? e->target->lanes : step);
         n->partial = false;
         left = left < 0 ? left : left % step;
-        if (step == 1 || left == 0 || e->status != OK)
+        if (step == 1 || left == 0 || (whole && step == e->target->lanes) || e->status != OK)
             return;
         r.start = mid;
         bool lanes = axis == n->lane_axis;
