@@ -19,9 +19,10 @@ err batch_init(struct batch *batch, struct arena *arena, const struct model_shap
         .page_count = shape->kv_tokens / MODEL_KV_PAGE_TOKENS,
     };
     batch->page_free = arena_new(arena, u32, batch->page_count);
+    batch->page_dirty = arena_new(arena, bool, batch->page_count);
     batch->page = arena_new(arena, u32, (usize)batch->slots * pages_of(batch->ctx_max));
     batch->running = arena_new(arena, struct sequence *, batch->slots);
-    if (!batch->page_free || !batch->page || !batch->running)
+    if (!batch->page_free || !batch->page_dirty || !batch->page || !batch->running)
         return E_NOMEM;
     while (batch->page_free_count < batch->page_count) { /* page 0 is taken first */
         batch->page_free[batch->page_free_count] = batch->page_count - 1 - batch->page_free_count;
@@ -80,9 +81,28 @@ void batch_leave(struct batch *batch, struct sequence *sequence)
         for (u32 i = pages_of(sequence->count_max); i > 0; i--)
             batch->page_free[batch->page_free_count++] = page[i - 1];
         CHECK(batch->page_free_count <= batch->page_count);
+        /* A step that runs may have gone further than `computed`. */
+        for (u32 i = 0; i < pages_of(sequence->computed + sequence->rows); i++)
+            batch->page_dirty[page[i]] = true;
         batch->running[sequence->slot] = NULL;
     }
     sequence->state = SEQUENCE_FREE;
+}
+
+u32 batch_dirty(const struct batch *batch, u32 *first)
+{
+    u32 count = 0;
+
+    for (*first = 0; *first < batch->page_count && !batch->page_dirty[*first];)
+        (*first)++;
+    while (*first + count < batch->page_count && batch->page_dirty[*first + count])
+        count++;
+    return count;
+}
+
+void batch_cleaned(struct batch *batch, u32 first, u32 count)
+{
+    memset(batch->page_dirty + first, false, count);
 }
 
 /* The next `rows` tokens of a sequence, from row `first` on. */

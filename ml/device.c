@@ -168,6 +168,11 @@ err device_zero(struct loaded *r, u32 external, u64 offset, u64 bytes)
     return r->device->ops->zero(r, external, offset, bytes);
 }
 
+err device_zero_scratch(struct loaded *r)
+{
+    return r->device->ops->zero_scratch(r);
+}
+
 err device_health(struct device *d, struct text *why)
 {
     return d->ops->health ? d->ops->health(d, why) : OK;

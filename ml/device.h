@@ -44,8 +44,10 @@ u8 *device_window(struct loaded *loaded, u32 external, u64 offset, u64 bytes);
 err device_send(struct loaded *loaded);
 /* Whether all that was sent has arrived: OK, E_BUSY, E_DEVICE. */
 err device_sent(struct loaded *loaded);
-/* Zeroes; with the runs around it in order. */
+/* Zeroes; with the runs around it in order. E_BUSY: again. */
 err device_zero(struct loaded *loaded, u32 external, u64 offset, u64 bytes);
+/* The same for what kernels have left in memory of their own. No run is under way. */
+err device_zero_scratch(struct loaded *loaded);
 
 /* One run at a time per device (CHECKed). sym_value: one per symbol, within its bound (CHECKed). */
 void device_start(struct device *device, struct loaded *loaded, const u32 *sym_value);

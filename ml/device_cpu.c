@@ -270,6 +270,14 @@ static err cpu_zero(struct loaded *r, u32 external, u64 offset, u64 bytes)
     return OK;
 }
 
+static err cpu_zero_scratch(struct loaded *loaded)
+{
+    struct cpu_loaded *r = (struct cpu_loaded *)loaded;
+
+    memset(r->scratch, 0, r->scratch_stride * ((struct cpu *)loaded->device)->threads);
+    return OK;
+}
+
 static const struct device_ops cpu_ops = {
     .target = cpu_target,
     .bytes_free = cpu_bytes_free,
@@ -278,6 +286,7 @@ static const struct device_ops cpu_ops = {
     .window_bytes = cpu_window_bytes,
     .window = cpu_window,
     .zero = cpu_zero,
+    .zero_scratch = cpu_zero_scratch,
     .start = cpu_start,
     .advance = cpu_advance,
 };

@@ -42,13 +42,33 @@ struct card {
 struct card_loaded {
     struct loaded base;
     struct gpu_host code_host, shared; /* shared: arguments, then inputs; copied before each run */
-    gpuva code, mirror;                /* in VRAM: the code, and the copy of `shared` */
+    gpuva code, mirror, wipe;          /* in VRAM: code, the copy of `shared`, wipe_code */
     u64 shared_used;
     struct gpu_list *list;
     u64 *bytes;    /* of externals in VRAM */
     char *name;    /* of each launch, for reports of faults */
     gpuva *shadow; /* where those that are outputs go after a run */
 };
+
+/* Zeroes 64 KiB of LDS with 1024 work-items; assembled with llvm-mc. */
+static const u32 wipe_code[] = {
+    0x360000ff, 0x000003ff, /* v_and_b32 v0, 0x3ff, v0 */
+    0x30000084,             /* v_lshlrev_b32 v0, 4, v0 */
+    0x7e020280,             /* v_mov_b32 v1, 0 */
+    0x7e040280,             /* v_mov_b32 v2, 0 */
+    0x7e060280,             /* v_mov_b32 v3, 0 */
+    0x7e080280,             /* v_mov_b32 v4, 0 */
+    0xdb7c0000, 0x00000100, /* ds_store_b128 v0, v[1:4] */
+    0xdb7c4000, 0x00000100, /* ds_store_b128 v0, v[1:4] offset:16384 */
+    0xdb7c8000, 0x00000100, /* ds_store_b128 v0, v[1:4] offset:32768 */
+    0xdb7cc000, 0x00000100, /* ds_store_b128 v0, v[1:4] offset:49152 */
+    0xbf89fc07,             /* s_waitcnt lgkmcnt(0) */
+    0xbfb00000,             /* s_endpgm */
+};
+#define WIPE_ITEMS 1024u
+#define WIPE_BYTES (64 * KIB)
+#define WIPE_RSRC1 0x40af0000u /* 8 VGPRs, denormals, memory in order */
+#define WIPE_RSRC2 0x84u       /* 2 user SGPRs, then the group */
 
 static const struct device_ops card_ops;
 
@@ -213,6 +233,24 @@ static err card_zero(struct loaded *r, u32 external, u64 offset, u64 bytes)
     return gpu_fill(card_of(r)->gpu, (gpuva){r->table[external] + offset}, 0, bytes, &fence);
 }
 
+/* As many groups as compute units, each with all the LDS of one: they fill the card. */
+static err card_zero_scratch(struct loaded *loaded)
+{
+    struct card *c = card_of(loaded);
+    struct card_loaded *r = (struct card_loaded *)loaded;
+    struct gpu_launch launch = {.name = "zeroes of LDS",
+                                .code = r->wipe,
+                                .kernarg = r->mirror,
+                                .rsrc1 = WIPE_RSRC1,
+                                .rsrc2 = WIPE_RSRC2,
+                                .groups = {card_target(loaded->device).cores, 1, 1},
+                                .group_size = {WIPE_ITEMS, 1, 1},
+                                .lds_bytes = WIPE_BYTES};
+    u64 fence;
+
+    return gpu_submit(c->gpu, &launch, 1, &fence);
+}
+
 /* ---- loading ---- */
 
 /* Launches come later in the same order of work: nobody waits for it. */
@@ -264,7 +302,8 @@ static err make_list(struct card *c, struct card_loaded *r, const struct program
 
 static err load_memory(struct card *c, struct card_loaded *r, const struct program *p)
 {
-    usize code_bytes = round_up(max_u64(p->code_bytes, 1), ALIGN);
+    u64 wipe_at = round_up(p->code_bytes, CODE_ALIGN);
+    u64 code_bytes = round_up(wipe_at + sizeof wipe_code, ALIGN);
     u64 args_bytes = round_up(p->arg_count * sizeof(u64) + SLACK, ALIGN);
     gpuva workspace;
 
@@ -274,6 +313,8 @@ static err load_memory(struct card *c, struct card_loaded *r, const struct progr
     TRY(vram_take(c, r->shared.bytes, &r->mirror));
     TRY(vram_take(c, p->workspace_bytes, &workspace));
     memcpy(r->code_host.ptr, p->code, p->code_bytes);
+    memcpy(r->code_host.ptr + wipe_at, wipe_code, sizeof wipe_code);
+    r->wipe.v = r->code.v + wipe_at;
     r->base.args = (u64 *)(uintptr_t)r->shared.ptr;
     r->shared_used = args_bytes;
     for (u32 i = 0; i < p->buffer_count; i++) {
@@ -412,6 +453,7 @@ static const struct device_ops card_ops = {
     .send = card_send,
     .sent = card_sent,
     .zero = card_zero,
+    .zero_scratch = card_zero_scratch,
     .start = card_start,
     .advance = card_advance,
     .health = card_health,

@@ -17,6 +17,7 @@ struct device_ops { /* as in device.h; what is NULL has nothing to do */
     err (*send)(struct loaded *loaded);
     err (*sent)(struct loaded *loaded);
     err (*zero)(struct loaded *loaded, u32 external, u64 offset, u64 bytes);
+    err (*zero_scratch)(struct loaded *loaded);
     void (*start)(struct device *device, struct loaded *loaded);
     err (*advance)(struct device *device, u64 deadline_ns);
     err (*health)(struct device *device, struct text *why);

@@ -28,7 +28,8 @@ err engine_start(struct ml *ml)
     ml->event_max = 2 * EVENTS_PER_SLOT * shape->slots;
     ml->work = pages_arena("engine", ml->sequence_count * (sizeof(struct sequence) + token_bytes) +
                                          ml->event_max * sizeof(struct event_place) +
-                                         pages * sizeof(u32) + shape->vocab * 8ull + 64 * KIB);
+                                         pages * (sizeof(u32) + sizeof(bool)) +
+                                         shape->vocab * 8ull + 64 * KIB);
     ml->scratch = pages_arena("prompt", SCRATCH_BYTES);
     ml->sequence = arena_new(&ml->work, struct sequence, ml->sequence_count);
     ml->event = arena_new(&ml->work, struct event_place, ml->event_max);
@@ -297,13 +298,26 @@ static bool admit(struct ml *ml)
     return true;
 }
 
+/* What a request has left in the pool is gone before the next step. */
+static bool forget(struct ml *ml)
+{
+    while (ml->forget_count || (ml->forget_count = batch_dirty(&ml->batch, &ml->forget_first))) {
+        if (model_forget(ml->model, ml->forget_first * MODEL_KV_PAGE_TOKENS,
+                         ml->forget_count * MODEL_KV_PAGE_TOKENS) == E_BUSY)
+            return false;
+        batch_cleaned(&ml->batch, ml->forget_first, ml->forget_count);
+        ml->forget_count = 0;
+    }
+    return true;
+}
+
 /* False: there is nothing to compute, or no room for the events of a step until some are read. */
 static bool start_step(struct ml *ml)
 {
     struct model_batch *rows = model_batch(ml->model);
     u32 outputs;
 
-    if (ml->event_count + EVENTS_PER_SLOT * ml->batch.slots > ml->event_max)
+    if (ml->event_count + EVENTS_PER_SLOT * ml->batch.slots > ml->event_max || !forget(ml))
         return false;
     while (admit(ml))
         ;
@@ -381,7 +395,7 @@ bool ml_step(struct ml *ml, u32 slice_us)
         return false;
     }
     if (!ml->running && (!check_device(ml) || !start_step(ml)))
-        return ml->state == ML_LOADING;
+        return ml->state == ML_LOADING || ml->forget_count;
     err e = model_advance(ml->model, deadline_ns);
     ml->running = e == E_BUSY;
     if (e == OK)

@@ -40,6 +40,7 @@ struct model {
     u64 weights_done, weights_all; /* bytes of the file */
     u8 *staging;                   /* a group's rows as in the file, for each worker */
     usize staging_stride;
+    u32 forgotten; /* of keys and values of all layers, in a model_forget that goes on */
     u64 window_bytes;
     u8 *window; /* where what is packed goes */
     f32 *rope;  /* NULL: the tables are not made */
@@ -489,6 +490,19 @@ err model_reload(struct model *m)
 }
 
 /* ---- steps ---- */
+
+err model_forget(struct model *m, u32 kv_row, u32 kv_rows)
+{
+    const struct model_shape *s = &m->hyper.shape;
+    u64 row_bytes = s->kv_bytes / (2 * s->layers) / s->kv_tokens;
+
+    for (; m->forgotten < 2 * s->layers; m->forgotten++)
+        TRY(device_zero(m->loaded, m->io.kv[m->forgotten], kv_row * row_bytes,
+                        kv_rows * row_bytes));
+    TRY(device_zero_scratch(m->loaded));
+    m->forgotten = 0;
+    return OK;
+}
 
 void model_start(struct model *m, u32 rows, u32 outputs)
 {

@@ -56,6 +56,10 @@ struct model_batch {
 };
 struct model_batch *model_batch(struct model *model);
 
+/* Zeroes rows of the KV pool, and what kernels left in memory of their own; the next step sees it.
+ * E_BUSY: again with the same. Not while a step runs. */
+err model_forget(struct model *model, u32 kv_row, u32 kv_rows);
+
 /* rows >= 1, outputs <= outputs_max (0: a pure prefill step). Tokens of one sequence stand in order
  * of position. */
 void model_start(struct model *model, u32 rows, u32 outputs);

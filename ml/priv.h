@@ -98,6 +98,7 @@ struct sequence { /* one request from submit to its end */
 struct batch {
     u32 slots, ctx_max, page_count, page_free_count;
     u32 *page_free;                         /* a stack */
+    bool *page_dirty;                       /* by page: holds what nobody may see again */
     u32 *page;                              /* [slots][pages of ctx_max] */
     struct sequence **running;              /* [slots], NULL: free */
     struct sequence *waiting[ML_QUEUE_MAX]; /* first come, first served */
@@ -112,6 +113,9 @@ void batch_wait(struct batch *batch, struct sequence *sequence); /* the queue mu
 struct sequence *batch_admit(struct batch *batch, struct model_batch *rows);
 /* Out of the queue, or out of its slot, whose pages are free at once. */
 void batch_leave(struct batch *batch, struct sequence *sequence);
+/* Pages in a row that are to be zeroed before the next step; how many, 0: none. */
+u32 batch_dirty(const struct batch *batch, u32 *first);
+void batch_cleaned(struct batch *batch, u32 first, u32 count);
 /* Fills the rows of a step: the newest token of each running sequence, then prompts, of which at
  * most `prefill_max` tokens. Returns the rows; 0: nothing to compute. */
 u32 batch_plan(struct batch *batch, struct model_batch *rows, u32 rows_max, u32 prefill_max,
@@ -149,7 +153,8 @@ struct ml {
     struct event_place *event; /* a ring */
     u32 event_first, event_count, event_max;
 
-    bool running; /* a step is on the device */
+    u32 forget_first, forget_count; /* pages that are being zeroed */
+    bool running;                   /* a step is on the device */
     u32 step_rows;
     u64 step_start_ns, row_ns; /* what a row of a prompt took lately */
     struct ml_stats stats;

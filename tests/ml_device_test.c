@@ -126,6 +126,15 @@ static void expect_clean(void)
     rig_close(&rig);
 }
 
+/* The card's ledger: all of the LDS of 96 compute units was written. */
+static void expect_lds_zeroed(void)
+{
+    static char json[1 << 20];
+
+    EXPECT(sim_ledger(rig.sim, json, sizeof json) < sizeof json);
+    EXPECT(str_find(str_of(json), STR("\"lds_bytes\":6291456")) < strlen(json));
+}
+
 TEST(ml_device_card_runs_a_program)
 {
     struct device *device = start();
@@ -145,6 +154,9 @@ TEST(ml_device_card_runs_a_program)
     for (u32 i = 0; i < WORDS - 1; i++)
         EXPECT_EQ(seen[i], i + (i < WORDS / 2 ? 2 : 0));
     EXPECT_EQ(seen[WORDS - 1], 0);
+    EXPECT_OK(device_zero_scratch(loaded));
+    EXPECT_OK(run(device, loaded, 0));
+    expect_lds_zeroed();
     expect_clean();
 }
 

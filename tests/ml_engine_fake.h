@@ -27,6 +27,7 @@
 #define model_start fake_model_start
 #define model_advance fake_model_advance
 #define model_logits fake_model_logits
+#define model_forget fake_model_forget
 #define model_health fake_model_health
 #define model_reload fake_model_reload
 #define model_keeps_file fake_model_keeps_file
@@ -64,7 +65,7 @@ static struct model {
     i32 pool[POOL_MAX];
     f32 logits[8][VOCAB];
     u32 rows, outputs, rows_most, load_slices, advances, advances_left, starts, decode_rows_least;
-    u32 reloads, opens;
+    u32 reloads, opens, forgets;
     bool running, fails_to_open, loses_step, on_card, card_is_small;
     err health, card;
     u64 now;
@@ -138,6 +139,15 @@ static u32 answer(const struct model *model, i32 slot, i32 position)
     if (bar > 0 && model->pool[index[0]] == AGAIN)
         return bar > 1 ? (u32)model->pool[index[1 + at % (bar - 1)]] : 'x';
     return at < 0 || at >= bar ? EOS : (u32)model->pool[index[at]];
+}
+
+err model_forget(struct model *model, u32 kv_row, u32 kv_rows)
+{
+    EXPECT(!model->running && kv_row + kv_rows <= model->shape.kv_tokens);
+    if (model->forgets++ % 2)
+        return E_BUSY;
+    memset(model->pool + kv_row, 0, kv_rows * sizeof(model->pool[0]));
+    return OK;
 }
 
 err model_health(const struct model *model, struct text *why)

@@ -76,6 +76,10 @@ static void close_clean(void)
     EXPECT_EQ(stats.kv_pages_used, 0);
     for (u32 i = 0; i < t.ml->sequence_count; i++)
         EXPECT_EQ(t.ml->sequence[i].state, SEQUENCE_FREE);
+    for (u32 i = 0; i < 2 * POOL_MAX; i++)
+        (void)ml_step(t.ml, 1000);
+    for (u32 i = 0; i < POOL_MAX && t.ml->state == ML_READY; i++) /* nothing is left */
+        EXPECT_EQ(fake.pool[i], 0);
 }
 
 static struct ml_request ask_for(const char *prompt)
