@@ -46,14 +46,17 @@ static err select_and_place(const struct lir *lir, struct attempt how, struct ar
 err rdna_emit(const struct lir *lir, struct arena *arena, struct code_out *out,
               struct launch_resources *launch)
 {
-    usize mark = arena_mark(arena);
+    usize start = arena_mark(arena), mark;
+    const struct lir *unrolled;
     struct rcode code, ready;
     struct rdna_use use;
     err e = E_LIMIT;
 
+    TRY(rdna_unroll(lir, arena, &unrolled));
+    mark = arena_mark(arena);
     for (u32 tries = 0; e != OK && tries < ARRAY_LEN(attempts); tries++) {
         arena_reset(arena, mark);
-        e = select_and_place(lir, attempts[tries], arena, &code, &use);
+        e = select_and_place(unrolled, attempts[tries], arena, &code, &use);
         if (e != OK && !use.out[LIR_SCALAR] && !use.out[LIR_VECTOR])
             break;
     }
@@ -64,7 +67,7 @@ err rdna_emit(const struct lir *lir, struct arena *arena, struct code_out *out,
     TRY(rdna_pair(&code, arena));
     TRY(rdna_wait(&code, arena, &ready));
     TRY(rdna_assemble(&ready, arena, out));
-    arena_reset(arena, mark);
+    arena_reset(arena, start);
     launch->vgprs = use.used[LIR_VECTOR];
     launch->rsrc[0] = RSRC1 | ((u32)div_up(max_u32(launch->vgprs, 1), VGPR_GRANULE) - 1);
     launch->rsrc[1] = RSRC2;

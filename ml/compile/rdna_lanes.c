@@ -292,7 +292,7 @@ static u16 combining_row(enum lir_op op)
 
 static void across(struct rselect *s, const struct lir_instr *in)
 {
-    const struct rsrc low = {RDNA_CONST, 0x76543210}, high = {RDNA_CONST, 0xfedcba98};
+    const struct rsrc low = {RDNA_CONST, 0x76543210};
     u16 now = rdna_in_vgpr(s, rdna_operand(s, in->a)), row = combining_row(in->op);
     u32 lanes = in->lanes == 1 ? 1 : in->imm ? (u32)in->imm : RDNA_LANES;
 
@@ -302,8 +302,9 @@ static void across(struct rselect *s, const struct lir_instr *in)
         u16 to = distance == 1 ? s->value[in->dst].code : rdna_vgpr(s);
         struct rsrc other = rsrc_of(now);
         if (distance == 16)
-            other = rsrc_of(
-                rdna_new3(s, R_v_permlanex16_b32, (struct rsrc[3]){rsrc_of(now), low, high}));
+            other =
+                rsrc_of(rdna_new3(s, R_v_permlanex16_b32,
+                                  (struct rsrc[3]){rsrc_of(now), low, rsrc_of(rdna_row_order(s))}));
         struct rinstr *joined = rdna_put(s, row, to, other, rsrc_of(now));
         if (distance < 16)
             joined->dpp = (u16)(DPP_ROW_XMASK + distance);

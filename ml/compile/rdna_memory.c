@@ -83,31 +83,34 @@ static u16 global_pair(struct rselect *s, const struct rplace *p)
     return pair;
 }
 
-/* base + index * scale + disp + lane << shift in a VGPR. */
-static u16 group_address(struct rselect *s, const struct rplace *p)
-{
-    static const u16 shift_add[] = {R_s_add_i32, R_s_lshl1_add_u32, R_s_lshl2_add_u32,
-                                    R_s_lshl3_add_u32};
-    struct rsrc at = scalar_low(s, p->base);
-    bool zero = at.code == RDNA_ZERO;
-
-    if (p->index != LIR_NONE)
-        at = rsrc_of(rdna_new(s, shift_add[__builtin_ctz(p->scale)], scalar_low(s, p->index), at));
-    if (p->disp)
-        at = rsrc_of(rdna_new(s, R_s_add_i32, at, rsrc_const((u32)p->disp)));
-    if (zero && p->index == LIR_NONE && !p->disp)
-        return rdna_shifted_lane(s, p->shift);
-    if (p->shift == RDNA_NO_LANE)
-        return rdna_in_vgpr(s, at);
-    return rdna_new(s, R_v_add_nc_u32, at, rsrc_of(rdna_shifted_lane(s, p->shift)));
-}
-
 /* index * scale + add, of lanes with an index each. */
 static u16 lane_offset(struct rselect *s, struct rsrc index, u32 scale, struct rsrc add)
 {
     struct rsrc shift = rsrc_const((u32)__builtin_ctz(scale));
 
     return rdna_new3(s, R_v_lshl_add_u32, (struct rsrc[3]){index, shift, add});
+}
+
+/* base + index * scale + disp + lane << shift in a VGPR. */
+static u16 group_address(struct rselect *s, const struct rplace *p)
+{
+    static const u16 shift_add[] = {R_s_add_i32, R_s_lshl1_add_u32, R_s_lshl2_add_u32,
+                                    R_s_lshl3_add_u32};
+    struct rsrc at = scalar_low(s, p->base), lane = rsrc_of(rdna_shifted_lane(s, p->shift));
+
+    if (at.code == RDNA_ZERO)
+        at = rsrc_const((u32)p->disp);
+    else if (p->disp)
+        at = rsrc_of(rdna_new(s, R_s_add_i32, at, rsrc_const((u32)p->disp)));
+    if (p->index != LIR_NONE && at.code == RDNA_ZERO)
+        return lane_offset(s, scalar_low(s, p->index), p->scale, lane);
+    if (p->index != LIR_NONE)
+        at = rsrc_of(rdna_new(s, shift_add[__builtin_ctz(p->scale)], scalar_low(s, p->index), at));
+    if (at.code == RDNA_ZERO)
+        return lane.code;
+    if (p->shift == RDNA_NO_LANE)
+        return rdna_in_vgpr(s, at);
+    return rdna_new(s, R_v_add_nc_u32, at, lane);
 }
 
 static bool same_place(const struct rplace *a, const struct rplace *b)

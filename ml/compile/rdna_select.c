@@ -187,6 +187,18 @@ struct rsrc rdna_operand(struct rselect *s, u16 vreg)
     return rsrc_of(value->kind == RV_MASK ? value->lanes : value->code);
 }
 
+u16 rdna_row_order(struct rselect *s)
+{
+    u32 at = s->at;
+
+    if (s->row_order == RDNA_NONE) {
+        s->at = RDNA_HEAD;
+        s->row_order = in_sgpr(s, (struct rsrc){RDNA_CONST, 0xfedcba98});
+        s->at = at;
+    }
+    return s->row_order;
+}
+
 u16 rdna_shifted_lane(struct rselect *s, u32 shift)
 {
     u32 at = s->at;
@@ -213,13 +225,24 @@ static void count_use(struct rselect *s, u16 vreg)
         s->value[vreg].uses++;
 }
 
+/* Whether somebody needs the instruction, all users behind it being known. */
+static bool is_live(const struct rselect *s, const struct lir_instr *in)
+{
+    if (in->dst == LIR_NONE || in->op == LIR_LOOP || s->value[in->dst].writes > 1)
+        return true;
+    return s->value[in->dst].uses &&
+           (s->value[in->dst].kind != RV_SCALAR || !scalar_constant(s, in->dst));
+}
+
 /* All of a tuple is used when any of it is. */
 static void count_uses(struct rselect *s)
 {
     const struct lir *lir = s->lir;
 
-    for (u32 i = 0; i < lir->count; i++) {
+    for (u32 i = lir->count; i-- > 0;) {
         const struct lir_instr *in = &lir->instr[i];
+        if (!is_live(s, in))
+            continue;
         count_use(s, in->a);
         count_use(s, in->b);
         count_use(s, in->c);
@@ -387,6 +410,7 @@ static err prepare(struct rselect *s, struct arena *arena)
         return E_NOMEM;
     s->stream[RDNA_HEAD] = s->out->instr;
     s->stream[RDNA_BODY] = s->out->instr + s->max[RDNA_HEAD] + 1;
+    s->row_order = RDNA_NONE;
     for (u32 i = 0; i < ARRAY_LEN(s->shifted_lane); i++)
         s->shifted_lane[i] = RDNA_NONE;
     return OK;
@@ -396,8 +420,8 @@ err rdna_select(struct rselect *s, struct arena *arena)
 {
     TRY(prepare(s, arena));
     count_writes(s);
-    count_uses(s);
     scalar_survey(s);
+    count_uses(s);
     choose_kinds(s);
     find_mask_lanes(s);
     fuse_survey(s);

@@ -61,6 +61,7 @@ struct rselect {
     u32 count[RDNA_STREAMS], max[RDNA_STREAMS], at;
     struct rvalue value[LIR_VREGS_MAX];
     u16 *partner;        /* by operation: the source that is fused into it, LIR_NONE */
+    u16 row_order;       /* SGPR with what v_permlanex16 wants to be told, RDNA_NONE */
     u16 shifted_lane[6]; /* VGPR with lane << i, [5]: 0; RDNA_NONE: not made yet */
     struct rplace place[RDNA_PLACES_MAX];
     u32 place_count, place_first[LIR_LOOP_DEPTH_MAX + 1];
@@ -73,6 +74,10 @@ struct rselect {
     bool exchanges; /* waves may read from global memory what another wrote */
     err status;
 };
+
+/* ---- rdna_unroll.c ---- */
+
+err rdna_unroll(const struct lir *lir, struct arena *arena, const struct lir **result);
 
 /* ---- rdna_select.c ---- */
 
@@ -110,6 +115,7 @@ void rdna_put_imm(struct rselect *s, u16 row, i32 imm);
 /* A VECTOR value as an operand; as a VGPR. */
 struct rsrc rdna_operand(struct rselect *s, u16 vreg);
 u16 rdna_in_vgpr(struct rselect *s, struct rsrc src);
+u16 rdna_row_order(struct rselect *s); /* lanes 8..15 of a row in their order */
 u16 rdna_shifted_lane(struct rselect *s, u32 shift);
 /* Shift by which no lane's number adds anything. */
 #define RDNA_NO_LANE 5u
