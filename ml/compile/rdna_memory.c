@@ -319,6 +319,8 @@ static bool joins(const struct rselect *s, const struct join *join, const struct
     struct rplace place;
     i64 disp;
 
+    if ((in->op == LIR_S_ARG ? LIR_ARGS : in->mem.base) != join->place.base)
+        return false;
     *words = in->dst == LIR_NONE ? 0 : scalar_words(s, in, &place, &disp);
     if (!*words || s->value[in->dst].loaded || !s->value[in->dst].uses ||
         !same_place(&place, &join->place) || disp < join->disp || (disp - join->disp) % 4 ||
