@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """bench_card.py: the card's part of docs/BENCH.md: what a token and a prompt cost on the simulated
 card and what the timing model makes of it, for SmolLM2 and for 7B shapes with weights at random
-(one and two layers, scaled to 32); our products beside clang's. Modelled, never measured.
+(one and two layers, scaled to 32); our products beside clang's. Modelled, never measured. With
+PREFILL=1 a prompt of 512 too, a quarter of an hour on a busy machine.
 """
 import os
 import sys
@@ -15,7 +16,8 @@ import synthetic  # noqa: E402
 import timing  # noqa: E402
 
 MODEL = "build/model/SmolLM2-135M-Instruct.Q4_1.gguf"
-POSITION, LAYERS_7B = 8, 32
+POSITION, PROMPT, LAYERS_7B = 8, 512, 32
+PREFILL = bool(os.environ.get("PREFILL"))
 KINDS_7B = ("q4_0", "q4_k", "q8_0")
 
 
@@ -33,6 +35,9 @@ def measure():
         for kind in KINDS_7B:
             scale = (LAYERS_7B, made(folder, kind, 2))
             rows[f"7B shapes {kind.upper()}"] = ledger.measure(made(folder, kind, 1), 1, scale)
+            if kind == "q4_0" and PREFILL:
+                rows[f"7B shapes {kind.upper()}, prompt of {PROMPT}"] = ledger.measure_prompt(
+                    made(folder, kind, 1), PROMPT, scale)
             for layers in (1, 2):
                 os.remove(made(folder, kind, layers))
     return rows
@@ -51,7 +56,8 @@ def ledger_table(rows):
            "|---|---|---|---|---|---|---|\n")
     for name, row in rows.items():
         flight, wmma = row.get("flight_per_simd"), row.get("wmma_share")
-        yield (f"| {name} | {row['launches']} | {row['vram_ratio']:.3f} |"
+        yield (f"| {name} | {row['launches']} |"
+               f" {'' if flight is None else '{:.3f}'.format(row['vram_ratio'])} |"
                f" {row['sectors_a_request']:.1f} | {'' if flight is None else f'{flight:.0f}'} |"
                f" {row['instructions_a_weight'] / row.get('tokens', 1):.3f} |"
                f" {'' if wmma is None else f'{wmma:.0%}'} |\n")

@@ -50,12 +50,13 @@ def parts_ns(entry, n):
     turns = math.ceil(entry["load_bytes"] / waves / flight)
     rounds = math.ceil(on_unit / at_once)
     busiest = on_unit * UNITS / groups  # how much more the busiest unit has than the average
+    counted = entry["flight_bytes_max"] > 0  # not in fast mode: then issue is all there is
     return {
         "first": (p["scalar_load"] + p["vector_load"]) / p["clock_ghz"],
         "vram": bytes_moved / (ROOF_GB_S * p["stream_share"]),
         "flight": bytes_moved / groups * on_unit * p["loaded_ns"] / (
-            at_once * group_waves * flight),
-        "chain": max(0, rounds * turns - 1) * p["vector_load"] / p["clock_ghz"],
+            at_once * group_waves * flight) if counted else 0,
+        "chain": max(0, rounds * turns - 1) * p["vector_load"] / p["clock_ghz"] if counted else 0,
         "issue": issue_cycles(entry, p, resident) / SIMDS * busiest / p["clock_ghz"],
         "start": waves / SIMDS * busiest * p["wave_start"] / p["clock_ghz"]}
 
