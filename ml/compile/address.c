@@ -2,7 +2,7 @@
  * address.c: from an affine index to an address: strides, symbols, lanes; loads and stores of
  * elements.
  */
-#include "ml/compile/emit.h"
+#include "ml/compile/lower_tile.h"
 
 enum dtype node_storage(const struct emit *e, u32 node)
 {
@@ -200,6 +200,20 @@ void emit_put(struct emit *e, u16 value, enum dtype type, struct lir_mem mem)
     *lir_emit(e->lir, LIR_V_STORE) = i;
 }
 
+/* One of the eight halves side by side that each lane finds at its own address: see
+ * gathers_halves. */
+static u16 gather_half(struct emit *e, struct lir_instr load, u16 lane_index)
+{
+    u32 half = (u32)load.mem.disp / 2 % 8;
+
+    load.op = LIR_V_GATHER4;
+    load.mem_type = DT_I32;
+    load.mem.index = lane_index;
+    load.mem.scale = 2;
+    load.mem.disp &= ~15;
+    return emit_half(e, (u16)(emit_pure(e, load) + half / 2), half % 2);
+}
+
 u16 emit_load(struct emit *e, u32 node, const struct affine *idx)
 {
     struct lir_instr i = emit_blank(e, LIR_V_LOAD);
@@ -209,6 +223,8 @@ u16 emit_load(struct emit *e, u32 node, const struct affine *idx)
     i.mem_type = (u8)node_storage(e, node);
     i.mem = emit_address(e, node, idx, &lane_stride, &lane_index);
     i.mem.fixed = is_fixed(e, node);
+    if (i.mem_type == DT_F16 && lane_index != LIR_NONE && lane_stride == 0)
+        return gather_half(e, i, lane_index);
     if (lane_index != LIR_NONE || (lane_stride != 0 && lane_stride != 1)) {
         CHECK(dtype_bytes((enum dtype)i.mem_type) == 4);
         if (lane_stride != 0) {

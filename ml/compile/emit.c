@@ -83,7 +83,7 @@ u16 emit_pure(struct emit *e, struct lir_instr instr)
     u32 depth = depth_of(e, &instr);
     if (depth < e->scope_depth)
         e->place[e->lir->count] = e->scope[depth + 1].head + 1;
-    u32 words = instr.op == LIR_V_LOAD4 ? 4 : 1;
+    u32 words = instr.op == LIR_V_LOAD4 || instr.op == LIR_V_GATHER4 ? 4 : 1;
     instr.dst =
         words > 1 ? lir_tuple(e->lir, words) : lir_vreg(e->lir, scalar ? LIR_SCALAR : LIR_VECTOR);
     memset(&e->defined_at[instr.dst], (int)depth, words);

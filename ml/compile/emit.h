@@ -200,6 +200,7 @@ struct nest {
     u32 unroll_max, vectors_max;
     u32 unroll, vectors; /* of the variant being emitted */
     bool zero;           /* PAD: fill instead of copy */
+    bool halves;         /* lanes gather halves, eight of the reduced axis at a time */
     bool partial;        /* the row tile of the product has rows only up to `end` */
     u16 end;
 };

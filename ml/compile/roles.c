@@ -25,13 +25,40 @@ static i64 leaf_stride(const struct emit *e, const struct leaf *leaf, u32 axis)
     return total;
 }
 
+/* Rows of halves that lanes gather and a reduction goes through from end to end: eight halves side
+ * by side come as one load when all rows begin at a multiple of them. */
+static bool gathers_halves(const struct emit *e, const struct leaf *leaf, u32 axis)
+{
+    const struct node *n = emit_node(e, leaf->node);
+    u32 heavy = e->stage->heavy, reduced = 0;
+    i64 apart = 0; /* bits of all distances */
+
+    if (e->target->waves == 0 || !leaf->in_heavy || node_storage(e, leaf->node) != DT_F16 ||
+        emit_node(e, heavy)->reduce.has_len || leaf_stride(e, leaf, axis) != INT32_MAX)
+        return false;
+    const struct node *src = emit_node(e, emit_node(e, heavy)->src[0]);
+    for (u32 d = 0; d < src->rank; d++)
+        if (emit_node(e, heavy)->reduce.axes >> d & 1 && src->shape[d].v != 1)
+            reduced += leaf_stride(e, leaf, RANK_MAX + d) == 1 && src->shape[d].v % 8 == 0 ? 1 : 2;
+    for (u32 d = 0; d < n->rank; d++) {
+        struct stride stride = node_stride(e, leaf->node, d);
+        if (stride.symbolic)
+            return false;
+        apart |= leaf->idx[d].constant * stride.elements;
+        apart |= leaf->idx[d].dynamic_axes ? stride.elements : 0;
+        for (u32 a = 0; a < RANK_MAX; a++)
+            apart |= leaf->idx[d].coef[a] * stride.elements;
+    }
+    return reduced == 1 && apart % 8 == 0;
+}
+
 /* Cost of one vector of a leaf along the axis, in loads; negative when there is no way to load it.
  */
 static i32 lane_cost(const struct emit *e, const struct leaf *leaf, u32 axis)
 {
     i64 stride = leaf_stride(e, leaf, axis);
 
-    if (stride == 0 || stride == 1)
+    if (stride == 0 || stride == 1 || gathers_halves(e, leaf, axis))
         return 1;
     if (dtype_bytes(node_storage(e, leaf->node)) != 4 || stride == INT32_MAX - 1)
         return -1;
@@ -164,6 +191,9 @@ void choose_roles(struct nest *n)
         u32 full = axis_extent(e, n, n->lane_axis) / e->target->lanes;
         n->vectors_max = full >= room ? room : full >= 2 ? 2 : 1;
     }
+    for (u32 i = 0; i < leaves && n->lane_axis != NO_AXIS; i++)
+        n->halves |= gathers_halves(e, &leaf[i], n->lane_axis);
+    n->vectors_max = n->halves ? 1 : n->vectors_max;
 }
 
 /* Trips of the nest's loop over an output axis. */
