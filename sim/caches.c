@@ -6,6 +6,7 @@
  */
 #include "sim/priv.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 
 #define LINE         128u
@@ -34,6 +35,7 @@ struct caches {
         u32 vmid;
     } view[SIM_VMIDS];
     struct cache cache[LEVELS][COMPUTE_WGPS_MAX]; /* pages come when touched */
+    pthread_mutex_t lock; /* the card has one state, its waves may run in several threads */
 };
 
 err caches_create(struct sim *sim)
@@ -41,7 +43,7 @@ err caches_create(struct sim *sim)
     sim->caches = calloc(1, sizeof *sim->caches);
     for (u32 i = 0; sim->caches && i < SIM_VMIDS; i++)
         sim->caches->view[i] = (struct wave_view){sim, i};
-    return sim->caches ? OK : E_NOMEM;
+    return sim->caches && !pthread_mutex_init(&sim->caches->lock, NULL) ? OK : E_NOMEM;
 }
 
 void caches_destroy(struct sim *sim)
@@ -249,12 +251,59 @@ static u8 *wave_page(void *ctx, u64 va, bool write, u64 *bytes)
     return mem_page(view->sim, who, va, write, bytes);
 }
 
+/* ---- for several threads ---- */
+
+static pthread_mutex_t *lock_of(void *ctx)
+{
+    return &((const struct wave_view *)ctx)->sim->caches->lock;
+}
+
+static u8 *locked_page(void *ctx, u64 va, bool write, u64 *bytes)
+{
+    pthread_mutex_lock(lock_of(ctx));
+    u8 *page = wave_page(ctx, va, write, bytes);
+    pthread_mutex_unlock(lock_of(ctx));
+    return page;
+}
+
+static bool locked_load(void *ctx, const struct compute_access *access, void *out, u32 *known)
+{
+    pthread_mutex_lock(lock_of(ctx));
+    bool done = wave_load(ctx, access, out, known);
+    pthread_mutex_unlock(lock_of(ctx));
+    return done;
+}
+
+static bool locked_store(void *ctx, const struct compute_access *access, const void *in)
+{
+    pthread_mutex_lock(lock_of(ctx));
+    bool done = wave_store(ctx, access, in);
+    pthread_mutex_unlock(lock_of(ctx));
+    return done;
+}
+
+static bool locked_atomic(void *ctx, const struct compute_access *access,
+                          u64 (*fn)(void *arg, u64 old), void *arg, u64 *old)
+{
+    pthread_mutex_lock(lock_of(ctx));
+    bool done = wave_atomic(ctx, access, fn, arg, old);
+    pthread_mutex_unlock(lock_of(ctx));
+    return done;
+}
+
+static void locked_invalidate(void *ctx, u32 wgp, u32 what)
+{
+    pthread_mutex_lock(lock_of(ctx));
+    wave_invalidate(ctx, wgp, what);
+    pthread_mutex_unlock(lock_of(ctx));
+}
+
 void mem_for_waves(struct sim *sim, u32 vmid, struct compute_memory *out)
 {
     *out = (struct compute_memory){.ctx = &sim->caches->view[vmid],
-                                   .page = wave_page,
-                                   .load = wave_load,
-                                   .store = wave_store,
-                                   .atomic = wave_atomic,
-                                   .invalidate = wave_invalidate};
+                                   .page = locked_page,
+                                   .load = locked_load,
+                                   .store = locked_store,
+                                   .atomic = locked_atomic,
+                                   .invalidate = locked_invalidate};
 }

@@ -182,7 +182,7 @@ static bool compute_ready(struct sim *sim, struct queue *queue)
         .fast = sim->options.fast,
         .lenient = sim->options.lenient,
         .wgps = min_u32(profile_wgps(sim->profile), COMPUTE_WGPS_MAX),
-        .threads = 1,
+        .threads = max_u32(1, sim->options.threads),
     };
     struct compute_memory memory;
 

@@ -2,7 +2,6 @@
  * dispatch.c: a dispatch from its registers to its end: how many workgroups fit, whose turn it is,
  * host threads, failures, the ledger. Knows no instruction.
  */
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,14 +99,20 @@ static struct compute *engine_create(const struct compute_memory *memory,
     return compute;
 }
 
+static void *thread_run(void *argument);
+
 struct compute *compute_create(const struct compute_memory *memory,
                                const struct compute_options *options)
 {
     struct compute *compute = engine_create(memory, options);
     u32 threads = options->fast ? min_u32(options->threads, HELPERS_MAX + 1) : 1;
 
-    for (u32 n = 1; n < threads; n++)
-        compute->helper[compute->helper_count++] = engine_create(memory, options);
+    for (u32 n = 1; n < threads; n++) {
+        struct compute *helper = engine_create(memory, options);
+        CHECK(!sem_init(&helper->go, 0, 0) && !sem_init(&helper->done, 0, 0) &&
+              !pthread_create(&helper->thread, NULL, thread_run, helper));
+        compute->helper[compute->helper_count++] = helper;
+    }
     return compute;
 }
 
@@ -117,8 +122,13 @@ void compute_destroy(struct compute *compute)
         return;
     compute_kill(compute);
     traffic_clear(&compute->traffic);
-    for (u32 n = 0; n < compute->helper_count; n++)
-        compute_destroy(compute->helper[n]);
+    for (u32 n = 0; n < compute->helper_count; n++) {
+        struct compute *helper = compute->helper[n];
+        helper->leaves = true;
+        sem_post(&helper->go);
+        pthread_join(helper->thread, NULL);
+        compute_destroy(helper);
+    }
     for (struct wave *wave = compute->free_waves, *next; wave; wave = next) {
         next = wave->next;
         strict_destroy(wave->strict);
@@ -431,34 +441,48 @@ static void ledger_fill(struct compute *compute)
     ledger->lines_loaded = compute->options.fast ? 0 : compute->traffic.count;
 }
 
-struct thread_job {
-    pthread_t thread;
-    struct compute *compute;
-    u64 budget;
-};
-
+/* A helper's life: a step whenever it is asked for one. */
 static void *thread_run(void *argument)
 {
-    struct thread_job *job = argument;
+    struct compute *compute = argument;
 
-    engine_step(job->compute, job->budget);
-    return NULL;
+    for (;;) {
+        while (sem_wait(&compute->go))
+            ;
+        if (compute->leaves)
+            return NULL;
+        engine_step(compute, compute->budget);
+        sem_post(&compute->done);
+    }
+}
+
+static void helpers_start(struct compute *compute, u64 budget)
+{
+    for (u32 n = 0; n < compute->helper_count; n++) {
+        struct compute *helper = compute->helper[n];
+        helper->asked = helper->state == COMPUTE_RUNNING;
+        helper->budget = budget;
+        if (helper->asked)
+            sem_post(&helper->go);
+    }
+}
+
+static void helpers_await(struct compute *compute)
+{
+    for (u32 n = 0; n < compute->helper_count; n++)
+        while (compute->helper[n]->asked && sem_wait(&compute->helper[n]->done))
+            ;
 }
 
 enum compute_state compute_step(struct compute *compute, u64 budget)
 {
-    struct thread_job job[HELPERS_MAX];
     enum compute_state state;
 
     if (compute->state != COMPUTE_RUNNING)
         return compute->state;
-    for (u32 n = 0; n < compute->helper_count; n++) {
-        job[n] = (struct thread_job){.compute = compute->helper[n], .budget = budget};
-        CHECK(!pthread_create(&job[n].thread, NULL, thread_run, &job[n]));
-    }
+    helpers_start(compute, budget);
     state = engine_step(compute, budget);
-    for (u32 n = 0; n < compute->helper_count; n++)
-        pthread_join(job[n].thread, NULL);
+    helpers_await(compute);
     for (u32 n = 0; n < compute->helper_count; n++) {
         const struct compute *helper = compute->helper[n];
         if (helper->state == COMPUTE_FAILED && state != COMPUTE_FAILED)
@@ -490,17 +514,26 @@ static bool halted(const struct compute *compute, const struct wave *wave)
            !memcmp(wave->group->id, failure->group, sizeof failure->group);
 }
 
-bool compute_wave(const struct compute *compute, u32 wgp, u32 nth, struct compute_wave *out)
+static bool engine_wave(const struct compute *compute, u32 wgp, u32 *nth, struct compute_wave *out)
 {
     for (u32 g = 0; g < compute->resident; g++)
         for (u32 n = 0; n < compute->group[g]->wave_count; n++) {
             const struct wave *wave = compute->group[g]->wave[n];
-            if (compute->group[g]->wgp != wgp || wave->state == WAVE_ENDED || nth--)
+            if (compute->group[g]->wgp != wgp || wave->state == WAVE_ENDED || (*nth)--)
                 continue;
             *out = (struct compute_wave){wave->at, halted(compute, wave)};
             return true;
         }
     return false;
+}
+
+bool compute_wave(const struct compute *compute, u32 wgp, u32 nth, struct compute_wave *out)
+{
+    bool found = engine_wave(compute, wgp, &nth, out);
+
+    for (u32 n = 0; n < compute->helper_count && !found; n++)
+        found = engine_wave(compute->helper[n], wgp, &nth, out);
+    return found;
 }
 
 void compute_kill(struct compute *compute)

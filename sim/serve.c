@@ -38,6 +38,7 @@ static const char help[] =
     "  --cards N        cards behind --tcp (default 1)\n"
     "  --seed N         of latencies, orders, and what fresh memory holds (default 1)\n"
     "  --fast           falsification off     --lenient   findings are only logged\n"
+    "  --threads N      that compute when fast (default: as many as processors)\n"
     "  --report FILE    cards as a driver has reported them (GET /debug/gpu), instead of navi31\n"
     "  --vram MIB       memory of a card (default: the profile's)\n"
     "  --bar0 MIB       size of BAR 0 at power-on (default: tcp 256, socket 32768)\n"
@@ -80,19 +81,13 @@ int serve_main(int argc, char **argv)
 /* ---- options ---- */
 
 static const struct option names[] = {
-    {"tcp", 1, NULL, 't'},
-    {"socket", 1, NULL, 's'},
-    {"cards", 1, NULL, 'c'},
-    {"seed", 1, NULL, 'r'},
-    {"vram", 1, NULL, 'v'},
-    {"bar0", 1, NULL, 'b'},
-    {"trace", 1, NULL, 'w'},
-    {"ledger", 1, NULL, 'l'},
-    {"fast", 0, NULL, 'f'},
-    {"lenient", 0, NULL, 'n'},
-    {"help", 0, NULL, 'h'},
-    {"report", 1, NULL, 'p'},
-    {},
+    {"tcp", 1, NULL, 't'},     {"socket", 1, NULL, 's'},
+    {"cards", 1, NULL, 'c'},   {"seed", 1, NULL, 'r'},
+    {"vram", 1, NULL, 'v'},    {"bar0", 1, NULL, 'b'},
+    {"trace", 1, NULL, 'w'},   {"ledger", 1, NULL, 'l'},
+    {"fast", 0, NULL, 'f'},    {"threads", 1, NULL, 'j'},
+    {"lenient", 0, NULL, 'n'}, {"help", 0, NULL, 'h'},
+    {"report", 1, NULL, 'p'},  {},
 };
 
 /* `text` NULL: none was given. Exits with a message when it is none of 1..max. */
@@ -128,9 +123,11 @@ static struct serve_options options_read(int argc, char **argv)
     options.ledger = given['l'];
     if (given['p'])
         options.report.ptr = (char *)radeon_file(given['p'], &options.report.len);
+    u32 threads = given['j'] ? (u32)number(given['j'], 64) : (u32)sysconf(_SC_NPROCESSORS_ONLN);
     options.cards = given['c'] ? (u32)number(given['c'], SERVE_CARDS_MAX) : 1;
     options.sim = (struct sim_options){.seed = given['r'] ? number(given['r'], UINT64_MAX) : 1,
                                        .fast = given['f'] != NULL,
+                                       .threads = threads,
                                        .lenient = given['n'] != NULL,
                                        .vram_bytes = number(given['v'], MIB) * MIB,
                                        .bar0_bytes = number(given['b'], MIB) * MIB,

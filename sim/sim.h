@@ -34,6 +34,7 @@ struct sim_options {
     const struct card_profile *profile; /* NULL: navi31; outlives the card */
     u64 seed;
     bool fast;      /* falsification off */
+    u32 threads;    /* of this machine, for the waves when fast; 0: one */
     bool lenient;   /* findings are logged and counted, the card goes on */
     u64 vram_bytes; /* 0: the profile's. Host memory is used only where touched. */
     u64 bar0_bytes; /* 0: 256 MB, as after power-on; the Resizable BAR capability changes it */

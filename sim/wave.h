@@ -6,6 +6,9 @@
 #ifndef NOHOST_SIM_WAVE_H
 #define NOHOST_SIM_WAVE_H
 
+#include <pthread.h>
+#include <semaphore.h>
+
 #include "sim/compute.h"
 #include "sim/isa.h"
 #include "sim/traffic.h"
@@ -281,6 +284,11 @@ struct compute {
     struct host_page pages[HOST_PAGES];  /* fast mode: translations */
     struct compute *helper[HELPERS_MAX]; /* the other threads' */
     u32 helper_count;
+    /* of a helper */
+    pthread_t thread;
+    sem_t go, done;
+    u64 budget;
+    bool asked, leaves;
 };
 
 /* Stops the dispatch; the first failure is kept. */

@@ -56,13 +56,15 @@ static void copy_in(struct bench *b)
     EXPECT_OK(rig_wait(b->rig, fence, 1000));
 }
 
-static struct bench *setup_with(u32 scratch_bytes)
+static struct bench *setup_with(u32 scratch_bytes, u32 threads)
 {
     static struct rig rig;
     static struct bench b;
 
     memset(&rig, 0, sizeof rig);
     rig.config.scratch_bytes = scratch_bytes;
+    rig.options.fast = threads > 0;
+    rig.options.threads = threads;
     b = (struct bench){.rig = &rig};
     rig_firmware(&rig);
     rig.config.hang_ms = 1000;
@@ -78,7 +80,7 @@ static struct bench *setup_with(u32 scratch_bytes)
 
 static struct bench *setup(void)
 {
-    return setup_with(0);
+    return setup_with(0, 0);
 }
 
 static struct gpu_launch launch_of(struct bench *b, const u32 *code, usize bytes)
@@ -278,7 +280,7 @@ TEST(amdgpu_a_list_that_does_not_fit)
  * for. The launch before it has no scratch. */
 TEST(amdgpu_scratch_memory)
 {
-    struct bench *b = setup_with(128);
+    struct bench *b = setup_with(128, 0);
     struct gpu_launch launch[2] = {launch_of(b, store_code, sizeof store_code),
                                    launch_of(b, scratch_code, sizeof scratch_code)};
     u64 fence;
@@ -334,6 +336,38 @@ static void recovered(struct bench *b, u64 fence)
     while (rig_status(b->rig).state == GPU_RECOVERING && time_ns() < end)
         rig_turn(b->rig);
     log_info("test", "%s", rig_status(b->rig).reason);
+}
+
+/* A fast card's waves in several threads: each item is written once by each launch, whoever took
+ * its group; what a wave does wrong is found whichever thread it ran in. */
+TEST(amdgpu_waves_in_several_threads)
+{
+    struct bench *b = setup_with(0, 3);
+    struct gpu_launch launch[9];
+    struct gpu_host large;
+    u64 fence;
+
+    EXPECT_OK(gpu_host_alloc(b->rig->gpu, MIB, &large));
+    set_arguments(b, large.va, 3);
+    launch[0] = launch_of(b, store_code, sizeof store_code);
+    launch[1] = launch_of(b, rig_increment_code, sizeof rig_increment_code);
+    for (u32 i = 1; i < ARRAY_LEN(launch); i++)
+        launch[i] = launch[1];
+    for (u32 i = 0; i < ARRAY_LEN(launch); i++) {
+        launch[i].groups[0] = MIB / 4 / ITEMS;
+        launch[i].wait = true;
+    }
+    EXPECT_OK(gpu_submit(b->rig->gpu, launch, ARRAY_LEN(launch), &fence));
+    EXPECT_OK(rig_wait(b->rig, fence, 60000));
+    for (u32 i = 0; i < MIB / 4; i++)
+        EXPECT_EQ(word_of(&large, i), 3 + 4 * i + 8);
+    launch[2] = launch_of(b, illegal_code, sizeof illegal_code);
+    launch[2].name = "bad";
+    launch[2].groups[0] = 100;
+    EXPECT_OK(gpu_submit(b->rig->gpu, &launch[2], 1, &fence));
+    recovered(b, fence);
+    EXPECT(reason_has(b, "bad at ") && reason_has(b, " + 0: shader: illegal instruction"));
+    rig_close(b->rig);
 }
 
 /* It is told in words, which say the kernel by its name and where in it, and survived: the list

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/host/card.h"
 #include "tests/host/rig.h"
@@ -28,6 +29,7 @@ struct gpu *card_open(int argc, char **argv)
     machine.real_time = true;
     machine.config.hang_ms = HANG_MS;
     machine.options.fast = tool_flag(argc, argv, "--fast");
+    machine.options.threads = (u32)sysconf(_SC_NPROCESSORS_ONLN);
     machine.options.trace = tool_option(argc, argv, "--trace");
     rig_power_on(&machine);
     rig_start(&machine, START_MS);
