@@ -13,8 +13,8 @@
 #define DEPCTR_VALU 0xfff
 #define WAIT_ANY    63u
 #define WALKS_MAX   64u
-#define LOOK_AHEAD  8u /* instructions whose waits are joined to one */
-#define CLAUSE_MIN  4u /* loads that are worth a hint to keep them together */
+#define LOOK_AHEAD  16u /* instructions whose waits are joined to one */
+#define CLAUSE_MIN  4u  /* loads that are worth a hint to keep them together */
 #define CLAUSE_MAX  64u
 
 /* What is counted apart: vector loads, LDS, scalar loads (in no order), stores, and vector
@@ -24,8 +24,11 @@ enum unit { UNIT_LOAD, UNIT_LDS, UNIT_SCALAR, UNIT_STORE, UNIT_TRANS, UNITS };
 /* Beside registers: any LDS operation, any store, loads of what may be written. */
 enum { CODE_LDS = RDNA_VIRTUAL, CODE_STORE, CODE_LOOSE, CODES };
 
+/* Operations of a unit are numbered as they are issued; a register has the number of the one that
+ * will write it, 0: none. Its age is how many came after that one. */
 struct state {
-    u8 age[UNITS][CODES];
+    u16 number[UNITS][CODES];
+    u16 issued[UNITS], done[UNITS]; /* the last number; up to which all are known to be done */
     u16 wmma_dst; /* of the vector instruction before, 0: it is no WMMA, RDNA_NONE: of one of many
                    */
     bool cmpx;    /* that instruction wrote EXEC */
@@ -65,55 +68,45 @@ static enum unit unit_of(const struct rinstr *instr)
 
 /* ---- states ---- */
 
-static void state_clear(struct state *state)
+static u32 age_of(const struct state *state, enum unit unit, u32 code)
 {
-    memset(state, AGE_NONE, sizeof(*state));
-    state->wmma_dst = 0;
-    state->cmpx = false;
-    state->reached = true;
+    u32 number = state->number[unit][code], age = state->issued[unit] - number;
+
+    if (number <= state->done[unit] || (unit == UNIT_TRANS && age > TRANS_COVER))
+        return AGE_NONE;
+    return unit == UNIT_SCALAR ? 0 : min_u32(age, AGE_MAX);
 }
 
-/* To what holds on either way. Whether it changed. */
+/* To what holds on either way, numbered anew. Whether it changed. */
 static bool state_join(struct state *to, const struct state *from)
 {
-    u8 *ages = to->age[0];
-    const u8 *others = from->age[0];
-    bool changed = !to->reached;
+    bool changed = !to->reached || (from->cmpx && !to->cmpx);
 
-    if (!to->reached) {
-        *to = *from;
-        return true;
-    }
-    for (u32 i = 0; i < UNITS * CODES; i++) {
-        changed |= others[i] < ages[i];
-        ages[i] = others[i] < ages[i] ? others[i] : ages[i];
+    for (enum unit unit = 0; unit < UNITS; unit++) {
+        for (u32 code = 0; code < CODES; code++) {
+            u32 age = age_of(from, unit, code);
+            u32 before = to->reached ? age_of(to, unit, code) : AGE_NONE;
+            changed |= age < before;
+            age = min_u32(age, before);
+            to->number[unit][code] = age == AGE_NONE ? 0 : (u16)(AGE_NONE - age);
+        }
+        to->issued[unit] = AGE_NONE;
+        to->done[unit] = 0;
     }
     if (from->wmma_dst && from->wmma_dst != to->wmma_dst && to->wmma_dst != RDNA_NONE) {
         to->wmma_dst = to->wmma_dst ? RDNA_NONE : from->wmma_dst;
         changed = true;
     }
-    changed |= from->cmpx && !to->cmpx;
     to->cmpx |= from->cmpx;
+    to->reached = true;
     return changed;
 }
 
 /* At most `count` operations of the unit are under way. */
 static void state_waited(struct state *state, enum unit unit, u32 count)
 {
-    for (u32 code = 0; code < CODES; code++)
-        if (state->age[unit][code] >= count)
-            state->age[unit][code] = AGE_NONE;
-}
-
-static void state_issue(struct state *state, enum unit unit, u32 max)
-{
-    for (u32 code = 0; code < CODES; code++) {
-        u8 age = state->age[unit][code];
-        if (age != AGE_NONE)
-            state->age[unit][code] = unit != UNIT_TRANS ? (u8)min_u32(age + 1u, max)
-                                     : age < max        ? (u8)(age + 1)
-                                                        : AGE_NONE;
-    }
+    if (count < WAIT_ANY && count < state->issued[unit])
+        state->done[unit] = (u16)max_u32(state->done[unit], state->issued[unit] - count);
 }
 
 /* ---- what an instruction must wait for ---- */
@@ -124,7 +117,7 @@ struct need {
 
 static void need_code(struct need *need, const struct state *state, enum unit unit, u32 code)
 {
-    need->age[unit] = min_u32(need->age[unit], state->age[unit][code]);
+    need->age[unit] = min_u32(need->age[unit], age_of(state, unit, code));
 }
 
 /* Loads of one unit come back in order: the next may write the same register. */
@@ -214,7 +207,7 @@ static void put_hazards(struct wait *wait, const struct rinstr *instr)
         (wait->now.cmpx &&
          (instr->row == R_v_permlane16_b32 || instr->row == R_v_permlanex16_b32))) {
         put_number(wait, R_v_nop, 0);
-        state_issue(&wait->now, UNIT_TRANS, TRANS_COVER);
+        wait->now.issued[UNIT_TRANS]++;
     }
 }
 
@@ -227,29 +220,28 @@ static void mark_writes(struct state *state, const struct rinstr *instr, enum un
 
     for (u32 r = 0; r < count; r++)
         for (u32 n = 0; n < refs[r].width && refs[r].write; n++)
-            state->age[unit][refs[r].code + n] = 0;
+            state->number[unit][refs[r].code + n] = state->issued[unit];
 }
 
 static void step_memory(struct state *state, const struct rinstr *instr)
 {
     enum unit unit = unit_of(instr);
 
-    if (unit != UNIT_SCALAR) {
+    if (unit != UNIT_SCALAR)
         state_waited(state, UNIT_TRANS, 0); /* vector memory waits for the vector unit */
-        state_issue(state, unit, AGE_MAX);
-    }
+    CHECK(++state->issued[unit] != 0);
     mark_writes(state, instr, unit);
     if (unit == UNIT_LDS)
-        state->age[unit][CODE_LDS] = 0;
+        state->number[unit][CODE_LDS] = state->issued[unit];
     if (unit == UNIT_STORE)
-        state->age[unit][CODE_STORE] = 0;
+        state->number[unit][CODE_STORE] = state->issued[unit];
     if (unit == UNIT_LOAD && !instr->fixed)
-        state->age[unit][CODE_LOOSE] = 0;
+        state->number[unit][CODE_LOOSE] = state->issued[unit];
 }
 
 static void step_valu(struct state *state, const struct rinstr *instr)
 {
-    state_issue(state, UNIT_TRANS, TRANS_COVER);
+    CHECK(++state->issued[UNIT_TRANS] != 0);
     if (row_of(instr)->flags & R_TRANS)
         mark_writes(state, instr, UNIT_TRANS);
     state->wmma_dst = row_of(instr)->flags & R_WMMA ? instr->dst : 0;
@@ -322,7 +314,7 @@ static void walk(struct wait *wait)
 {
     wait->out->count = 0;
     wait->changed = false;
-    state_clear(&wait->now);
+    wait->now = (struct state){.reached = true};
     for (u32 i = 0; i < wait->in->count; i++) {
         const struct rinstr *instr = &wait->in->instr[i];
         bool jumps = row_of(instr)->flags & R_BRANCH && row_of(instr)->format == F_SOPP;
