@@ -2,7 +2,7 @@
  * address.c: from an affine index to an address: strides, symbols, lanes; loads and stores of
  * elements.
  */
-#include "ml/compile/lower_tile.h"
+#include "ml/compile/emit.h"
 
 enum dtype node_storage(const struct emit *e, u32 node)
 {
@@ -200,18 +200,58 @@ void emit_put(struct emit *e, u16 value, enum dtype type, struct lir_mem mem)
     *lir_emit(e->lir, LIR_V_STORE) = i;
 }
 
-/* One of the eight halves side by side that each lane finds at its own address: see
- * gathers_halves. */
-static u16 gather_half(struct emit *e, struct lir_instr load, u16 lane_index)
+u16 emit_half(struct emit *e, u16 word, u32 half)
 {
-    u32 half = (u32)load.mem.disp / 2 % 8;
+    struct lir_instr i = emit_blank(e, LIR_FMAH);
 
-    load.op = LIR_V_GATHER4;
-    load.mem_type = DT_I32;
-    load.mem.index = lane_index;
-    load.mem.scale = 2;
-    load.mem.disp &= ~15;
-    return emit_half(e, (u16)(emit_pure(e, load) + half / 2), half % 2);
+    i.a = word;
+    i.b = emit_const_f32(e, 1);
+    i.c = emit_const_f32(e, 0);
+    i.imm = half;
+    return emit_pure(e, i);
+}
+
+/* Whether each lane's address is a multiple of 16 bytes but for a constant, and some loop is
+ * unrolled over what lies in these 16 bytes. */
+static bool is_wide(const struct emit *e, u32 node, const struct affine *idx)
+{
+    i64 bytes = dtype_bytes(node_storage(e, node)), coef[AXES_MAX] = {};
+    bool inside = false;
+
+    for (u32 d = 0; d < emit_node(e, node)->rank; d++) {
+        struct stride stride = node_stride(e, node, d);
+        bool dynamic = idx[d].dynamic != LIR_NONE || idx[d].dynamic_lanes != LIR_NONE;
+        if (stride.symbolic || (dynamic && stride.elements * bytes % 16))
+            return false;
+        for (u32 a = 0; a < AXES_MAX; a++)
+            coef[a] += idx[d].coef[a] * stride.elements * bytes;
+    }
+    for (u32 o = 0; o < e->open_count; o++) {
+        u32 a = e->order[o], factor = a == e->lane_axis ? 1 : max_u32(e->axis[a].factor, 1);
+        inside |= coef[a] % 16 != 0;
+        if (coef[a] * factor % 16)
+            return false;
+    }
+    return inside && e->target->waves > 0;
+}
+
+/* One element of each lane's 16 bytes, which are loaded together. */
+static u16 emit_wide(struct emit *e, struct lir_instr i)
+{
+    enum dtype type = (enum dtype)i.mem_type;
+    u32 at = (u32)i.mem.disp & 15;
+
+    i.op = LIR_V_GATHER4;
+    i.mem_type = DT_I32;
+    i.mem.scale = (u8)dtype_bytes(type);
+    i.mem.disp -= (i32)at;
+    u16 word = (u16)(emit_pure(e, i) + at / 4);
+    if (type == DT_F16)
+        return emit_half(e, word, at / 2 % 2);
+    if (type == DT_BF16)
+        return at % 4 ? emit_two(e, LIR_IAND, word, emit_const_i32(e, 0xffff0000u))
+                      : emit_vi(e, LIR_ISHLI, word, 16, 0);
+    return word;
 }
 
 u16 emit_load(struct emit *e, u32 node, const struct affine *idx)
@@ -223,17 +263,17 @@ u16 emit_load(struct emit *e, u32 node, const struct affine *idx)
     i.mem_type = (u8)node_storage(e, node);
     i.mem = emit_address(e, node, idx, &lane_stride, &lane_index);
     i.mem.fixed = is_fixed(e, node);
-    if (i.mem_type == DT_F16 && lane_index != LIR_NONE && lane_stride == 0)
-        return gather_half(e, i, lane_index);
     if (lane_index != LIR_NONE || (lane_stride != 0 && lane_stride != 1)) {
-        CHECK(dtype_bytes((enum dtype)i.mem_type) == 4);
         if (lane_stride != 0) {
             u16 iota = emit_v(e, LIR_V_IOTA, LIR_NONE, LIR_NONE, LIR_NONE);
             iota = emit_two(e, LIR_IMUL, iota, emit_const_i32(e, (u32)lane_stride));
             lane_index = lane_index == LIR_NONE ? iota : emit_two(e, LIR_IADD, lane_index, iota);
         }
-        i.op = LIR_V_GATHER;
         i.mem.index = lane_index;
+        if (dtype_bytes((enum dtype)i.mem_type) > 1 && is_wide(e, node, idx))
+            return emit_wide(e, i);
+        CHECK(dtype_bytes((enum dtype)i.mem_type) == 4);
+        i.op = LIR_V_GATHER;
         i.mem.scale = 4;
     } else if (e->lanes > 1 && lane_stride == 0) {
         i.op = LIR_V_BCAST;

@@ -87,6 +87,7 @@ u16 emit_pure(struct emit *e, struct lir_instr instr)
     instr.dst =
         words > 1 ? lir_tuple(e->lir, words) : lir_vreg(e->lir, scalar ? LIR_SCALAR : LIR_VECTOR);
     memset(&e->defined_at[instr.dst], (int)depth, words);
+    e->writer[instr.dst] = e->lir->count + 1;
     *lir_emit(e->lir, (enum lir_op)instr.op) = instr;
     number_add(e, key, instr.dst);
     return instr.dst;
@@ -227,13 +228,29 @@ static struct lir_instr *emit_into(struct emit *e, u16 dst, enum lir_op op)
     return i;
 }
 
+/* The instruction that takes a float out of a word of halves, NULL: v is no such float. */
+static const struct lir_instr *half_of(const struct emit *e, u16 v)
+{
+    const struct lir_instr *i = e->writer[v] ? &e->lir->instr[e->writer[v] - 1] : NULL;
+
+    return i && i->op == LIR_FMAH && i->dst == v ? i : NULL;
+}
+
 void emit_fma(struct emit *e, u16 acc, u16 a, u16 b)
 {
-    struct lir_instr *i = emit_into(e, acc, LIR_FMA);
+    const struct lir_instr *half = half_of(e, a);
 
-    i->a = a;
+    if (!half && half_of(e, b)) {
+        half = half_of(e, b);
+        b = a;
+    }
+    u16 word = half ? half->a : a;
+    i64 imm = half ? half->imm : 0;
+    struct lir_instr *i = emit_into(e, acc, half ? LIR_FMAH : LIR_FMA);
+    i->a = word;
     i->b = b;
     i->c = acc;
+    i->imm = imm;
 }
 
 void emit_combine(struct emit *e, u16 acc, enum lir_op op, u16 value)

@@ -36,6 +36,7 @@ struct scope {
 struct axis {
     u16 counter; /* SCALAR vreg, LIR_NONE while closed */
     i32 bias;    /* added to the counter for the instance being emitted */
+    u32 factor;  /* the counter is a multiple of it; 0: of 1 */
 };
 
 /* Start and end of an output axis for the current item. */
@@ -75,6 +76,7 @@ struct emit {
     u32 waves;                     /* that run the kernel together; 1 on a CPU */
     bool joined;                   /* partial results may still be read by other waves */
     u8 defined_at[LIR_VREGS_MAX];  /* scope whose end is the end of this value; MUTABLE */
+    u32 writer[LIR_VREGS_MAX];     /* by value: the instruction that made it, 1 +; 0: several */
     u32 place[LIR_INSTRS_MAX + 1]; /* by instruction: 1 + head of the loop it moves in front of */
     err status;
 };
@@ -119,7 +121,7 @@ u16 emit_const_f32(struct emit *e, f32 value);
 u16 emit_var(struct emit *e, enum lir_class class);
 /* A register that one instruction writes here and now. */
 u16 emit_fresh(struct emit *e, enum lir_class class);
-/* acc = a * b + acc; acc = acc op value; dst = a. */
+/* acc = a * b + acc, of a half float as it is; acc = acc op value; dst = a. */
 void emit_fma(struct emit *e, u16 acc, u16 a, u16 b);
 void emit_combine(struct emit *e, u16 acc, enum lir_op op, u16 value);
 void emit_move(struct emit *e, u16 dst, u16 a);
@@ -156,6 +158,7 @@ struct stride node_stride(const struct emit *e, u32 node, u32 d);
 /* The index as SCALAR, without its lanes; LIR_NONE for 0. */
 u16 emit_index(struct emit *e, const struct affine *idx);
 u16 emit_load(struct emit *e, u32 node, const struct affine *idx);
+u16 emit_half(struct emit *e, u16 word, u32 half); /* half of a word as float */
 struct lir_mem mem_at(u16 base, i64 disp);
 /* LIR_V_LOAD or LIR_V_BCAST; a store. */
 u16 emit_get(struct emit *e, enum lir_op op, enum dtype type, struct lir_mem mem);
@@ -199,8 +202,8 @@ struct nest {
     u8 split_axis;  /* axis of the heavy node's source that is shared out instead, or NO_AXIS */
     u32 unroll_max, vectors_max;
     u32 unroll, vectors; /* of the variant being emitted */
+    bool wide;           /* a reduced axis is unrolled for the sake of wide loads */
     bool zero;           /* PAD: fill instead of copy */
-    bool halves;         /* lanes gather halves, eight of the reduced axis at a time */
     bool partial;        /* the row tile of the product has rows only up to `end` */
     u16 end;
 };

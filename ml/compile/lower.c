@@ -331,6 +331,8 @@ static void nest_variant(struct nest *n, u32 level, u16 start, u16 end, u32 step
     bool shared = axis == n->spread_axis && !n->partial;
     axis_open(e, axis,
               shared ? emit_shared_loop(e, start, end, step) : emit_loop(e, start, end, step));
+    if (e->stage->block[axis] % step == 0 && step == n->unroll_max) /* else others came before */
+        e->axis[axis].factor = step;
     nest_level(n, level + 1);
     axis_close(e, axis);
     emit_end(e);
@@ -556,6 +558,7 @@ static void reset(struct emit *e, const struct kernel *kernel, struct lowered *o
     memset(e->axis, 0, sizeof e->axis);
     memset(e->place, 0, sizeof e->place);
     memset(e->defined_at, 0, sizeof e->defined_at);
+    memset(e->writer, 0, sizeof e->writer);
     for (u32 a = 0; a < AXES_MAX; a++)
         e->axis[a].counter = LIR_NONE;
 }

@@ -5,8 +5,7 @@
  */
 #include "ml/compile/emit.h"
 
-#define HALVES_MOST 32u  /* gathered halves of a row that are taken in at once */
-#define HALF_REACH  512u /* instructions back in which a half is looked for */
+#define WIDE_MOST 32u /* elements of a row that lanes load at once */
 
 /* By operation, then I32 or F32: what nothing gives, how two are joined, and all lanes of a vector.
  */
@@ -26,33 +25,6 @@ static const struct combine *combine_of(const struct node *heavy)
     return &combines[heavy->op - OP_REDUCE_SUM][heavy->dtype == DT_F32];
 }
 
-/* The half float that a value was made of, NULL: it was none. */
-static const struct lir_instr *half_of(const struct emit *e, u16 v)
-{
-    for (u32 i = e->lir->count; i-- > 0 && e->lir->count - i < HALF_REACH;) {
-        const struct lir_instr *in = &e->lir->instr[i];
-        if (in->dst == v)
-            return in->op == LIR_FMAH ? in : NULL;
-    }
-    return NULL;
-}
-
-static void multiply_add(struct nest *n, u16 acc, u16 a, u16 b)
-{
-    const struct lir_instr *half = n->halves ? half_of(n->e, a) : NULL;
-    u16 other = half ? b : a;
-
-    half = half || !n->halves ? half : half_of(n->e, b);
-    if (!half) {
-        emit_fma(n->e, acc, a, b);
-        return;
-    }
-    struct lir_instr i = *half;
-    i.dst = i.c = acc;
-    i.b = other;
-    *lir_emit(n->e->lir, LIR_FMAH) = i;
-}
-
 struct reduction {
     const struct node *heavy;
     const struct affine *idx;          /* of the heavy node */
@@ -65,16 +37,15 @@ struct reduction {
 
 /* acc = acc combined with the source's element, where mask (or NONE) holds; a product of floats is
  * added in one rounding. */
-static void accumulate(struct nest *n, const struct reduction *r, u16 acc)
+static void accumulate(struct emit *e, const struct reduction *r, u16 acc)
 {
-    struct emit *e = n->e;
     const struct node *heavy = r->heavy, *src = emit_node(e, heavy->src[0]);
     const struct affine *idx = r->src_idx;
 
     if (r->mask == LIR_NONE && heavy->op == OP_REDUCE_SUM && src->op == OP_MUL &&
         src->dtype == DT_F32 && e->schedule->stage_of[heavy->src[0]] == NO_NODE) {
         u16 a = emit_value(e, src->src[0], idx), b = emit_value(e, src->src[1], idx);
-        multiply_add(n, acc, a, b);
+        emit_fma(e, acc, a, b);
         return;
     }
     u16 value = emit_value(e, heavy->src[0], idx);
@@ -89,7 +60,7 @@ static void accumulate_all(struct nest *n, struct reduction *r, bool tail)
     for (u32 u = 0; u < n->unroll; u++)
         for (u32 v = 0; v < n->vectors; v++) {
             set_bias(n, u, v);
-            accumulate(n, r, tail ? r->tail[u] : r->acc[u * n->vectors + v]);
+            accumulate(n->e, r, tail ? r->tail[u] : r->acc[u * n->vectors + v]);
         }
     set_bias(n, 0, 0);
 }
@@ -124,6 +95,7 @@ static void reduce_loop(struct nest *n, struct reduction *r, struct range range,
     u16 counter = n->split_axis == axis ? emit_shared_loop(e, range.start, range.end, step * times)
                                         : emit_loop(e, range.start, range.end, step * times);
     axis_open(e, axis, counter);
+    e->axis[axis].factor = kind == REDUCE_WHOLE ? times * step : 1;
     if (kind == REDUCE_LAST) {
         u16 left = emit_s(e, LIR_S_SUB, range.end, counter, 0);
         r->mask =
@@ -170,8 +142,8 @@ static u32 repetitions(const struct nest *n, const struct reduction *r)
     u32 trips = dim_bound(e->graph, src->shape[r->inner]) / step;
     u32 least = n->split_axis == axis ? e->waves : 1;
 
-    if (n->halves)
-        return trips % HALVES_MOST ? 8 : HALVES_MOST;
+    if (n->wide)
+        return n->unroll > 1 || trips % WIDE_MOST ? UNROLL_MAX : WIDE_MOST;
     for (u32 times = 8; times > 1 && e->target->waves; times /= 2)
         if (trips % times == 0 && trips / times >= least && n->unroll * n->vectors * times <= 32)
             return times;

@@ -128,17 +128,6 @@ u16 factor_word(struct emit *e, const struct tile *t, u32 which, u32 *part)
     return unit_word(e, t, t->unit.factors_at, number / (4 / bytes));
 }
 
-u16 emit_half(struct emit *e, u16 word, u32 half)
-{
-    struct lir_instr i = emit_blank(e, LIR_FMAH);
-
-    i.a = word;
-    i.b = emit_const_f32(e, 1);
-    i.c = emit_const_f32(e, 0);
-    i.imm = half;
-    return emit_pure(e, i);
-}
-
 /* A scale or minimum as float; small whole numbers without their super factor. */
 static u16 unit_factor(struct emit *e, const struct tile *t, u32 which)
 {

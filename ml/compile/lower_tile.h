@@ -64,6 +64,5 @@ u32 unit_count(const struct pack_tile *size);
 u16 unit_word(struct emit *e, const struct tile *t, u32 at, u32 word);
 /* The word that holds the block's scale or minimum; *part: which of its halves or bytes. */
 u16 factor_word(struct emit *e, const struct tile *t, u32 which, u32 *part);
-u16 emit_half(struct emit *e, u16 word, u32 half); /* as float */
 
 #endif

@@ -25,44 +25,93 @@ static i64 leaf_stride(const struct emit *e, const struct leaf *leaf, u32 axis)
     return total;
 }
 
-/* Rows of halves that lanes gather and a reduction goes through from end to end: eight halves side
- * by side come as one load when all rows begin at a multiple of them. */
-static bool gathers_halves(const struct emit *e, const struct leaf *leaf, u32 axis)
+static bool length_depends(struct emit *e, const struct node *heavy, u32 axis)
+{
+    struct affine *idx = arena_new(e->arena, struct affine, 2 * RANK_MAX);
+    const struct node *len;
+
+    if (!heavy->reduce.has_len || !idx)
+        return !idx;
+    len = emit_node(e, expanded_from(e->graph, heavy->src[1]));
+    for (u32 i = 0; i < RANK_MAX; i++)
+        idx[i] = affine_axis(i);
+    if (!find_index(e, e->stage->node, idx, e->stage->heavy, idx + RANK_MAX))
+        return true;
+    for (u32 d = 0; d < len->rank; d++)
+        if (len->shape[d].v != 1 && idx[RANK_MAX + d].coef[axis])
+            return true;
+    return false;
+}
+
+/* May the axis be written UNROLL_MAX times in a row, throughout? */
+static bool unrolls_whole(struct emit *e, u32 axis)
+{
+    const struct stage *s = e->stage;
+    const struct node *heavy = emit_node(e, s->heavy), *src = emit_node(e, heavy->src[0]);
+
+    if (axis >= RANK_MAX) { /* the innermost loop, of known length */
+        dim extent = src->shape[axis - RANK_MAX];
+        bool inner = (heavy->reduce.axes >> (axis - RANK_MAX)) == 1;
+        return inner && !heavy->reduce.has_len && !dim_is_sym(extent) &&
+               (u32)extent.v % UNROLL_MAX == 0;
+    }
+    dim extent = stage_space(e->graph, s)->shape[axis];
+    return !dim_is_sym(extent) && (u32)extent.v % UNROLL_MAX == 0 &&
+           s->block[axis] % UNROLL_MAX == 0 && !(s->len_node != NO_NODE && axis == s->len_axis) &&
+           !length_depends(e, heavy, axis);
+}
+
+/* The axis along which lanes that run along `axis` find 16 bytes of the leaf each, which are loaded
+ * together (address.c) when it is unrolled; NO_AXIS: none. */
+static u8 wide_axis(struct emit *e, const struct leaf *leaf, u32 axis)
 {
     const struct node *n = emit_node(e, leaf->node);
-    u32 heavy = e->stage->heavy, reduced = 0;
-    i64 apart = 0; /* bits of all distances */
+    i64 bytes = dtype_bytes(node_storage(e, leaf->node)), moved[AXES_MAX] = {};
+    u8 inside = NO_AXIS;
 
-    if (e->target->waves == 0 || !leaf->in_heavy || node_storage(e, leaf->node) != DT_F16 ||
-        emit_node(e, heavy)->reduce.has_len || leaf_stride(e, leaf, axis) != INT32_MAX)
-        return false;
-    const struct node *src = emit_node(e, emit_node(e, heavy)->src[0]);
-    for (u32 d = 0; d < src->rank; d++)
-        if (emit_node(e, heavy)->reduce.axes >> d & 1 && src->shape[d].v != 1)
-            reduced += leaf_stride(e, leaf, RANK_MAX + d) == 1 && src->shape[d].v % 8 == 0 ? 1 : 2;
+    if (!e->target->waves || e->stage->heavy == NO_NODE || bytes == 1 || n->op == OP_QUANT ||
+        n->op == OP_WEIGHT)
+        return NO_AXIS;
     for (u32 d = 0; d < n->rank; d++) {
         struct stride stride = node_stride(e, leaf->node, d);
-        if (stride.symbolic)
-            return false;
-        apart |= leaf->idx[d].constant * stride.elements;
-        apart |= leaf->idx[d].dynamic_axes ? stride.elements : 0;
-        for (u32 a = 0; a < RANK_MAX; a++)
-            apart |= leaf->idx[d].coef[a] * stride.elements;
+        if (stride.symbolic || (leaf->idx[d].dynamic_axes && stride.elements * bytes % 16))
+            return NO_AXIS;
+        for (u32 a = 0; a < AXES_MAX; a++)
+            moved[a] += leaf->idx[d].coef[a] * stride.elements * bytes;
     }
-    return reduced == 1 && apart % 8 == 0;
+    for (u32 a = 0; a < AXES_MAX; a++) {
+        if (moved[a] % 16 == 0 || (a < RANK_MAX && is_grid_fixed(e, a)))
+            continue;
+        if (inside != NO_AXIS || moved[a] != bytes || a == axis)
+            return NO_AXIS;
+        inside = (u8)a;
+    }
+    return inside != NO_AXIS && unrolls_whole(e, inside) ? inside : NO_AXIS;
 }
 
 /* Cost of one vector of a leaf along the axis, in loads; negative when there is no way to load it.
  */
-static i32 lane_cost(const struct emit *e, const struct leaf *leaf, u32 axis)
+static i32 lane_cost(struct emit *e, const struct leaf *leaf, u32 axis)
 {
     i64 stride = leaf_stride(e, leaf, axis);
 
-    if (stride == 0 || stride == 1 || gathers_halves(e, leaf, axis))
+    if (stride == 0 || stride == 1)
         return 1;
+    if (leaf->in_heavy && wide_axis(e, leaf, axis) != NO_AXIS)
+        return 2;
     if (dtype_bytes(node_storage(e, leaf->node)) != 4 || stride == INT32_MAX - 1)
         return -1;
     return (i32)e->target->lanes;
+}
+
+/* On a GPU: of the scalar instructions for each element of a row that is found by its number. */
+static u32 leaf_scalar_cost(const struct emit *e, const struct leaf *leaf, u32 axis)
+{
+    u32 reduced = 0;
+
+    for (u32 d = 0; d < emit_node(e, leaf->node)->rank && e->target->waves; d++)
+        reduced |= (u32)leaf->idx[d].dynamic_axes >> RANK_MAX;
+    return leaf_stride(e, leaf, axis) != INT32_MAX && reduced ? 8 * 16 : 0;
 }
 
 static u32 axis_extent(const struct emit *e, const struct nest *n, u32 axis)
@@ -73,8 +122,8 @@ static u32 axis_extent(const struct emit *e, const struct nest *n, u32 axis)
 }
 
 /* Cost per element of running lanes along the axis; UINT32_MAX: impossible. */
-static u32 axis_cost(const struct emit *e, const struct nest *n, const struct leaf *leaf,
-                     u32 leaves, u32 axis)
+static u32 axis_cost(struct emit *e, const struct nest *n, const struct leaf *leaf, u32 leaves,
+                     u32 axis)
 {
     u32 lanes = e->target->lanes, cost = 1, extent = axis_extent(e, n, axis);
 
@@ -85,6 +134,7 @@ static u32 axis_cost(const struct emit *e, const struct nest *n, const struct le
         if (c < 0)
             return UINT32_MAX;
         cost += (u32)c * 16;
+        cost += leaf_scalar_cost(e, leaf + i, axis);
     }
     if (axis >= RANK_MAX) /* the lanes are added up at the end of each result */
         cost += 16 * 10 * lanes / max_u32(extent, lanes);
@@ -114,24 +164,6 @@ bool store_contiguous(const struct emit *e, u32 axis)
     }
     struct stride stride = node_stride(e, e->stage->node, d);
     return !stride.symbolic && stride.elements == 1;
-}
-
-static bool length_depends(struct emit *e, const struct node *heavy, u32 axis)
-{
-    struct affine *idx = arena_new(e->arena, struct affine, 2 * RANK_MAX);
-    const struct node *len;
-
-    if (!heavy->reduce.has_len || !idx)
-        return !idx;
-    len = emit_node(e, expanded_from(e->graph, heavy->src[1]));
-    for (u32 i = 0; i < RANK_MAX; i++)
-        idx[i] = affine_axis(i);
-    if (!find_index(e, e->stage->node, idx, e->stage->heavy, idx + RANK_MAX))
-        return true;
-    for (u32 d = 0; d < len->rank; d++)
-        if (len->shape[d].v != 1 && idx[RANK_MAX + d].coef[axis])
-            return true;
-    return false;
 }
 
 /* An output axis along which some operand of the reduction stays the same: unrolling it shares that
@@ -181,9 +213,25 @@ void choose_roles(struct nest *n)
             n->lane_axis = NO_AXIS;
         }
     }
+    u8 lanes_axis = n->lane_axis != NO_AXIS ? n->lane_axis : n->reduce_lane;
+    bool wide = false;
+    for (u32 i = 0; i < leaves && lanes_axis != NO_AXIS && !wide; i++) {
+        u8 inside = leaf_stride(e, &leaf[i], lanes_axis) > 1 && leaf[i].in_heavy
+                        ? wide_axis(e, &leaf[i], lanes_axis)
+                        : NO_AXIS;
+        wide = inside != NO_AXIS;
+        if (wide && inside < RANK_MAX) {
+            n->unroll_axis = inside;
+            n->unroll_max = UNROLL_MAX;
+            return;
+        }
+    }
     n->unroll_axis = sharing_axis(e, n, leaf, leaves);
     if (n->unroll_axis != NO_AXIS)
         n->unroll_max = 4;
+    n->wide = wide;
+    if (wide) /* the reduced axis is unrolled, and that far */
+        return;
     if (n->lane_axis != NO_AXIS) {
         u32 room = e->target->vector_regs > 16 ? VECTORS_MAX
                    : n->unroll_axis != NO_AXIS ? 2
@@ -191,9 +239,6 @@ void choose_roles(struct nest *n)
         u32 full = axis_extent(e, n, n->lane_axis) / e->target->lanes;
         n->vectors_max = full >= room ? room : full >= 2 ? 2 : 1;
     }
-    for (u32 i = 0; i < leaves && n->lane_axis != NO_AXIS; i++)
-        n->halves |= gathers_halves(e, &leaf[i], n->lane_axis);
-    n->vectors_max = n->halves ? 1 : n->vectors_max;
 }
 
 /* Trips of the nest's loop over an output axis. */
