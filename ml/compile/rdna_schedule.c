@@ -16,7 +16,14 @@ struct edge {
     u32 to, next;
 };
 
+/* The first registers of the tuples that an instruction names; bit n of writes: it writes v[n]. */
+struct tuples {
+    u16 v[RDNA_REFS_MAX];
+    u8 count, writes;
+};
+
 struct item {
+    struct tuples tuples;
     u32 succ;      /* the first edge, 0: none */
     u32 waits;     /* for so many instructions that are not placed yet */
     u32 ready;     /* when its operands are there */
@@ -237,34 +244,33 @@ static u32 width_of(const struct region *r, u32 v)
     return r->tuple[v] ? r->tuple[v] : 1;
 }
 
-/* Calls for each access of a virtual register with the first of its tuple. */
-static u32 tuples_of(const struct region *r, const struct rinstr *instr, u32 v[RDNA_REFS_MAX],
-                     bool write[RDNA_REFS_MAX])
+static struct tuples tuples_of(const struct region *r, const struct rinstr *instr)
 {
     struct rdna_ref refs[RDNA_REFS_MAX];
-    u32 count = rdna_refs(instr, refs), kept = 0;
+    struct tuples tuples = {};
+    u32 count = rdna_refs(instr, refs);
 
     for (u32 k = 0; k < count; k++) {
         if (refs[k].code < RDNA_VIRTUAL)
             continue;
-        v[kept] = r->first[refs[k].code - RDNA_VIRTUAL];
-        write[kept++] = refs[k].write;
+        tuples.v[tuples.count] = r->first[refs[k].code - RDNA_VIRTUAL];
+        tuples.writes |= (u8)(refs[k].write << tuples.count++);
     }
-    return kept;
+    return tuples;
 }
 
 /* What is named elsewhere too counts as in use all the time. */
 static void find_uses(struct region *r)
 {
-    u32 v[RDNA_REFS_MAX], start = (u32)(r->instr - r->code->instr), end = start + r->count;
-    bool write[RDNA_REFS_MAX];
+    u32 start = (u32)(r->instr - r->code->instr), end = start + r->count;
 
     memset(r->use, 0, r->code->vreg_count * sizeof(*r->use));
     r->live[LIR_SCALAR] = r->live[LIR_VECTOR] = 0;
     for (u32 n = 0; n < r->count; n++) {
-        u32 count = tuples_of(r, &r->instr[n], v, write);
-        for (u32 k = 0; k < count; k++)
-            r->use[v[k]].reads += !write[k];
+        const struct tuples *t = &r->item[n].tuples;
+        r->item[n].tuples = tuples_of(r, &r->instr[n]);
+        for (u32 k = 0; k < t->count; k++)
+            r->use[t->v[k]].reads += !(t->writes >> k & 1);
     }
     for (u32 t = 0; t < r->code->vreg_count; t++) {
         bool touched = r->span[t].from < end && r->span[t].to >= start;
@@ -275,23 +281,22 @@ static void find_uses(struct region *r)
 }
 
 /* How many registers of each class more are in use behind the instruction; done: it is placed. */
-static void account(struct region *r, const struct rinstr *instr, bool done, i32 more[2])
+static void account(struct region *r, u32 n, bool done, i32 more[2])
 {
-    u32 v[RDNA_REFS_MAX];
-    bool write[RDNA_REFS_MAX];
-    u32 count = tuples_of(r, instr, v, write);
+    const struct tuples *t = &r->item[n].tuples;
 
     more[LIR_SCALAR] = more[LIR_VECTOR] = 0;
-    for (u32 k = 0; k < count; k++) {
-        struct use *use = &r->use[v[k]];
-        i32 width = use->outside ? 0 : (i32)width_of(r, v[k]);
-        u8 class = r->code->class[v[k]];
-        if (write[k] && !use->seen && use->reads)
+    for (u32 k = 0; k < t->count; k++) {
+        struct use *use = &r->use[t->v[k]];
+        i32 width = use->outside ? 0 : (i32)width_of(r, t->v[k]);
+        u8 class = r->code->class[t->v[k]];
+        bool write = t->writes >> k & 1;
+        if (write && !use->seen && use->reads)
             more[class] += width;
-        else if (!write[k] && use->reads == 1)
+        else if (!write && use->reads == 1)
             more[class] -= width;
-        use->seen |= done && write[k];
-        use->reads -= done && !write[k];
+        use->seen |= done && write;
+        use->reads -= done && !write;
     }
 }
 
@@ -305,7 +310,7 @@ static u32 rank_of(struct region *r, u32 n)
     bool room = true, stalls = r->item[n].ready > r->now;
     u8 feeds = r->item[n].feeds;
 
-    account(r, instr, false, more);
+    account(r, n, false, more);
     for (u32 class = 0; class < 2; class ++)
         room &= more[class] <= 0 || (i32)r->live[class] + more[class] <= (i32)r->live_max[class];
     if (!room)
@@ -351,7 +356,7 @@ static void place(struct region *r, u32 n)
     u32 start = max_u32(r->now, load_kind(instr) ? 0 : r->item[n].ready);
     i32 more[2];
 
-    account(r, instr, true, more);
+    account(r, n, true, more);
     for (u32 class = 0; class < 2; class ++)
         r->live[class] = (u32)((i32)r->live[class] + more[class]);
     r->now = start + (row_of(instr)->flags & R_WMMA ? WMMA_CYCLES : 1);
@@ -404,9 +409,6 @@ static void run_region(struct region *r, u32 start, u32 end)
 
 static void find_spans(struct region *r, u16 *first)
 {
-    u32 v[RDNA_REFS_MAX];
-    bool write[RDNA_REFS_MAX];
-
     for (u32 t = 0; t < r->code->vreg_count; t++) {
         u32 width = width_of(r, t);
         r->span[t] = (struct span){UINT32_MAX, 0};
@@ -417,10 +419,11 @@ static void find_spans(struct region *r, u16 *first)
     for (u32 i = 0; i < r->code->count; i++) {
         if (r->code->instr[i].row < RDNA_PSEUDOS)
             continue;
-        u32 count = tuples_of(r, &r->code->instr[i], v, write);
-        for (u32 k = 0; k < count; k++) {
-            r->span[v[k]].from = min_u32(r->span[v[k]].from, i);
-            r->span[v[k]].to = i;
+        struct tuples tuples = tuples_of(r, &r->code->instr[i]);
+        for (u32 k = 0; k < tuples.count; k++) {
+            struct span *span = &r->span[tuples.v[k]];
+            span->from = min_u32(span->from, i);
+            span->to = i;
         }
     }
 }
