@@ -193,9 +193,30 @@ static void matrix_product(struct program_maker *m)
     }
 }
 
+/* Products of half bytes, and lanes that change places. */
+static void half_bytes(struct program_maker *m)
+{
+    u16 a = maker_pick(m, INTS), b = maker_pick(m, INTS), c = maker_pick(m, INTS);
+    struct lir_instr *in = maker_emit(m, LIR_DOT8, INTS);
+
+    in->a = a;
+    in->b = b;
+    in->c = c;
+    in->imm = below(2);
+    in->dst = maker_target(m, INTS);
+    a = maker_pick(m, INTS);
+    in = maker_emit(m, LIR_V_SWAP, INTS);
+    in->a = a;
+    in->imm = 1 + below(15);
+    in->dst = maker_target(m, INTS);
+}
+
 void group_operation(struct program_maker *m, bool one)
 {
-    switch (below(5)) {
+    switch (below(6)) {
+    case 5:
+        half_bytes(m);
+        break;
     case 4:
         matrix_product(m);
         break;

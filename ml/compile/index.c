@@ -53,13 +53,28 @@ u64 shape_bound(const struct graph *graph, const dim *shape, u32 from, u32 rank)
 struct quant_row quant_row(u32 columns, u32 block)
 {
     u32 blocks = columns / block, plane = (u32)round_up(columns, 64);
-    struct quant_row row = {.columns = columns, .block = block, .low_at = plane};
+    struct quant_row row = {.columns = columns, .block = block, .plane = plane};
 
-    row.scale_at = 2 * plane;
+    row.half_at = 2 * plane;
+    row.scale_at = 4 * plane;
     row.nsum_at = row.scale_at + 4 * blocks;
     row.ssum_at = row.nsum_at + 4 * blocks;
     row.bytes = (u32)round_up(row.ssum_at + 4 * blocks, 64);
     return row;
+}
+
+u32 quant_forms(const struct graph *graph, u32 node)
+{
+    u32 forms = 0;
+
+    for (u32 n = node + 1; n < graph->node_count; n++) {
+        const struct node *reader = &graph->node[n];
+        if (reader->op != OP_LINEAR || reader->src[0] != node)
+            continue;
+        const struct node *weight = &graph->node[reader->src[1]];
+        forms |= quant_form(&graph->external[weight->source.external].packing);
+    }
+    return forms;
 }
 
 struct pack_unit pack_unit(const struct packing *packing, u32 blocks)

@@ -18,10 +18,7 @@ struct product {
     u32 x;                      /* the activations' node */
     const struct affine *x_idx; /* of the first row and the open column axis RANK_MAX */
     u8 unroll_axis;
-    bool in_place; /* 4-bit codes of every second group are multiplied where they stand: 16 times
-                      too large, and so are all results until the end */
-    u16 *low;      /* with granules: what is added without that factor, minima */
-    bool shared;   /* the waves take units in turn */
+    bool shared; /* the waves take units in turn */
 };
 
 /* chain + four codes times four activation bytes. */
@@ -63,9 +60,16 @@ static u16 block_number(struct emit *e, const struct product *p, u32 u, enum dty
 static u16 block_zero(struct emit *e, const struct product *p, u32 u)
 {
     u16 nsum = block_number(e, p, u, DT_I32, p->row.nsum_at);
-    i64 shift = __builtin_ctz(p->tile.packing->zero) + (p->in_place ? 4 : 0);
 
-    return emit_vi(e, LIR_ISHLI, nsum, shift, 0);
+    return emit_vi(e, LIR_ISHLI, nsum, __builtin_ctz(p->tile.packing->zero), 0);
+}
+
+/* The word of the activations' codes at byte `at` of a row's planes, for the block. */
+static u16 activations(struct emit *e, const struct product *p, u32 u, u32 at)
+{
+    i64 disp = (i64)p->tile.block * p->tile.packing->block + at + u * p->step;
+
+    return emit_get(e, LIR_V_BCAST, DT_I32, in_stage(e, p->x_stage, p->codes, disp));
 }
 
 /* sum over the block of code * activation, with the zero point taken off by the sum of the
@@ -79,32 +83,51 @@ static void block_dot(struct emit *e, const struct product *p, u16 *dot)
         for (u32 i = 0; i < 4; i++)
             chain[u][i / 2][i % 2] = zero;
         if (packing->granule && packing->zero)
-            chain[u][1][p->in_place] = block_zero(e, p, u);
+            chain[u][1][0] = block_zero(e, p, u);
     }
     for (u32 g = 0; g < packing->block / 4u; g++) {
-        u16 codes = group_codes(e, &p->tile, g, p->in_place);
+        u16 codes = group_codes(e, &p->tile, g);
         for (u32 u = 0; u < p->unroll; u++)
-            for (u32 plane = 0; plane < 2; plane++) {
-                i64 disp =
-                    plane * p->row.low_at + p->tile.block * packing->block + 4 * g + u * p->step;
-                u16 x = emit_get(e, LIR_V_BCAST, DT_I32, in_stage(e, p->x_stage, p->codes, disp));
-                if (p->in_place && g % 2)
-                    chain[u][plane][1] = dot4(e, 8, codes, x, chain[u][plane][1]);
-                else
-                    group_dot(e, packing, codes, x, chain[u][plane]);
-            }
+            for (u32 plane = 0; plane < 2; plane++)
+                group_dot(e, packing, codes, activations(e, p, u, plane * p->row.plane + 4 * g),
+                          chain[u][plane]);
     }
     for (u32 u = 0; u < p->unroll; u++) {
         for (u32 plane = 0; plane < 2; plane++)
-            if (chain[u][plane][1] != zero) {
-                u16 large = chain[u][plane][!p->in_place], small = chain[u][plane][p->in_place];
-                chain[u][plane][0] =
-                    emit_two(e, LIR_IADD, small, emit_vi(e, LIR_ISHLI, large, 4, 0));
-            }
+            if (chain[u][plane][1] != zero)
+                chain[u][plane][0] = emit_two(e, LIR_IADD, chain[u][plane][0],
+                                              emit_vi(e, LIR_ISHLI, chain[u][plane][1], 4, 0));
         u16 high = emit_vi(e, LIR_ISHLI, chain[u][0][0], QUANT_LOW_BITS, 0);
         dot[u] = emit_two(e, LIR_IADD, high, chain[u][1][0]);
         if (packing->zero && !packing->granule)
             dot[u] = emit_two(e, LIR_IADD, dot[u], block_zero(e, p, u));
+    }
+}
+
+/* The same of 4-bit codes as they are: eight at a time, times each plane of half bytes. */
+static void block_dot_half_bytes(struct emit *e, const struct product *p, u16 *dot)
+{
+    u16 zero = emit_const_i32(e, 0), chain[UNROLL_MAX][4];
+
+    for (u32 u = 0; u < p->unroll; u++) {
+        chain[u][0] = p->tile.packing->zero ? block_zero(e, p, u) : zero;
+        chain[u][1] = chain[u][2] = chain[u][3] = zero;
+    }
+    for (u32 w = 0; w < p->tile.packing->block / 8u; w++)
+        for (u32 i = 0; i < 4 * p->unroll; i++) {
+            u32 plane = i % 4, u = i / 4;
+            u32 at = p->row.half_at + plane % 2 * p->row.plane + 8 * w + plane / 2 * 4;
+            struct lir_instr in = emit_blank(e, LIR_DOT8);
+            in.a = plane_word(e, &p->tile, 0, w);
+            in.b = activations(e, p, u, at);
+            in.c = chain[u][plane];
+            in.imm = plane == 3;
+            chain[u][plane] = emit_pure(e, in);
+        }
+    for (u32 u = 0; u < p->unroll; u++) {
+        dot[u] = chain[u][3];
+        for (u32 plane = 3; plane-- > 0;)
+            dot[u] = emit_two(e, LIR_IADD, emit_vi(e, LIR_ISHLI, dot[u], 4, 0), chain[u][plane]);
     }
 }
 
@@ -179,7 +202,7 @@ static void scale_block(struct emit *e, struct product *p, const u16 *dot, u16 p
             if (super)
                 part[u][which] = add_product(e, factor, x, part[u][which]);
             else
-                emit_fmah(e, which ? p->low[u] : p->acc[u], factor, half, x);
+                emit_fmah(e, p->acc[u], factor, half, x);
         }
     }
 }
@@ -199,12 +222,15 @@ static void unit_quant(struct emit *e, void *ctx, u16 column)
                    ? emit_get(e, LIR_V_LOAD, DT_I32, fixed_at(t->planes, t->unit.head_at))
                    : LIR_NONE;
     for (t->block = 0; t->block < t->blocks; t->block++) {
-        block_dot(e, p, dot);
+        if (quant_form(t->packing) == QUANT_HALF_BYTES)
+            block_dot_half_bytes(e, p, dot);
+        else
+            block_dot(e, p, dot);
         scale_block(e, p, dot, part);
     }
     for (u32 i = 0; i < 2 * p->unroll; i++)
         if (part[i / 2][i % 2] != LIR_NONE)
-            emit_fmah(e, (i % 2 ? p->low : p->acc)[i / 2], head, i % 2, part[i / 2][i % 2]);
+            emit_fmah(e, p->acc[i / 2], head, i % 2, part[i / 2][i % 2]);
     p->codes = codes;
     p->rest = rest;
 }
@@ -281,7 +307,7 @@ static void decode_block(struct emit *e, struct product *p, struct super super)
     u16 scale = block_factor(e, t, 0, super.scale), offset = code_offset(e, t, scale, super);
 
     for (u32 g = 0; g < t->packing->block / 4u; g++) {
-        u16 codes = group_codes(e, t, g, false);
+        u16 codes = group_codes(e, t, g);
         for (u32 j = 0; j < 4; j++)
             add_column(e, p, t->block * t->packing->block + 4 * g + j,
                        emit_v(e, LIR_FMA, code_value(e, codes, j), scale, offset), LIR_NONE);
@@ -315,14 +341,8 @@ static void unit_decode(struct emit *e, void *ctx, u16 column)
 
 static void product_units(struct emit *e, struct product *p, u16 base)
 {
-    u16 low[UNROLL_MAX];
-    bool quant = base != LIR_NONE, apart = p->in_place && p->tile.packing->has_min;
+    bool quant = base != LIR_NONE;
 
-    p->low = apart ? low : p->acc;
-    for (u32 u = 0; u < p->unroll && apart; u++) {
-        low[u] = emit_var(e, LIR_VECTOR);
-        emit_set_const(e, low[u], 0);
-    }
     if (quant) {
         p->codes = base;
         p->rest = emit_s_addi(e, base, p->row.scale_at);
@@ -333,10 +353,6 @@ static void product_units(struct emit *e, struct product *p, u16 base)
                                          : p->tile.packing->code_bits == 0 ? unit_float
                                                                            : unit_decode,
                                  .ctx = p});
-    u16 small = emit_const_f32(e, 1.0f / 16);
-    for (u32 u = 0; u < p->unroll && p->in_place; u++)
-        p->acc[u] = apart ? emit_v(e, LIR_FMA, p->acc[u], small, low[u])
-                          : emit_two(e, LIR_FMUL, p->acc[u], small);
 }
 
 static bool is_quant(const struct emit *e, u32 node)
@@ -373,7 +389,6 @@ bool hold_linear(struct nest *nest, const struct affine *idx, struct held *held)
         p.row = quant_row(dim_bound(e->graph, x->shape[x->rank - 1]), x->quant.block);
         p.x_stage = &e->schedule->stage[e->schedule->stage_of[p.x]];
         base = quant_address(e, p.x, p.x_idx, p.unroll_axis, &p.step);
-        p.in_place = p.tile.packing->granule && p.tile.packing->code_bits == 4;
     }
     if (p.tile.packing->granule)
         product_units(e, &p, base);

@@ -1,6 +1,6 @@
 /*
- * lower_quant.c: QUANT: a row of activations, block by block, as whole numbers in two planes of
- * bytes (quant_row in priv.h).
+ * lower_quant.c: QUANT: a row of activations, block by block, as whole numbers in planes of bytes
+ * or half bytes (quant_row in priv.h).
  */
 #include "ml/compile/lower_tile.h"
 
@@ -9,6 +9,7 @@ struct quant_out {
     u16 codes, rest;
     struct quant_row row;
     u32 vectors, parts; /* one of them is 1 */
+    u32 forms;
 };
 
 static u16 across(struct emit *e, enum lir_op op, u16 value, const struct quant_out *out)
@@ -37,6 +38,35 @@ static void put_factor(struct emit *e, u16 value, enum dtype type, const struct 
     }
 }
 
+static void put_bytes(struct emit *e, u16 code, const struct quant_out *out, i64 at)
+{
+    u16 up = emit_two(e, LIR_IADD, code, emit_const_i32(e, 1u << (QUANT_LOW_BITS - 1)));
+    u16 high = emit_vi(e, LIR_ISARI, up, QUANT_LOW_BITS, 0);
+    u16 low = emit_two(e, LIR_ISUB, code, emit_vi(e, LIR_ISHLI, high, QUANT_LOW_BITS, 0));
+
+    emit_put(e, high, DT_I8, in_stage(e, e->stage, out->codes, at));
+    emit_put(e, low, DT_I8, in_stage(e, e->stage, out->codes, out->row.plane + at));
+}
+
+/* A byte holds half bytes of two columns, four lanes apart: one of the two lanes makes that of
+ * planes 0 and 1, the other that of planes 2 and 3. */
+static void put_half_bytes(struct emit *e, u16 code, const struct quant_out *out, i64 at)
+{
+    u16 iota = emit_v(e, LIR_V_IOTA, LIR_NONE, LIR_NONE, LIR_NONE), four = emit_const_i32(e, 4);
+    u16 second = emit_compare(e, LIR_ICMP, LIR_EQ, emit_two(e, LIR_IAND, iota, four), four);
+    u16 other = emit_vi(e, LIR_V_SWAP, code, 4, 0);
+    u16 a = emit_v(e, LIR_SELECT, second, emit_vi(e, LIR_ISHRI, other, 8, 0), code);
+    u16 b = emit_v(e, LIR_SELECT, second, emit_vi(e, LIR_ISHRI, code, 8, 0), other);
+    u16 low = emit_const_i32(e, 0x0f), high = emit_const_i32(e, 0xf0);
+    u16 even = emit_two(e, LIR_IOR, emit_two(e, LIR_IAND, a, low), emit_vi(e, LIR_ISHLI, b, 4, 0));
+    u16 odd = emit_two(e, LIR_IAND, emit_vi(e, LIR_ISHRI, a, 4, 0), low);
+
+    odd = emit_two(e, LIR_IOR, odd, emit_two(e, LIR_IAND, b, high));
+    at += out->row.half_at;
+    emit_put(e, even, DT_U8, in_stage(e, e->stage, out->codes, at));
+    emit_put(e, odd, DT_U8, in_stage(e, e->stage, out->codes, out->row.plane + at));
+}
+
 static void quant_block(struct emit *e, const u16 *x, const struct quant_out *out)
 {
     u32 count = out->vectors;
@@ -53,12 +83,10 @@ static void quant_block(struct emit *e, const u16 *x, const struct quant_out *ou
                          emit_two(e, LIR_FDIV, emit_const_f32(e, QUANT_MOST), amax));
     for (u32 v = 0; v < count; v++) {
         u16 c = emit_vi(e, LIR_CVT_F2I, emit_two(e, LIR_FMUL, x[v], inverse), 0, LIR_NEAREST);
-        u16 up = emit_two(e, LIR_IADD, c, emit_const_i32(e, 1u << (QUANT_LOW_BITS - 1)));
-        u16 high = emit_vi(e, LIR_ISARI, up, QUANT_LOW_BITS, 0);
-        u16 low = emit_two(e, LIR_ISUB, c, emit_vi(e, LIR_ISHLI, high, QUANT_LOW_BITS, 0));
-        emit_put(e, high, DT_I8, in_stage(e, e->stage, out->codes, (i64)v * e->lanes));
-        emit_put(e, low, DT_I8,
-                 in_stage(e, e->stage, out->codes, out->row.low_at + (i64)v * e->lanes));
+        if (out->forms & QUANT_BYTES)
+            put_bytes(e, c, out, (i64)v * e->lanes);
+        if (out->forms & QUANT_HALF_BYTES)
+            put_half_bytes(e, c, out, (i64)v * e->lanes);
         sum = v == 0 ? c : emit_two(e, LIR_IADD, sum, c);
     }
     sum = across(e, LIR_HSUM_I, sum, out);
@@ -114,7 +142,11 @@ void emit_quant_stage(struct emit *e)
         idx[i] = i < n->rank ? affine_axis(i) : affine_zero();
     u16 base = quant_address(e, e->stage->node, idx, NO_AXIS, &step);
     struct range all = axis_range(e, last), whole = all;
-    struct quant_out out = {.codes = base, .row = row, .vectors = vectors, .parts = parts};
+    struct quant_out out = {.codes = base,
+                            .row = row,
+                            .vectors = vectors,
+                            .parts = parts,
+                            .forms = quant_forms(e->graph, e->stage->node)};
     u32 full = row.columns / (vectors * lanes) * (vectors * lanes);
     if (e->stage->block[last] == 0)
         whole.end = emit_s_const(e, full);

@@ -216,8 +216,7 @@ void tile_advance(struct emit *e, const struct tile *t, i64 bytes)
         emit_advance(e, t->scales, bytes);
 }
 
-/* Dword `word` of the block in its low (0) or high (1) plane. */
-static u16 plane_word(struct emit *e, const struct tile *t, u32 plane, u32 word)
+u16 plane_word(struct emit *e, const struct tile *t, u32 plane, u32 word)
 {
     u32 bits = plane ? t->size.high_bits : t->size.low_bits;
 
@@ -259,13 +258,11 @@ struct super super_factors(struct emit *e, const struct tile *t)
     return s;
 }
 
-u16 group_codes(struct emit *e, const struct tile *t, u32 group, bool in_place)
+u16 group_codes(struct emit *e, const struct tile *t, u32 group)
 {
     u32 low = t->size.low_bits, high = t->size.high_bits, per = 8 / low;
     u16 codes = plane_word(e, t, 0, group / per);
 
-    if (low == 4 && in_place && group % per)
-        return emit_two(e, LIR_IAND, codes, emit_const_i32(e, 0xf0f0f0f0u));
     if (low == 4) {
         codes = group % per ? emit_vi(e, LIR_ISHRI, codes, 4, 0) : codes;
         codes = emit_two(e, LIR_IAND, codes, emit_const_i32(e, 0x0f0f0f0fu));

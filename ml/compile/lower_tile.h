@@ -43,9 +43,10 @@ struct super super_factors(struct emit *e, const struct tile *t);
 u16 block_factor(struct emit *e, const struct tile *t, u32 which, u16 super_factor);
 /* What is added to scale * code: the block's minimum, or minus the zero point times the scale. */
 u16 code_offset(struct emit *e, const struct tile *t, u16 scale, struct super super);
-/* Four codes per lane, columns 4*group .. 4*group+3 of the block, one per byte. in_place: those of
- * every second group are 16 times as large. */
-u16 group_codes(struct emit *e, const struct tile *t, u32 group, bool in_place);
+/* Four codes per lane, columns 4*group .. 4*group+3 of the block, one per byte. */
+u16 group_codes(struct emit *e, const struct tile *t, u32 group);
+/* Dword `word` of the block in its low (0) or high (1) plane. */
+u16 plane_word(struct emit *e, const struct tile *t, u32 plane, u32 word);
 u16 code_value(struct emit *e, u16 codes, u32 j); /* code byte j of a group as float */
 
 /* ---- granules ---- */

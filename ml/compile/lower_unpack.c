@@ -202,7 +202,7 @@ void emit_unpack_stage(struct emit *e)
         u16 scale = block_factor(e, &t, 0, super.scale), offset = code_offset(e, &t, scale, super);
         axis_open(e, RANK_MAX, column);
         for (u32 k = 0; k < t.packing->block; k++) {
-            u16 code = code_value(e, group_codes(e, &t, k / 4, false), k % 4);
+            u16 code = code_value(e, group_codes(e, &t, k / 4), k % 4);
             store_column(e, emit_v(e, LIR_FMA, code, scale, offset), to, k);
         }
         axis_close(e, RANK_MAX);

@@ -266,7 +266,7 @@ static void put_codes(struct matrix *m, u16 unit, u32 step, u16 to)
         for (u32 k = 0; k < 2; k++) {
             bool four = m->packing->code_bits == 4;
             u16 codes = four ? unit_word(m->e, &t, 0, (step * STEP + 4 * g) / 8)
-                             : group_codes(m->e, &t, (4 * g + 4 * k) % block / 4, false);
+                             : group_codes(m->e, &t, (4 * g + 4 * k) % block / 4);
             put_group(m, codes, !four ? 0xff : k ? 0xf0 : 0x0f, factor, (u16)(halves + 2 * k));
         }
         store4(m, halves, in_group(to, 8 * g));

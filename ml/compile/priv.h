@@ -162,15 +162,25 @@ bool op_is_reduce(enum op op);
 bool op_is_source(enum op op);
 u32 op_cost(enum op op);
 
-/* QUANT result, per row of K elements: codes of QUANT_BITS bits and a sign, as high i8[K] and low
- * i8[K] with code = high << 7 | low, low in -64..63; scale f32[K/block], -sum of codes
- * i32[K/block], scale * sum f32[K/block]. */
+/* QUANT result, per row of K elements: codes of QUANT_BITS bits and a sign, in one or both forms:
+ * bytes, as high i8[K] and low i8[K] with code = high << 7 | low, low in -64..63; half bytes, for
+ * products with 4-bit codes in granules: four planes of words, of which word w of a plane holds in
+ * half bytes 2 j and 2 j + 1 those of columns 8 w + j and 8 w + 4 + j; words of planes 0 and 2 in
+ * turn, K bytes, then of 1 and 3. Then scale f32[K/block], -sum of codes i32[K/block], scale * sum
+ * f32[K/block]. */
 #define QUANT_LOW_BITS 7u
 #define QUANT_MOST     16256.0f /* largest code: 127 << QUANT_LOW_BITS */
 struct quant_row {
-    u32 columns, block, low_at, scale_at, nsum_at, ssum_at, bytes;
+    u32 columns, block, plane, half_at, scale_at, nsum_at, ssum_at, bytes;
 };
 struct quant_row quant_row(u32 columns, u32 block);
+/* Which forms the readers of a QUANT node want. */
+enum { QUANT_BYTES = 1, QUANT_HALF_BYTES = 2 };
+u32 quant_forms(const struct graph *graph, u32 node);
+static inline u32 quant_form(const struct packing *packing)
+{
+    return packing->granule && packing->code_bits == 4 ? QUANT_HALF_BYTES : QUANT_BYTES;
+}
 /* ---- lower_wmma.c ---- */
 
 /* Does the matrix instruction compute the LINEAR, and an item of it MATRIX_ROWS of the weight's

@@ -245,6 +245,22 @@ static void dot4(struct rselect *s, const struct lir_instr *in)
     dot->neg = 2; /* the second source's bytes have a sign */
 }
 
+static void dot8(struct rselect *s, const struct lir_instr *in)
+{
+    struct rinstr *dot = rdna_put3(
+        s, R_v_dot8_i32_iu4, s->value[in->dst].code,
+        (struct rsrc[3]){rdna_operand(s, in->a), rdna_operand(s, in->b), rdna_operand(s, in->c)});
+    dot->neg = in->imm ? 2 : 0;
+}
+
+static void swap(struct rselect *s, const struct lir_instr *in)
+{
+    u16 a = rdna_in_vgpr(s, rdna_operand(s, in->a));
+
+    rdna_put(s, R_v_mov_b32, s->value[in->dst].code, rsrc_of(a), RSRC_NONE)->dpp =
+        (u16)(DPP_ROW_XMASK + in->imm);
+}
+
 static void half_fma(struct rselect *s, const struct lir_instr *in)
 {
     u16 a = rdna_in_vgpr(s, rdna_operand(s, in->a));
@@ -397,6 +413,12 @@ void lanes_expand(struct rselect *s, const struct lir_instr *in)
         return;
     case LIR_DOT4:
         dot4(s, in);
+        return;
+    case LIR_DOT8:
+        dot8(s, in);
+        return;
+    case LIR_V_SWAP:
+        swap(s, in);
         return;
     case LIR_H_PACK:
         pack_halves(s, in);

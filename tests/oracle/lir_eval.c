@@ -313,6 +313,17 @@ static u32 dot4(u32 a, u32 b)
     return (u32)sum;
 }
 
+static u32 dot8(u32 a, u32 b, bool b_signed)
+{
+    i32 sum = 0;
+
+    for (u32 i = 0; i < 32; i += 4) {
+        i32 right = b >> i & 15;
+        sum += (i32)(a >> i & 15) * (b_signed && right > 7 ? right - 16 : right);
+    }
+    return (u32)sum;
+}
+
 static union lane lane_op(const struct lir_instr *in, union lane a, union lane b, union lane c)
 {
     switch (in->op) {
@@ -344,6 +355,8 @@ static union lane lane_op(const struct lir_instr *in, union lane a, union lane b
         return (union lane){.u = holds(in->aux, a.i < b.i, a.i == b.i) ? UINT32_MAX : 0};
     case LIR_SELECT:
         return a.u ? b : c;
+    case LIR_DOT8:
+        return (union lane){.u = c.u + dot8(a.u, b.u, in->imm != 0)};
     case LIR_DOT4:
         return (union lane){.u = c.u + dot4(a.u, b.u)};
     case LIR_H_PACK:
@@ -390,6 +403,15 @@ static void across(const struct lir_instr *in, const union lane *from, union lan
     memcpy(to, now, in->lanes * sizeof(*now));
 }
 
+static void swap(const struct lir_instr *in, const union lane *from, union lane *to)
+{
+    union lane all[LANES_MAX];
+
+    memcpy(all, from, sizeof(all));
+    for (u32 i = 0; i < in->lanes; i++)
+        to[i] = all[i ^ (u32)in->imm];
+}
+
 /* Half k of lane `lane` of a tuple of eight words. */
 static f32 tuple_half(const struct eval *eval, u16 first, u32 lane, u32 k)
 {
@@ -418,6 +440,10 @@ static void vector_op(struct eval *eval, const struct lir_instr *in)
 
     if (in->op >= LIR_HSUM_F && in->op <= LIR_HMIN_I) {
         across(in, a, dst);
+        return;
+    }
+    if (in->op == LIR_V_SWAP) {
+        swap(in, a, dst);
         return;
     }
     if (in->op == LIR_WMMA) {
