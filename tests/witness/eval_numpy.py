@@ -427,6 +427,24 @@ class Graph:
             axis = self.below(a.rank)
             self.keep(f"softmax {a.name} axis={axis}", f_softmax((a.val, a.err), axis))
 
+    def op_context(self):
+        """Softmax and product along a context long enough to be read in parts, up to a length."""
+        rows, n, width = self.pick([1, 2, 3]), self.pick([4096, 5120]), self.pick([1, 8, 33])
+        s = self.new_input((rows, n, 1), ("f32",))
+        v = self.new_input((n, width), ("f32", "f16"))
+        end = self.new_input((self.pick([1, rows]), 1, 1), ("i32",), 1, self.pick([9, n + 3]))
+        most, less, share, total, mixed, out = (self.fresh() for _ in range(6))
+        self.lines += [f"{most} = max {s.name} axis=1 keep=1 len={end.name}",
+                       f"{less} = sub {s.name} {most}", f"{share} = exp {less}",
+                       f"{total} = sum {share} axis=1 keep=1 len={end.name}",
+                       f"{mixed} = mul {share} {v.name}",
+                       f"{out} = sum {mixed} axis=1 keep=1 len={end.name}"]
+        score = np.where(np.arange(n).reshape(1, n, 1) < end.val, s.val, -np.inf)
+        e = np.exp(score - score.max(1, keepdims=True))
+        e /= e.sum(1, keepdims=True)
+        bound = (e * abs(v.val)).sum(1, keepdims=True) * EPS * (60 + 2 * np.sqrt(n))
+        self.add(f"div {out} {total}", (e * v.val).sum(1, keepdims=True), bound)
+
     def op_norm(self):
         a = self.any(False, rank=1)
         if a.shape[-1] == 1 or abs(a.val).max(initial=0) > 1e3:
@@ -510,7 +528,7 @@ class Graph:
         kinds = [(self.op_unary, 6), (self.op_binary, 8), (self.op_integer, 2),
                  (self.op_compare, 2), (self.op_cast, 1), (self.op_reduce, 4),
                  (self.op_reduce_len, 1), (self.op_move, 8), (self.op_concat, 1),
-                 (self.op_gather, 2), (self.op_scatter, 1), (self.op_softmax, 2),
+                 (self.op_gather, 2), (self.op_scatter, 1), (self.op_softmax, 2), (self.op_context, 1),
                  (self.op_norm, 1), (self.op_matmul, 3), (self.op_linear, 1), (self.op_iota, 1)]
         bag = [kind for kind, weight in kinds for _ in range(weight)]
         for _ in range(steps):
