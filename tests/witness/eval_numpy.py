@@ -472,15 +472,51 @@ class Graph:
             5 + np.sqrt(a.shape[-1]))
         self.add(f"matmul {a.name} {b.name}", val, err)
 
+    def packed(self, kind, rows, k):
+        name = self.fresh()
+        dense = (self.rng.standard_normal((rows, k)) * 0.5).astype(np.float32)
+        raw = random_blocks(self.rng, kind, dense)
+        raw.tofile(os.path.join(self.folder, name + ".bin"))
+        self.lines.append(f"weight {name} {kind} [{rows}, {k}]")
+        return name, quants.dequantize(raw, Q[kind.upper()]).reshape(rows, k).astype(np.float64)
+
+    def line(self, text):
+        self.lines.append(f"{self.fresh()} = {text}")
+        return self.lines[-1].split()[0]
+
+    def op_heads(self):
+        """A norm, a product, its halves of heads turned into each other, a norm: kernels' tiles."""
+        kind, k, heads, half = self.pick(FORMATS), 256, self.pick([2, 3, 4]), self.pick([16, 32])
+        name, w = self.packed(kind, heads * 2 * half, k)
+        x = self.new_input(self.pick([(3, k), (T, k)]), ("f32",))
+        g = self.new_input((k,), ("f32",))
+        c = self.new_input((self.pick([1, x.shape[0]]), 1, 1, half), ("f32",))
+        d = self.new_input((1, 1, 2, 1), ("f32",))
+        val, err = f_mul(f_unit((x.val, x.err), 1e-3), (g.val, g.err))
+        held = 0
+        if self.int8 and kind not in ("f16", "bf16", "f32"):
+            block = 16 if kind == "q6_k" else 32
+            peak = abs(val).reshape(val.shape[:-1] + (-1, block)).max(-1)
+            held = np.matmul(np.repeat(peak, block, -1) / 16256 * 0.51, abs(w.T))
+        err = np.matmul(err, abs(w.T)) + np.matmul(abs(val), abs(w.T)) * EPS * (6 + np.sqrt(k))
+        shape = (x.shape[0], heads, 2, half)
+        err, val = (err + held).reshape(shape), np.matmul(val, w.T).reshape(shape)
+        n = self.line(f"rms_norm {x.name} {g.name} eps=1e-3")
+        s = self.line(f"reshape {self.line(f'linear {n} {name}')} shape={spell(shape)}")
+        turned = self.line(f"mul {self.line(f'flip {s} axis=2')} {d.name}")
+        kept = self.line(f"mul {s} {c.name}")
+        y = f_add(f_mul((val, err), (c.val, c.err)),
+                  f_mul((val[:, :, ::-1], err[:, :, ::-1]), (d.val, d.err)))
+        flat = (shape[0], heads * 2 * half)
+        row = self.line(f"reshape {self.line(f'add {kept} {turned}')} shape={spell(flat)}")
+        self.add_loose(f"rms_norm {row} eps=1e-3", *f_unit([v.reshape(flat) for v in y], 1e-3))
+        self.add_loose(f"max {row} {row}", *(v.reshape(flat) for v in y))
+
     def op_linear(self):
         kind = self.pick(FORMATS)
         k = 256 * (1 + self.below(2)) if kind.endswith("_k") else 32 * (1 + self.below(5))
-        rows, name = self.pick([1, 7, 16, 24, 40]), self.fresh()
-        dense = (self.rng.standard_normal((rows, k)) * 0.5).astype(np.float32)
-        raw = random_blocks(self.rng, kind, dense)
-        w = quants.dequantize(raw, Q[kind.upper()]).reshape(rows, k).astype(np.float64)
-        raw.tofile(os.path.join(self.folder, name + ".bin"))
-        self.lines.append(f"weight {name} {kind} [{rows}, {k}]")
+        rows = self.pick([1, 7, 16, 24, 40])
+        name, w = self.packed(kind, rows, k)
         if self.chance(0.3):
             at = self.new_input(self.pick([(3,), (T,)]), ("i32",), 0, rows)
             return self.add(f"gather {name} {at.name}", w[at.val], EPS * abs(w[at.val]) * 2)
@@ -528,7 +564,7 @@ class Graph:
         kinds = [(self.op_unary, 6), (self.op_binary, 8), (self.op_integer, 2),
                  (self.op_compare, 2), (self.op_cast, 1), (self.op_reduce, 4),
                  (self.op_reduce_len, 1), (self.op_move, 8), (self.op_concat, 1),
-                 (self.op_gather, 2), (self.op_scatter, 1), (self.op_softmax, 2), (self.op_context, 1),
+                 (self.op_gather, 2), (self.op_scatter, 1), (self.op_softmax, 2), (self.op_context, 1), (self.op_heads, 1),
                  (self.op_norm, 1), (self.op_matmul, 3), (self.op_linear, 1), (self.op_iota, 1)]
         bag = [kind for kind, weight in kinds for _ in range(weight)]
         for _ in range(steps):
