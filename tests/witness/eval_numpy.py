@@ -564,7 +564,8 @@ class Graph:
         kinds = [(self.op_unary, 6), (self.op_binary, 8), (self.op_integer, 2),
                  (self.op_compare, 2), (self.op_cast, 1), (self.op_reduce, 4),
                  (self.op_reduce_len, 1), (self.op_move, 8), (self.op_concat, 1),
-                 (self.op_gather, 2), (self.op_scatter, 1), (self.op_softmax, 2), (self.op_context, 1), (self.op_heads, 1),
+                 (self.op_gather, 2), (self.op_scatter, 1), (self.op_softmax, 2),
+                 (self.op_context, 1), (self.op_heads, 1),
                  (self.op_norm, 1), (self.op_matmul, 3), (self.op_linear, 1), (self.op_iota, 1)]
         bag = [kind for kind, weight in kinds for _ in range(weight)]
         for _ in range(steps):
