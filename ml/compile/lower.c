@@ -27,16 +27,22 @@ static void open_item(struct emit *e, u16 item)
     const struct kernel *k = e->kernel;
     const struct stage *first = &e->schedule->stage[k->stage_first];
     const struct node *space = stage_space(e->graph, first);
+    u32 outermost = 0; /* axes before it are one block */
 
+    while (outermost < k->lead &&
+           dim_bound(e->graph, space->shape[outermost]) <= first->block[outermost])
+        outermost++;
     e->item[k->lead] = LIR_NONE;
     if (k->tiles > 1)
-        e->item[k->lead] = take_digit(e, &item, emit_s_const(e, k->tiles), k->lead == 0);
-    for (u32 a = k->lead; a-- > 0;) {
+        e->item[k->lead] = take_digit(e, &item, emit_s_const(e, k->tiles), k->lead == outermost);
+    for (u32 a = 0; a < outermost; a++)
+        e->item[a] = emit_s_const(e, 0);
+    for (u32 a = k->lead; a-- > outermost;) {
         u16 n = emit_extent(e, space->shape[a]);
-        if (first->block[a] > 1 && a > 0)
+        if (first->block[a] > 1 && a > outermost)
             n = emit_s(e, LIR_S_DIV, emit_s_addi(e, n, first->block[a] - 1),
                        emit_s_const(e, first->block[a]), 0);
-        e->item[a] = take_digit(e, &item, n, a == 0);
+        e->item[a] = take_digit(e, &item, n, a == outermost);
     }
 }
 
@@ -108,7 +114,8 @@ struct range axis_range(struct emit *e, u32 axis)
         return (struct range){.fixed = true, .count = 1};
     r.start = emit_s_const(e, 0);
     r.end = emit_extent(e, d);
-    if (e->stage->block[axis]) {
+    if (e->stage->block[axis] &&
+        dim_bound(e->graph, d) > e->stage->block[axis]) { /* else one block is all */
         u32 block = e->stage->block[axis];
         bool whole = !dim_is_sym(d) && (u32)d.v % block == 0;
         u16 end = emit_s_addi(e, e->start[axis], block);
