@@ -6,6 +6,7 @@
 
 #define TABLES_BYTES_MIN (4 * MIB)
 #define TABLES_BYTES_MAX (512 * MIB)
+#define STEP_COMPILING   3u /* row of load_table: again for each card */
 
 err ml_open(struct ml **out, const struct ml_config *config)
 {
@@ -76,7 +77,7 @@ static const char *main_format(const struct gguf *gguf)
 
 static err describe(struct ml *ml)
 {
-    const struct model_shape *shape = model_shape(ml->model);
+    const struct model_shape *shape = model_shape(ml->lane[0].model);
     struct str name = file_name(str_of(ml->config.part[0].name)), architecture = {};
 
     (void)gguf_str(&ml->gguf, "general.architecture", &architecture);
@@ -98,20 +99,25 @@ static err describe(struct ml *ml)
     return ml->info.id.ptr && ml->info.architecture.ptr ? OK : E_NOMEM;
 }
 
-/* The first card that is READY, once none before it may still become so. */
-static err await_card(struct ml *ml)
+/* All cards that are READY, once none may still become so; each gets a copy of the model. */
+static err await_cards(struct ml *ml)
 {
     enum ml_device device = ml->config.device;
+    u32 cards = device == ML_DEVICE_CPU ? 0 : min_u32(ml->config.gpu_count, ML_LANES_MAX);
     err e = E_NOTFOUND;
 
-    for (u32 i = 0; i < ml->config.gpu_count && device != ML_DEVICE_CPU; i++) {
+    ml->lane_count = 0;
+    for (u32 i = 0; i < cards; i++) {
         forget_reason(ml);
-        ml->gpu = ml->config.gpu[i];
-        e = device_gpu_state(ml->gpu, &ml->reason);
-        if (e == OK || e == E_BUSY)
+        e = device_gpu_state(ml->config.gpu[i], &ml->reason);
+        if (e == E_BUSY)
             return e;
+        if (e == OK)
+            ml->lane[ml->lane_count++].gpu = ml->config.gpu[i];
     }
-    ml->gpu = NULL;
+    TRY(device_open(&ml->cores, ml->config.threads));
+    if (ml->lane_count)
+        return OK;
     if (device == ML_DEVICE_GPU)
         return e == E_NOTFOUND
                    ? gguf_refuse(&ml->reason, e, "nohost.conf wants a graphics card, there is none")
@@ -119,42 +125,74 @@ static err await_card(struct ml *ml)
     if (e == E_DEVICE)
         log_warn("ml", "the CPU computes: %s", ml->reason_text);
     forget_reason(ml);
+    ml->lane[ml->lane_count++].gpu = NULL;
     return OK;
 }
 
-/* On the cores when the card has not the memory. */
-static err open_model(struct ml *ml)
+/* Without this card, and on the cores without any. */
+static err drop_lane(struct ml *ml, err why)
 {
-    struct model_config config = {.limits = &ml->config, .gpu = ml->gpu};
-    err e = model_open(&ml->model, &ml->gguf, &config, &ml->reason);
+    struct lane *lane = &ml->lane[ml->load_lane];
+    bool last = ml->lane_count == 1;
 
-    if (e != E_NOMEM || !ml->gpu || ml->config.device == ML_DEVICE_GPU)
-        return e;
-    log_warn("ml", "the CPU computes: %s", ml->reason_text);
+    if (!lane->gpu || (last && (why != E_NOMEM || ml->config.device == ML_DEVICE_GPU)))
+        return why;
+    log_warn("ml", "%s: %s", last ? "the CPU computes" : "one card less", ml->reason_text);
     forget_reason(ml);
-    ml->gpu = config.gpu = NULL;
-    return model_open(&ml->model, &ml->gguf, &config, &ml->reason);
+    ml->lane_count -= !last;
+    for (u32 i = ml->load_lane; i < ml->lane_count && !last; i++)
+        ml->lane[i] = ml->lane[i + 1];
+    if (last)
+        *lane = (struct lane){};
+    return OK;
 }
 
+/* One lane after the other; E_BUSY: again with what is left. */
 static err build(struct ml *ml)
 {
-    TRY(open_model(ml));
-    u32 tokens = tokenizer_facts(ml->tok)->vocab, logits = model_shape(ml->model)->vocab;
+    struct lane *lane = &ml->lane[ml->load_lane];
+    struct model_config config = {.limits = &ml->config, .cores = ml->cores, .gpu = lane->gpu};
+
+    if (ml->load_lane == ml->lane_count) /* the last one was dropped */
+        return OK;
+    err e = model_open(&lane->model, &ml->gguf, &config, &ml->reason);
+    if (e != OK) {
+        TRY(drop_lane(ml, e));
+        return E_BUSY;
+    }
+    u32 tokens = tokenizer_facts(ml->tok)->vocab, logits = model_shape(lane->model)->vocab;
     if (tokens > logits)
         return gguf_refuse(&ml->reason, E_FORMAT, "%u tokens, but the model has logits for %u",
                            tokens, logits);
-    TRY(engine_start(ml));
-    return describe(ml);
+    if (!ml->work.base) {
+        TRY(engine_start(ml));
+        TRY(describe(ml));
+    }
+    return batch_init(&lane->batch, &ml->work, model_shape(lane->model));
 }
 
+/* Then the next lane is compiled for. */
 static err pack(struct ml *ml)
 {
+    struct lane *lane = &ml->lane[ml->load_lane];
     bool done;
 
-    TRY(model_load(ml->model, ml->load_deadline_ns, &done, &ml->percent, &ml->reason));
-    if (!done)
-        return E_BUSY;
-    if (!model_keeps_file(ml->model))
+    if (ml->load_lane < ml->lane_count) {
+        err e = model_load(lane->model, ml->load_deadline_ns, &done, &ml->percent, &ml->reason);
+        if (e != OK)
+            TRY(drop_lane(ml, e));
+        if (e == OK && !done)
+            return E_BUSY;
+        if (e == OK) {
+            lane->state = LANE_READY;
+            ml->load_lane++;
+        }
+        if (ml->load_lane < ml->lane_count) {
+            ml->load_step = STEP_COMPILING;
+            return E_BUSY;
+        }
+    }
+    if (!model_keeps_file(ml->lane[0].model))
         close_arena(&ml->tables);
     return OK;
 }
@@ -166,17 +204,10 @@ static const struct load_step {
 } load_table[] = {
     {"reading model", read_model, offsetof(struct ml, tables)},
     {"reading vocabulary", read_vocabulary, offsetof(struct ml, vocabulary)},
-    {"waiting for the graphics card", await_card, 0},
+    {"waiting for the graphics card", await_cards, 0},
     {"compiling", build, 0},
     {"repacking weights", pack, 0},
 };
-
-void load_again(struct ml *ml)
-{
-    ml->state = ML_LOADING;
-    ml->load_step = ARRAY_LEN(load_table) - 1;
-    log_warn("ml", "the card has lost the weights: they are sent again");
-}
 
 /* With an arena: tries again with more memory. */
 static err run_step(struct ml *ml, const struct load_step *step)
@@ -214,17 +245,18 @@ bool load_advance(struct ml *ml, u64 deadline_ns)
     if (ml->load_step < ARRAY_LEN(load_table))
         return true;
     ml->state = ML_READY;
+    ml->loaded = true;
     log_info("ml", "%.*s is ready: %u slots of %u tokens", (int)ml->info.id.len, ml->info.id.ptr,
-             ml->batch.slots, ml->info.ctx_max);
-    return ml->batch.waiting_count > 0; /* since before the card lost them */
+             ml->lane_count * ml->lane[0].batch.slots, ml->info.ctx_max);
+    return false;
 }
 
 void ml_status(const struct ml *ml, struct ml_status *status)
 {
     *status = (struct ml_status){.state = ml->state, .percent = ml->percent};
-    status->step = ml->state == ML_READY                    ? "ready"
-                   : ml->load_step == ARRAY_LEN(load_table) ? "serving"
-                                                            : load_table[ml->load_step].name;
+    status->step = ml->state == ML_READY ? "ready"
+                   : ml->loaded          ? "sending the weights again"
+                                         : load_table[ml->load_step].name;
     if (!ml->config.part_count)
         status->step = "no model file";
     if (ml->state == ML_FAILED)

@@ -14,6 +14,7 @@ struct gpu;
 /* AUTO: a card, or the cores when there is none that starts and has room. */
 enum ml_device { ML_DEVICE_AUTO, ML_DEVICE_CPU, ML_DEVICE_GPU };
 
+#define ML_LANES_MAX 8u  /* copies of the model, one a card */
 #define ML_PARTS_MAX 64u /* split GGUF files, or extents of one */
 
 struct ml_config {

@@ -97,8 +97,7 @@ err model_open(struct model **out, struct gguf *gguf, const struct model_config 
     m->gguf = gguf;
     m->f32_activations = config->limits->f32_activations;
     TRY(hyper_read(gguf, &m->hyper, why));
-    TRY(device_open(&m->cores, config->limits->threads));
-    m->device = m->cores;
+    m->cores = m->device = config->cores;
     if (config->gpu)
         TRY(device_open_gpu(&m->device, config->gpu));
     hyper_limit(&m->hyper, config->limits, config->outputs_max, device_target(m->device));

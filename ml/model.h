@@ -30,6 +30,7 @@ struct model_shape {
 
 struct model_config {
     const struct ml_config *limits; /* ctx, slots, kv_tokens, threads, f32_activations */
+    struct device *cores;           /* pack the weights */
     struct gpu *gpu;                /* the READY card that runs it; NULL: the cores do */
     u32 outputs_max;                /* 0: slots */
 };

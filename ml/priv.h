@@ -90,6 +90,7 @@ struct sequence { /* one request from submit to its end */
     u32 count_max;     /* the end by length; its KV pages are reserved from the start */
     u32 computed;      /* tokens whose keys and values are in the pool */
     u32 rows, output;  /* in the step that runs: rows, and which logits (or BATCH_NONE) */
+    struct lane *lane;
     u32 slot;
     u64 start_ns, first_ns; /* admitted; first token drawn */
 };
@@ -129,10 +130,26 @@ struct event_place {
     struct ml_top top[ML_TOP_LOGPROBS_MAX];
 };
 
+#define EVENTS_PER_SLOT 3u /* of one step: START, TOKEN, END */
+
+enum lane_state { LANE_OFF, LANE_LOADING, LANE_READY };
+
+struct lane { /* one copy of the model, on a device of its own */
+    enum lane_state state;
+    struct gpu *gpu; /* NULL: the cores */
+    struct model *model;
+    struct batch batch;
+    u32 forget_first, forget_count; /* pages that are being zeroed */
+    bool running;                   /* a step is on the device */
+    u32 step_rows;
+    u64 step_start_ns, row_ns; /* what a row of a prompt took lately */
+};
+
 struct ml {
     struct ml_config config;
     enum ml_state state;
-    u32 load_step, percent;
+    bool loaded; /* once, well */
+    u32 load_step, load_lane, percent;
     u64 load_deadline_ns;
     struct text reason;
     char reason_text[256];
@@ -141,11 +158,11 @@ struct ml {
     struct gguf gguf;
     struct tokenizer *tok;
     struct jinja_env chat; /* no messages in it */
-    struct gpu *gpu;       /* that runs it; NULL: the cores */
-    struct model *model;
+    struct device *cores;
     struct ml_model_info info;
 
-    struct batch batch;
+    struct lane lane[ML_LANES_MAX];
+    u32 lane_count;
     struct sampler sampler;
     struct sequence *sequence; /* [slots + ML_QUEUE_MAX] */
     u32 sequence_count;
@@ -153,17 +170,25 @@ struct ml {
     struct event_place *event; /* a ring */
     u32 event_first, event_count, event_max;
 
-    u32 forget_first, forget_count; /* pages that are being zeroed */
-    bool running;                   /* a step is on the device */
-    u32 step_rows;
-    u64 step_start_ns, row_ns; /* what a row of a prompt took lately */
     struct ml_stats stats;
 };
 
 /* One slice of loading; true: there is more to do. */
 bool load_advance(struct ml *ml, u64 deadline_ns);
-void load_again(struct ml *ml); /* the weights alone: a card has lost them */
 /* Memory of sequences, events, sampler and scratch, once the model's shape is known; E_NOMEM. */
 err engine_start(struct ml *ml);
+/* A new event, with room for its text; there must be room. */
+struct event_place *engine_event(struct ml *ml, const struct sequence *sequence,
+                                 enum ml_event_kind kind);
+/* The last one of a sequence; its slot and pages are free for the next. */
+void engine_finish(struct ml *ml, struct sequence *sequence, enum ml_finish finish, err why);
+
+/* ---- lane.c ---- */
+
+/* A slice of a lane's work; true: there is more to do now. */
+bool lane_step(struct ml *ml, struct lane *lane, u64 deadline_ns);
+/* The READY lane with the fewest requests; NULL: none is. */
+struct lane *lane_least(struct ml *ml);
+void lane_wait(struct ml *ml, struct sequence *sequence); /* in the queue of that one */
 
 #endif

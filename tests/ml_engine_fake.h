@@ -9,42 +9,51 @@
 
 #include <math.h>
 
-/* The engine is compiled into this file under other names, beside the real one. */
-#define ml_open fake_ml_open
-#define ml_status fake_ml_status
-#define ml_model_info fake_ml_model_info
-#define ml_submit fake_ml_submit
-#define ml_cancel fake_ml_cancel
-#define ml_step fake_ml_step
-#define ml_event_next fake_ml_event_next
-#define ml_stats fake_ml_stats
-#define load_advance fake_load_advance
-#define engine_start fake_engine_start
-#define model_open fake_model_open
-#define model_shape fake_model_shape
-#define model_load fake_model_load
-#define model_batch fake_model_batch
-#define model_start fake_model_start
-#define model_advance fake_model_advance
-#define model_logits fake_model_logits
-#define model_forget fake_model_forget
-#define model_health fake_model_health
-#define model_reload fake_model_reload
-#define model_keeps_file fake_model_keeps_file
-#define load_again fake_load_again
-#define device_gpu_state fake_device_gpu_state
-#define chat_open fake_chat_open
-#define gguf_open fake_gguf_open
-#define gguf_key fake_gguf_key
-#define tokenizer_open fake_tokenizer_open
-#define tokenizer_facts fake_tokenizer_facts
-#define tokenizer_is_end fake_tokenizer_is_end
-#define tokenizer_kind fake_tokenizer_kind
-#define tokenizer_text fake_tokenizer_text
-#define tokenizer_find fake_tokenizer_find
-#define tokenizer_encode fake_tokenizer_encode
+/* The engine is compiled into the including file under other names, beside the real one. */
+#ifndef FAKE
+#define FAKE(name) fake_##name
+#endif
+#define ml_open FAKE(ml_open)
+#define ml_status FAKE(ml_status)
+#define ml_model_info FAKE(ml_model_info)
+#define ml_submit FAKE(ml_submit)
+#define ml_cancel FAKE(ml_cancel)
+#define ml_step FAKE(ml_step)
+#define ml_event_next FAKE(ml_event_next)
+#define ml_stats FAKE(ml_stats)
+#define load_advance FAKE(load_advance)
+#define engine_start FAKE(engine_start)
+#define model_open FAKE(model_open)
+#define model_shape FAKE(model_shape)
+#define model_load FAKE(model_load)
+#define model_batch FAKE(model_batch)
+#define model_start FAKE(model_start)
+#define model_advance FAKE(model_advance)
+#define model_logits FAKE(model_logits)
+#define model_forget FAKE(model_forget)
+#define model_health FAKE(model_health)
+#define model_reload FAKE(model_reload)
+#define model_keeps_file FAKE(model_keeps_file)
+#define engine_event FAKE(engine_event)
+#define engine_finish FAKE(engine_finish)
+#define lane_step FAKE(lane_step)
+#define lane_least FAKE(lane_least)
+#define lane_wait FAKE(lane_wait)
+#define device_open FAKE(device_open)
+#define device_gpu_state FAKE(device_gpu_state)
+#define chat_open FAKE(chat_open)
+#define gguf_open FAKE(gguf_open)
+#define gguf_key FAKE(gguf_key)
+#define tokenizer_open FAKE(tokenizer_open)
+#define tokenizer_facts FAKE(tokenizer_facts)
+#define tokenizer_is_end FAKE(tokenizer_is_end)
+#define tokenizer_kind FAKE(tokenizer_kind)
+#define tokenizer_text FAKE(tokenizer_text)
+#define tokenizer_find FAKE(tokenizer_find)
+#define tokenizer_encode FAKE(tokenizer_encode)
 
 #include "ml/engine.c"
+#include "ml/lane.c"
 #include "ml/load.c"
 #include "tests/host/platform.h"
 #include "tests/test.h"
@@ -69,7 +78,15 @@ static struct model {
     bool running, fails_to_open, loses_step, on_card, card_is_small;
     err health, card;
     u64 now;
-} fake;
+} fakes[2];
+#define fake fakes[0] /* of the cores and of the first card */
+static struct gpu *const fake_second_card = (struct gpu *)&fakes[1];
+
+err device_open(struct device **device, u32 threads)
+{
+    (void)device, (void)threads;
+    return OK;
+}
 
 /* Cards of the configuration are made up too: any pointer. */
 err device_gpu_state(struct gpu *gpu, struct text *why)
@@ -84,24 +101,25 @@ err model_open(struct model **model, struct gguf *gguf, const struct model_confi
                struct text *why)
 {
     const struct ml_config *config = wanted->limits;
+    struct model *m = &fakes[wanted->gpu == fake_second_card];
 
     (void)gguf;
-    fake.opens++;
+    m->opens++;
     if (fake.fails_to_open) {
         text_fmt(why, "no such architecture");
         return E_UNSUPPORTED;
     }
-    fake.on_card = wanted->gpu != NULL;
-    if (fake.card_is_small && wanted->gpu) {
+    m->on_card = wanted->gpu != NULL;
+    if (m->card_is_small && wanted->gpu) {
         text_fmt(why, "17 MiB are missing");
         return E_NOMEM;
     }
-    fake.shape = (struct model_shape){.vocab = VOCAB, .ctx_max = CTX, .slots = config->slots,
+    m->shape = (struct model_shape){.vocab = VOCAB, .ctx_max = CTX, .slots = config->slots,
                                       .kv_tokens = config->kv_tokens, .rows_max = ROWS,
                                       .outputs_max = config->slots, .layers = 1, .embed = 2};
-    fake.batch = (struct model_batch){fake.token, fake.position, fake.slot, fake.kv_write,
-                                      fake.kv_index, fake.out_row};
-    *model = &fake;
+    m->batch = (struct model_batch){m->token, m->position, m->slot, m->kv_write,
+                                      m->kv_index, m->out_row};
+    *model = m;
     return OK;
 }
 

@@ -2,115 +2,7 @@
  * ml_engine_test.c: the engine over a model, a tokenizer and a file that are made up, on a fake
  * clock: slots, queue, cancel in every state, stop sequences, characters, ends, KV pages, failures.
  */
-#include "tests/ml_engine_fake.h"
-
-/* ---- a request and what came of it ---- */
-
-#define TICKETS_MAX 512u
-
-struct outcome {
-    char text[512];
-    usize len;
-    u32 starts, tokens, ends;
-    enum ml_finish finish;
-    struct ml_event last;
-};
-
-static struct {
-    struct ml *ml;
-    struct outcome outcome[TICKETS_MAX]; /* by ticket */
-    u64 started[TICKETS_MAX];
-    u32 started_count;
-} t;
-
-static struct store no_file = {.name = "/models/made-up.gguf"};
-
-static void open_with(u32 slots, u32 kv_tokens)
-{
-    struct ml_config config = {.part = &no_file, .part_count = 1, .slots = slots,
-                               .kv_tokens = kv_tokens};
-
-    memset(&fake, 0, sizeof(fake));
-    memset(&t, 0, sizeof(t));
-    platform_clock_fake(fake.now = 1000);
-    EXPECT_OK(ml_open(&t.ml, &config));
-    while (t.ml->state == ML_LOADING)
-        ml_step(t.ml, 1000);
-    EXPECT_EQ(t.ml->state, ML_READY);
-}
-
-static void drain(void)
-{
-    struct ml_event event;
-
-    while (ml_event_next(t.ml, &event)) {
-        struct outcome *outcome = &t.outcome[event.ticket];
-        EXPECT(event.ticket && event.ticket < TICKETS_MAX && outcome->ends == 0);
-        EXPECT(utf8_valid(event.text) && outcome->len + event.text.len < sizeof(outcome->text));
-        memcpy(outcome->text + outcome->len, event.text.ptr, event.text.len);
-        outcome->len += event.text.len;
-        outcome->starts += event.kind == ML_EVENT_START;
-        outcome->tokens += event.kind == ML_EVENT_TOKEN;
-        outcome->ends += event.kind == ML_EVENT_END;
-        EXPECT_EQ(outcome->starts, 1);
-        if (event.kind == ML_EVENT_START)
-            t.started[t.started_count++] = event.ticket;
-        outcome->finish = event.finish;
-        outcome->last = event;
-    }
-}
-
-static void run(void)
-{
-    while (ml_step(t.ml, 1000) || t.ml->event_count)
-        drain();
-}
-
-static void close_clean(void)
-{
-    struct ml_stats stats;
-
-    ml_stats(t.ml, &stats);
-    EXPECT_EQ(stats.slots_busy, 0);
-    EXPECT_EQ(stats.queue_waiting, 0);
-    EXPECT_EQ(stats.kv_pages_used, 0);
-    for (u32 i = 0; i < t.ml->sequence_count; i++)
-        EXPECT_EQ(t.ml->sequence[i].state, SEQUENCE_FREE);
-    for (u32 i = 0; i < 2 * POOL_MAX; i++)
-        (void)ml_step(t.ml, 1000);
-    for (u32 i = 0; i < POOL_MAX && t.ml->state == ML_READY; i++) /* nothing is left */
-        EXPECT_EQ(fake.pool[i], 0);
-}
-
-static struct ml_request ask_for(const char *prompt)
-{
-    static struct ml_part part[64];
-    static u32 next;
-    u32 i = next++ % 64;
-
-    part[i] = (struct ml_part){ML_PART_USER, str_of(prompt)};
-    return (struct ml_request){.part = &part[i], .part_count = 1, .sampling = {.top_p = 1}};
-}
-
-static u64 submit(struct ml_request request)
-{
-    struct ml_refusal refusal;
-    u64 ticket = 0;
-    err why = ml_submit(t.ml, &request, &ticket, &refusal);
-
-    if (why != OK)
-        test_fail(__FILE__, __LINE__, "%s: %s", err_name(why), refusal.text);
-    return ticket;
-}
-
-static void expect_outcome(u64 ticket, const char *text, enum ml_finish finish)
-{
-    const struct outcome *outcome = &t.outcome[ticket];
-
-    EXPECT_STR(((struct str){outcome->text, outcome->len}), str_of(text));
-    EXPECT_EQ(outcome->ends, 1);
-    EXPECT_EQ(outcome->finish, finish);
-}
+#include "tests/ml_engine_drive.h"
 
 /* ---- tests ---- */
 
@@ -122,7 +14,7 @@ TEST(ml_engine_says_what_loading_does)
     struct ml_status status;
     u64 ticket;
 
-    memset(&fake, 0, sizeof(fake));
+    memset(fakes, 0, sizeof(fakes));
     EXPECT_OK(ml_open(&t.ml, &config));
     static const char *const steps[] = {"reading model", "reading vocabulary",
                                         "waiting for the graphics card", "compiling"};
@@ -156,7 +48,7 @@ TEST(ml_engine_fails_with_a_reason)
     ml_status(t.ml, &status);
     EXPECT(status.state == ML_FAILED && str_eq(str_of(status.reason), STR("no model file")));
     EXPECT_EQ(ml_submit(t.ml, &request, &ticket, &refusal), E_STATE);
-    memset(&fake, 0, sizeof(fake));
+    memset(fakes, 0, sizeof(fakes));
     fake.fails_to_open = true;
     EXPECT_OK(ml_open(&t.ml, &config));
     while (ml_step(t.ml, 1000))
@@ -164,126 +56,6 @@ TEST(ml_engine_fails_with_a_reason)
     ml_status(t.ml, &status);
     EXPECT(status.state == ML_FAILED && str_eq(str_of(status.reason), STR("no such architecture")));
     EXPECT_STR(str_of(status.step), STR("compiling"));
-}
-
-/* Which device a configuration and its card lead to: 'g' card, 'c' cores, 0: none, with a reason. */
-static const struct device_case {
-    enum ml_device device;
-    u32 cards;
-    err card;
-    bool small;
-    char want;
-    const char *reason;
-} device_cases[] = {
-    {ML_DEVICE_AUTO, 0, OK, false, 'c', NULL},
-    {ML_DEVICE_AUTO, 1, OK, false, 'g', NULL},
-    {ML_DEVICE_AUTO, 1, E_DEVICE, false, 'c', NULL},
-    {ML_DEVICE_AUTO, 1, OK, true, 'c', NULL},
-    {ML_DEVICE_CPU, 1, OK, false, 'c', NULL},
-    {ML_DEVICE_GPU, 1, OK, false, 'g', NULL},
-    {ML_DEVICE_GPU, 0, OK, false, 0, "nohost.conf wants a graphics card, there is none"},
-    {ML_DEVICE_GPU, 1, E_DEVICE, false, 0, "the card is dead"},
-    {ML_DEVICE_GPU, 1, OK, true, 0, "17 MiB are missing"},
-};
-
-TEST(ml_engine_chooses_a_device)
-{
-    struct gpu *card = (struct gpu *)&no_file; /* never looked at */
-    struct ml_status status;
-
-    for (const struct device_case *c = device_cases; c < device_cases + ARRAY_LEN(device_cases);
-         c++) {
-        struct ml_config config = {.part = &no_file, .part_count = 1, .slots = 1, .gpu = &card,
-                                   .kv_tokens = CTX, .gpu_count = c->cards, .device = c->device};
-        memset(&fake, 0, sizeof(fake));
-        fake.card = E_BUSY;
-        fake.card_is_small = c->small;
-        EXPECT_OK(ml_open(&t.ml, &config));
-        for (u32 i = 0; i < 10; i++)
-            (void)ml_step(t.ml, 1000);
-        ml_status(t.ml, &status);
-        if (c->cards && c->device != ML_DEVICE_CPU)
-            EXPECT_STR(str_of(status.step), STR("waiting for the graphics card"));
-        fake.card = c->card;
-        while (ml_step(t.ml, 1000))
-            ;
-        ml_status(t.ml, &status);
-        EXPECT_EQ(status.state, c->want ? ML_READY : ML_FAILED);
-        EXPECT(!c->want || fake.on_card == (c->want == 'g'));
-        if (c->reason)
-            EXPECT_STR(str_of(status.reason), str_of(c->reason));
-    }
-}
-
-static void open_on_card(u32 slots)
-{
-    static struct gpu *card;
-    struct ml_config config = {.part = &no_file, .part_count = 1, .slots = slots, .gpu = &card,
-                               .kv_tokens = slots * CTX, .gpu_count = 1};
-
-    card = (struct gpu *)&no_file;
-    memset(&t, 0, sizeof(t));
-    memset(&fake, 0, sizeof(fake));
-    EXPECT_OK(ml_open(&t.ml, &config));
-    while (ml_step(t.ml, 1000))
-        ;
-    EXPECT(fake.on_card);
-}
-
-/* Who runs gets an error, who waits does not, and is answered with the weights sent again when VRAM
- * was lost too. */
-TEST(ml_engine_step_lost_on_a_card)
-{
-    for (u32 lost = 0; lost < 2; lost++) {
-        open_on_card(2);
-        fake.loses_step = true;
-        u64 first = submit(ask_for("ab|")), second = submit(ask_for("cd|"));
-        u64 waits = submit(ask_for("ef|"));
-        (void)ml_step(t.ml, 1000);
-        drain();
-        expect_outcome(first, "", ML_FINISH_ERROR);
-        expect_outcome(second, "", ML_FINISH_ERROR);
-        EXPECT_EQ(t.outcome[first].last.why, E_DEVICE);
-        fake.health = E_BUSY;
-        for (u32 i = 0; i < 5; i++)
-            EXPECT(!ml_step(t.ml, 1000));
-        fake.health = lost ? E_STATE : OK;
-        fake.load_slices = 0;
-        (void)ml_step(t.ml, 1000);
-        EXPECT_EQ(fake.reloads, lost);
-        run();
-        expect_outcome(waits, "ef", ML_FINISH_STOP);
-        EXPECT_EQ(fake.opens, 1);
-        close_clean();
-    }
-}
-
-/* Nobody is left without an answer, and the next one is refused with the reason at hand. */
-TEST(ml_engine_card_dies)
-{
-    struct ml_request request = ask_for("gh|");
-    struct ml_refusal refusal;
-    struct ml_status status;
-    u64 ticket[5], refused;
-
-    open_on_card(2);
-    for (u32 i = 0; i < ARRAY_LEN(ticket); i++)
-        ticket[i] = submit(ask_for("abcdef|"));
-    (void)ml_step(t.ml, 1000);
-    fake.health = E_DEVICE;
-    fake.loses_step = true;
-    for (u32 i = 0; i < 10; i++) {
-        (void)ml_step(t.ml, 1000);
-        drain();
-    }
-    ml_status(t.ml, &status);
-    EXPECT(status.state == ML_FAILED && str_eq(str_of(status.reason), STR("the card is dead")));
-    for (u32 i = 0; i < ARRAY_LEN(ticket); i++) {
-        EXPECT_EQ(t.outcome[ticket[i]].ends, 1);
-        EXPECT_EQ(t.outcome[ticket[i]].finish, ML_FINISH_ERROR);
-    }
-    EXPECT_EQ(ml_submit(t.ml, &request, &refused, &refusal), E_STATE);
-    close_clean();
 }
 
 TEST(ml_engine_four_slots_share_steps)
@@ -536,14 +308,14 @@ TEST(ml_engine_long_prompts_do_not_stop_streams)
     for (u32 i = 0; i < 4; i++)
         ml_step(t.ml, 1000);
     drain();
-    t.ml->row_ns = NS_PER_S; /* as slow as can be: a page's worth of the prompt each step */
+    t.ml->lane[0].row_ns = NS_PER_S; /* as slow as can be: a page's worth of the prompt each step */
     u32 tokens = t.outcome[stream].tokens;
     u64 prompt = submit(ask_for("012345678901234567890123456789012345678901234567|"));
     fake.rows_most = 0;
     while (t.outcome[prompt].tokens == 0) {
         u32 before = t.outcome[stream].tokens;
         EXPECT(ml_step(t.ml, 1000));
-        t.ml->row_ns = NS_PER_S;
+        t.ml->lane[0].row_ns = NS_PER_S;
         drain();
         EXPECT_EQ(t.outcome[stream].tokens, before + 1);
     }

@@ -17,13 +17,15 @@ void session_open(struct session *session, const char *path, const struct ml_con
     static char words[400];
     struct text why = TEXT_ON(words);
     struct ml_config one = *config;
-    struct model_config wanted = {&one, config->gpu_count ? config->gpu[0] : NULL, outputs_max};
+    struct model_config wanted = {.limits = &one, .outputs_max = outputs_max};
     u32 parts = tool_model(path, session->part);
 
     one.slots = 1;
+    wanted.gpu = config->gpu_count ? config->gpu[0] : NULL;
     session->arena = tool_arena(ARENA_BYTES);
     if (gguf_open(&session->gguf, session->part, parts, &session->arena, &why) != OK ||
         tokenizer_open(&session->tok, &session->gguf, &session->arena, &why) != OK ||
+        device_open(&wanted.cores, config->threads) != OK ||
         model_open(&session->model, &session->gguf, &wanted, &why) != OK)
         tool_fail("%s: %.*s", path, (int)why.len, why.ptr);
     load(session, &why);

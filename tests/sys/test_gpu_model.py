@@ -1,11 +1,12 @@
-"""test_gpu_model.py: the image serves from the simulated card in QEMU: the real `openai` client gets
-an answer whose products the card computed, as the card's own ledger says; a card that does not start
-leaves the work to the CPU, unless nohost.conf wants a card.
+"""test_gpu_model.py: the image serves from the simulated card in QEMU: the real `openai` client
+gets an answer whose products the card computed, as the card's own ledger says; a card that does not
+start leaves the work to the CPU, unless nohost.conf wants a card; two cards share the requests.
 
 Guards the way from the boot partition to a token on a card: upload, steps, interrupts, fallback.
 """
 import json
 import os
+import threading
 import time
 
 import openai
@@ -31,9 +32,10 @@ def stream(machine, tokens):
     return "".join(text for text, _ in pieces), pieces[0][1] - start, rate
 
 
-def boot(name, conf, firmware, looks, *options):
-    cards = Cards(1, *options)
-    with Machine(image(name, MODEL, CONF + conf, firmware=firmware), **cards.variables()) as machine:
+def boot(name, conf, firmware, looks, *options, count=1):
+    cards = Cards(count, *options)
+    path = image(name, MODEL, CONF + conf, firmware=firmware)
+    with Machine(path, **cards.variables()) as machine:
         looks(machine)
     status, said = cards.end()
     assert status == 0, f"the card found fault, {status}:\n{said}"
@@ -71,6 +73,25 @@ def a_card_that_does_not_start():
     boot("gpu-model-gpu", "device = gpu\n", FILES[:-1], insists)
 
 
+def two_cards_share_the_requests():
+    def looks(machine):
+        machine.wait_health(200)
+        assert "is ready: 8 slots" in machine.console(), machine.console()
+        texts = []
+        threads = [threading.Thread(target=lambda: texts.append(stream(machine, 8)[0]))
+                   for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(texts) == 2 and all("Paris" in text for text in texts), texts
+    ledger = "build/sys/gpu-model.ledger"
+    boot("gpu-model-two", "", FILES, looks, "--fast", "--ledger", ledger, count=2)
+    cards = [json.loads(line) for line in open(ledger) if line.strip()]
+    assert len(cards) == 2 and all(card["total"]["dot"] > WEIGHTS / 64 for card in cards), cards
+
+
 if __name__ == "__main__":
     os.makedirs("build/sys", exist_ok=True)
-    raise SystemExit(closing_line([run_cases([the_card_answers, a_card_that_does_not_start])]))
+    raise SystemExit(closing_line([run_cases([the_card_answers, a_card_that_does_not_start,
+                                              two_cards_share_the_requests])]))
