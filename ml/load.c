@@ -133,9 +133,9 @@ static err await_cards(struct ml *ml)
 static err drop_lane(struct ml *ml, err why)
 {
     struct lane *lane = &ml->lane[ml->load_lane];
-    bool last = ml->lane_count == 1;
+    bool last = ml->lane_count == 1, cards = why == E_NOMEM || why == E_DEVICE;
 
-    if (!lane->gpu || (last && (why != E_NOMEM || ml->config.device == ML_DEVICE_GPU)))
+    if (!lane->gpu || !cards || (last && ml->config.device == ML_DEVICE_GPU))
         return why;
     log_warn("ml", "%s: %s", last ? "the CPU computes" : "one card less", ml->reason_text);
     forget_reason(ml);

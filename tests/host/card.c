@@ -30,6 +30,7 @@ struct gpu *card_open(int argc, char **argv)
     machine.config.hang_ms = HANG_MS;
     machine.options.fast = tool_flag(argc, argv, "--fast");
     machine.options.threads = (u32)sysconf(_SC_NPROCESSORS_ONLN);
+    machine.options.vram_bytes = tool_number(argc, argv, "--vram", 0) * MIB;
     machine.options.trace = tool_option(argc, argv, "--trace");
     rig_power_on(&machine);
     rig_start(&machine, START_MS);

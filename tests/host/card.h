@@ -8,9 +8,10 @@
 #include "amdgpu/amdgpu.h"
 #include "ml/ml.h"
 
-#define CARD_OPTIONS "--device=", "--fast", "--trace="
+#define CARD_OPTIONS "--device=", "--fast", "--trace=", "--vram="
 #define CARD_USAGE                                                                                 \
-    "  --device sim computes on the simulated card; it judges each access, --fast does not.\n"
+    "  --device sim computes on the simulated card; it judges each access, --fast does not.\n" \
+    "  --vram MIB gives it so much memory instead of its own.\n"
 
 /* READY by the options; NULL for --device cpu or none. Exits for another device, without firmware,
  * and when the card does not start. */

@@ -10,6 +10,7 @@ of dependencies needs.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,17 @@ def judge_answer(judge, args, folder, device):
     return said["card"]
 
 
+def judge_too_large(judge, args):
+    """A card with too little memory for the model says how much is missing."""
+    done = subprocess.run([args.nohost, "logits", "--model", args.model, "--tokens", "1", "--out",
+                           os.devnull, "--device", "sim", "--vram", "192"], capture_output=True,
+                          text=True)
+    words = re.search(r"needs (\d+) MiB of VRAM.* (\d+) MiB are free, (\d+) are missing", done.stderr)
+    judge.expect(done.returncode == 1 and words and
+                 int(words[1]) - int(words[2]) == int(words[3]),
+                 f"too large: {done.stderr.strip()[-200:]}")
+
+
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--nohost", required=True)
@@ -74,6 +86,7 @@ def main():
             path = os.path.join(folder, "made-up.gguf")
             tokens = made_up(path, args.model, shape, args.seed)[:POSITIONS]
             judge.compare(shape[0], path, Model(path).logits(tokens), tokens)
+        judge_too_large(judge, args)
         card = judge_answer(judge, args, folder, device)
         layers = Model(args.model).layers
         allowed = args.tokens * (BARRIERS_PER_LAYER * layers + 5)
