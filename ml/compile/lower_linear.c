@@ -61,7 +61,9 @@ static u16 block_zero(struct emit *e, const struct product *p, u32 u)
 {
     u16 nsum = block_number(e, p, u, DT_I32, p->row.nsum_at);
 
-    return emit_vi(e, LIR_ISHLI, nsum, __builtin_ctz(p->tile.packing->zero), 0);
+    i64 shift = __builtin_ctz(p->tile.packing->zero) - (i32)QUANT_ZERO_BITS;
+
+    return shift ? emit_vi(e, LIR_ISHLI, nsum, shift, 0) : nsum;
 }
 
 /* The word of the activations' codes at byte `at` of a row's planes, for the block. */

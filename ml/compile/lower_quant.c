@@ -91,7 +91,8 @@ static void quant_block(struct emit *e, const u16 *x, const struct quant_out *ou
     }
     sum = across(e, LIR_HSUM_I, sum, out);
     u16 scale = emit_two(e, LIR_FDIV, amax, emit_const_f32(e, QUANT_MOST));
-    u16 negative = emit_two(e, LIR_ISUB, emit_const_i32(e, 0), sum);
+    u16 negative =
+        emit_vi(e, LIR_ISHLI, emit_two(e, LIR_ISUB, emit_const_i32(e, 0), sum), QUANT_ZERO_BITS, 0);
     u16 scaled = emit_two(e, LIR_FMUL, scale, emit_v(e, LIR_CVT_I2F, sum, LIR_NONE, LIR_NONE));
     put_factor(e, scale, DT_F32, out, 0);
     put_factor(e, negative, DT_I32, out, out->row.nsum_at - out->row.scale_at);

@@ -166,8 +166,9 @@ u32 op_cost(enum op op);
  * bytes, as high i8[K] and low i8[K] with code = high << 7 | low, low in -64..63; half bytes, for
  * products with 4-bit codes in granules: four planes of words, of which word w of a plane holds in
  * half bytes 2 j and 2 j + 1 those of columns 8 w + j and 8 w + 4 + j; words of planes 0 and 2 in
- * turn, K bytes, then of 1 and 3. Then scale f32[K/block], -sum of codes i32[K/block], scale * sum
- * f32[K/block]. */
+ * turn, K bytes, then of 1 and 3. Then scale f32[K/block], -sum of codes << QUANT_ZERO_BITS
+ * i32[K/block], scale * sum f32[K/block]. */
+#define QUANT_ZERO_BITS 3u /* the least zero point is 1 << that */
 #define QUANT_LOW_BITS 7u
 #define QUANT_MOST     16256.0f /* largest code: 127 << QUANT_LOW_BITS */
 struct quant_row {

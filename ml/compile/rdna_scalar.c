@@ -198,6 +198,30 @@ void scalar_survey(struct rselect *s)
     }
 }
 
+/* Shifts that undo each other: what lies in i32 is not cut off. */
+u16 scalar_shifted(const struct rselect *s, u16 v, u32 *shift)
+{
+    u32 left = 0, right = 0;
+    u16 source = v;
+
+    *shift = 0;
+    for (;;) {
+        const struct lir_instr *in = &s->lir->instr[s->value[v].writer];
+        bool shifts = in->op == LIR_S_SHLI || in->op == LIR_S_SHRI;
+        if (v < LIR_FIRST_FREE || s->value[v].writes != 1 || !shifts || in->imm > 31 ||
+            s->value[in->a].writes != 1)
+            return source;
+        u32 undone = in->op == LIR_S_SHLI ? min_u32(right, (u32)in->imm) : 0;
+        left += in->op == LIR_S_SHLI ? (u32)in->imm - undone : 0;
+        right += in->op == LIR_S_SHRI ? (u32)in->imm : 0 - undone;
+        v = in->a;
+        if (right == 0 && left < 31) {
+            source = v;
+            *shift = left;
+        }
+    }
+}
+
 /* ---- operands ---- */
 
 struct rsrc scalar_low(struct rselect *s, u16 v)
@@ -263,6 +287,9 @@ static bool expand_wide(struct rselect *s, const struct lir_instr *in, u16 dst)
 {
     struct rsrc a[2], b[2] = {rsrc_const((u32)in->imm), rsrc_const((u32)((u64)in->imm >> 32))};
 
+    u32 shift;
+    u16 from;
+
     switch (in->op) {
     case LIR_S_CONST:
         move_wide(s, dst, b);
@@ -277,9 +304,10 @@ static bool expand_wide(struct rselect *s, const struct lir_instr *in, u16 dst)
         multiply_wide(s, dst, scalar_low(s, in->a), scalar_low(s, in->b));
         return true;
     case LIR_S_SHLI:
-        if (in->imm < 1 || in->imm > 30)
+        from = scalar_shifted(s, in->dst, &shift);
+        if (from == in->dst || shift < 1)
             return false;
-        shift_wide(s, dst, scalar_low(s, in->a), (u32)in->imm);
+        shift_wide(s, dst, scalar_low(s, from), shift);
         return true;
     case LIR_S_MOV:
     case LIR_S_ADD:
@@ -402,6 +430,8 @@ static void from_lane(struct rselect *s, u16 dst, u16 vreg)
 static void expand_narrow(struct rselect *s, const struct lir_instr *in, u16 dst)
 {
     bool shifts = in->op == LIR_S_SHLI || in->op == LIR_S_SHRI;
+    u32 shift;
+    u16 from = shifts ? scalar_shifted(s, in->dst, &shift) : in->dst;
     struct rsrc a = in->a == LIR_NONE || in->op == LIR_S_FROM_V ? RSRC_NONE : scalar_low(s, in->a);
     struct rsrc b = rsrc_const((u32)in->imm);
 
@@ -413,6 +443,8 @@ static void expand_narrow(struct rselect *s, const struct lir_instr *in, u16 dst
         rdna_put(s, R_s_mov_b32, dst, b, RSRC_NONE);
     } else if (in->op == LIR_S_MOV) {
         rdna_put(s, R_s_mov_b32, dst, a, RSRC_NONE);
+    } else if (from != in->dst) {
+        rdna_put(s, R_s_lshl_b32, dst, scalar_low(s, from), rsrc_const(shift));
     } else if (shifts && in->imm > 31) { /* all bits go, or all but the sign's copies */
         bool left = in->op == LIR_S_SHLI;
         rdna_put(s, R_s_ashr_i32, dst, left ? rsrc_const(0) : a, rsrc_const(31));
@@ -426,10 +458,16 @@ static u16 same_as(const struct rselect *s, const struct lir_instr *in)
 {
     struct bounds a = bounds_of(s, in->a), b = bounds_of(s, in->b);
     bool zero = b.low == 0 && b.high == 0;
+    u32 shift;
+    u16 from;
 
     switch (in->op) {
     case LIR_S_MOV:
         return in->a;
+    case LIR_S_SHLI:
+    case LIR_S_SHRI:
+        from = scalar_shifted(s, in->dst, &shift);
+        return shift == 0 && from != in->dst ? from : LIR_NONE;
     case LIR_S_ADD:
         return zero ? in->a : a.low == 0 && a.high == 0 ? in->b : LIR_NONE;
     case LIR_S_SUB:

@@ -241,9 +241,13 @@ static void count_uses(struct rselect *s)
 
     for (u32 i = lir->count; i-- > 0;) {
         const struct lir_instr *in = &lir->instr[i];
+        u16 source = in->a;
+        u32 shift;
         if (!is_live(s, in))
             continue;
-        count_use(s, in->a);
+        if (in->op == LIR_S_SHLI || in->op == LIR_S_SHRI)
+            source = scalar_shifted(s, in->dst, &shift);
+        count_use(s, source == in->dst ? in->a : source);
         count_use(s, in->b);
         count_use(s, in->c);
         count_use(s, in->mem.base);

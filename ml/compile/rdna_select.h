@@ -123,6 +123,8 @@ u16 rdna_shifted_lane(struct rselect *s, u32 shift);
 /* ---- rdna_scalar.c ---- */
 
 void scalar_survey(struct rselect *s);                   /* bounds, and which are wide */
+/* The value is that of the register returned << *shift; maybe its own << 0. */
+u16 scalar_shifted(const struct rselect *s, u16 vreg, u32 *shift);
 bool scalar_constant(const struct rselect *s, u16 vreg); /* then its low bound is its value */
 struct rsrc scalar_low(struct rselect *s, u16 vreg);
 struct rsrc scalar_high(struct rselect *s, u16 vreg);
