@@ -46,69 +46,100 @@ static enum element element_of(u32 op)
     }
 }
 
-/* neg_lo and neg_hi of float matrices change the sign of even and odd k. */
+/* A strict wave's halves must hold the same. */
+static void compare_halves(struct wave *wave, const u32 *rows, u32 n)
+{
+    for (u32 k = 0; k < SIDE / 2; k++)
+        for (u32 i = 0; i < SIDE; i++)
+            if (rows[k * LANES + i] != rows[k * LANES + i + SIDE])
+                wave_find(wave, "wmma-halves", "%c differs between lanes %u and %u", "AB"[n], i,
+                          i + SIDE);
+}
+
+/* By k, then by row of A or column of B: what stands beside each other is computed at once. neg_lo
+ * and neg_hi of float matrices change the sign of even and odd k. */
 static void gather(struct wave *wave, const struct uop *uop, u32 n, f32 to[SIDE][SIDE])
 {
     enum element type = element_of(uop->inst.op);
-    bool integer = type == ELEMENT_IU8 || type == ELEMENT_IU4;
+    bool integer = type == ELEMENT_IU8 || type == ELEMENT_IU4, is_signed = uop->inst.neg >> n & 1;
     const u32 *rows = wave->v[uop->inst.src[n] - ISA_VGPR];
-    f32 even = uop->inst.neg >> n & 1 ? -1 : 1, odd = uop->inst.abs >> n & 1 ? -1 : 1;
 
-    for (u32 i = 0; i < SIDE; i++)
-        for (u32 k = 0; k < SIDE; k++) {
-            to[i][k] = element(rows, i, k, type, uop->inst.neg >> n & 1);
-            if (!integer)
-                to[i][k] *= k & 1 ? odd : even;
-            if (!integer && memcmp(rows + k / 2 * LANES + i, rows + k / 2 * LANES + i + SIDE, 4))
-                wave_find(wave, "wmma-halves", "%c differs between lanes %u and %u", "AB"[n], i,
-                          i + SIDE);
-        }
+    if (wave->strict && !integer)
+        compare_halves(wave, rows, n);
+    for (u32 k = 0; k < SIDE; k++) {
+        u32 negative = k & 1 ? uop->inst.abs : uop->inst.neg;
+        f32 sign = !integer && negative >> n & 1 ? -1 : 1;
+        for (u32 i = 0; i < SIDE; i++)
+            to[k][i] = element(rows, i, k, type, is_signed) * sign;
+    }
 }
 
-/* Where C and D of (row, column) lie. */
-struct place {
-    u32 row, lane;
-};
-static struct place place_of(u32 row, u32 column)
+/* C and D: where the columns of a row lie; those of a register follow each other. */
+static u32 *row_of(lanes *registers, u32 row)
 {
-    return (struct place){row / 2, column + SIDE * (row & 1)};
+    return &registers[row / 2][SIDE * (row & 1)];
 }
 
-static u32 accumulator(struct wave *wave, const struct uop *uop, struct place at)
+static void accumulators(struct wave *wave, const struct uop *uop, lanes to[8])
 {
     const struct operand *operand = &uop->src[2];
 
-    if (operand->source == SOURCE_VGPR)
-        return wave->v[operand->reg + at.row][at.lane];
-    return (u32)operand_scalar(wave, operand);
+    if (operand->source == SOURCE_VGPR) {
+        memcpy(to, wave->v[operand->reg], 8 * sizeof(lanes));
+        return;
+    }
+    u32 value = (u32)operand_scalar(wave, operand);
+    for (u32 r = 0; r < 8; r++)
+        VECTOR_LOOP to[r][i] = value;
 }
 
-static u32 integer_result(const struct uop *uop, f32 a[SIDE], f32 b[SIDE], u32 c)
+static void integer_row(const struct uop *uop, u32 row, f32 a[SIDE][SIDE], f32 b[SIDE][SIDE],
+                        u32 *c)
 {
-    i64 sum = (i32)c;
+    i32 sum[SIDE] = {};
 
     for (u32 k = 0; k < SIDE; k++)
-        sum += (i64)a[k] * (i64)b[k];
-    if (uop->inst.clamp)
-        sum = MAX(MIN(sum, INT32_MAX), INT32_MIN);
-    return (u32)sum;
+        for (u32 i = 0; i < SIDE; i++)
+            sum[i] += (i32)a[k][row] * (i32)b[k][i];
+    for (u32 i = 0; i < SIDE; i++) {
+        i64 wide = (i64)sum[i] + (i32)c[i];
+        c[i] = (u32)(uop->inst.clamp ? MAX(MIN(wide, INT32_MAX), INT32_MIN) : wide);
+    }
 }
 
-static f32 float_result(f32 a[SIDE], f32 b[SIDE], f32 c)
+static void float_row(u32 row, f32 a[SIDE][SIDE], f32 b[SIDE][SIDE], f32 sum[SIDE])
 {
     for (u32 k = 0; k < SIDE; k++)
-        c = __builtin_fmaf(a[k], b[k], c);
-    return c;
+        for (u32 i = 0; i < SIDE; i++)
+            sum[i] = __builtin_fmaf(a[k][row], b[k][i], sum[i]);
 }
 
-static u32 half_result(const struct uop *uop, f32 a[SIDE], f32 b[SIDE], u32 c)
+static void half_row(const struct uop *uop, u32 row, f32 a[SIDE][SIDE], f32 b[SIDE][SIDE], u32 *c)
 {
     bool bf16 = uop->inst.op == ISA_v_wmma_bf16_16x16x16_bf16;
-    u32 shift = uop->inst.op_sel & 4 ? 16 : 0, bits = c >> shift & 0xffff;
-    f32 sum = float_result(a, b, bf16 ? f32_of_bf16(bits) : f32_of_half(bits));
+    u32 shift = uop->inst.op_sel & 4 ? 16 : 0;
+    f32 sum[SIDE];
 
-    bits = bf16 ? bf16_of_f32(sum) : half_of_f32(sum);
-    return (c & ~(0xffffu << shift)) | bits << shift;
+    for (u32 i = 0; i < SIDE; i++) {
+        u32 bits = c[i] >> shift & 0xffff;
+        sum[i] = bf16 ? f32_of_bf16(bits) : f32_of_half(bits);
+    }
+    float_row(row, a, b, sum);
+    for (u32 i = 0; i < SIDE; i++) {
+        u32 bits = bf16 ? bf16_of_f32(sum[i]) : half_of_f32(sum[i]);
+        c[i] = (c[i] & ~(0xffffu << shift)) | bits << shift;
+    }
+}
+
+static void single_row(u32 flip, u32 row, f32 a[SIDE][SIDE], f32 b[SIDE][SIDE], u32 *c)
+{
+    f32 sum[SIDE];
+
+    for (u32 i = 0; i < SIDE; i++)
+        sum[i] = f32_of_bits(c[i] ^ flip);
+    float_row(row, a, b, sum);
+    for (u32 i = 0; i < SIDE; i++)
+        c[i] = bits_of_f32(sum[i]);
 }
 
 static void run_wmma(struct wave *wave, const struct uop *uop)
@@ -123,18 +154,16 @@ static void run_wmma(struct wave *wave, const struct uop *uop)
         wave_find(wave, "wmma-exec", "exec is %x", wave->EXEC);
     gather(wave, uop, 0, a);
     gather(wave, uop, 1, b);
-    for (u32 row = 0; row < SIDE; row++)
-        for (u32 column = 0; column < SIDE; column++) {
-            struct place at = place_of(row, column);
-            u32 c = accumulator(wave, uop, at), d;
-            if (integer)
-                d = integer_result(uop, a[row], b[column], c);
-            else if (half)
-                d = half_result(uop, a[row], b[column], c);
-            else
-                d = bits_of_f32(float_result(a[row], b[column], f32_of_bits(c ^ flip)));
-            result[at.row][at.lane] = d;
-        }
+    accumulators(wave, uop, result);
+    for (u32 row = 0; row < SIDE; row++) {
+        u32 *c = row_of(result, row);
+        if (integer)
+            integer_row(uop, row, a, b, c);
+        else if (half)
+            half_row(uop, row, a, b, c);
+        else
+            single_row(flip, row, a, b, c);
+    }
     memcpy(wave->v[uop->inst.dst - ISA_VGPR], result, sizeof result);
 }
 
