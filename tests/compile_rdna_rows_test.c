@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "tests/oracle/listing.h"
-#include "tests/test.h"
+#include "tests/rdna_wave.h"
 
 #define VARIANTS 32u
 
@@ -298,6 +298,33 @@ TEST(compile_rdna_dual_against_llvm_mc)
         }
     if (!witness_agrees(&witness))
         test_fail(__FILE__, __LINE__, "llvm-mc disagrees, see %s.log", witness.path);
+}
+
+/* Guards what is joined: llvm-mc refuses halves whose registers share a bank, two literals, a third
+ * scalar. */
+TEST(compile_rdna_pairs_against_llvm_mc)
+{
+    u8 *memory = pages_alloc(MIB);
+    struct arena arena = arena_on("pairs", memory, MIB);
+    struct rcode code = wave_list(&arena);
+    struct witness witness;
+    u32 pairs = 0;
+
+    witness_open(&witness);
+    for (u32 i = 0; i < 8; i++) {
+        for (code.count = 0; code.count < code.max / 2;)
+            wave_add_pairable(&code);
+        EXPECT_OK(rdna_pair(&code, &arena));
+        for (u32 n = 0; n < code.count; n++)
+            if (code.instr[n].dual) {
+                write_instr(witness.file, &code.instr[n], 0);
+                pairs++;
+            }
+    }
+    EXPECT(pairs > 100);
+    if (!witness_agrees(&witness))
+        test_fail(__FILE__, __LINE__, "llvm-mc disagrees, see %s.log", witness.path);
+    pages_free(memory, MIB);
 }
 
 /* Guards the guard: one wrong bit must be seen, in each format. */
