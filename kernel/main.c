@@ -21,6 +21,7 @@
 #define TALK_MAX_MS    50u
 #define GPU_NAVI31     0x744cu
 #define GPU_START_MS   60000u
+#define GPU_SLOW_MS    600000u /* no hang yet: a simulated card computes a long prompt */
 
 struct system {
     const struct handoff *handoff;
@@ -99,7 +100,9 @@ static err start_pci(struct system *sys)
  */
 static err start_gpus(struct system *sys)
 {
-    struct gpu_config config = {.file = sys->firmware, .power_cap_w = (u32)sys->config.power_cap_w};
+    struct gpu_config config = {.file = sys->firmware,
+                                .power_cap_w = (u32)sys->config.power_cap_w,
+                                .hang_ms = cpu_features()->translated ? GPU_SLOW_MS : 0};
     struct pci_dev *dev = NULL;
 
     for (u32 i = 0; i < sys->handoff->file_count; i++) {
