@@ -193,6 +193,29 @@ static void matrix_product(struct program_maker *m)
     }
 }
 
+/* A byte of a word as a float, a field of one with its sign. */
+static void fields(struct program_maker *m)
+{
+    u16 a = maker_pick(m, INTS), mask = maker_constant(m, INTS, 255), v;
+    struct lir_instr *in = maker_emit(m, LIR_ISHRI, INTS);
+
+    in->a = a;
+    in->imm = below(4) * 8;
+    v = in->dst = lir_vreg(&m->lir, LIR_VECTOR);
+    v = maker_operation(m, LIR_IAND, INTS, (u16[]){v, mask, LIR_NONE});
+    in = maker_emit(m, LIR_CVT_I2F, INTS);
+    in->a = v;
+    in->dst = maker_target(m, FLOATS);
+    in = maker_emit(m, LIR_ISHLI, INTS);
+    in->a = a;
+    in->imm = below(32);
+    v = in->dst = lir_vreg(&m->lir, LIR_VECTOR);
+    in = maker_emit(m, LIR_ISARI, INTS);
+    in->a = v;
+    in->imm = below(32);
+    in->dst = maker_target(m, INTS);
+}
+
 /* Products of half bytes, and lanes that change places. */
 static void half_bytes(struct program_maker *m)
 {
@@ -213,7 +236,10 @@ static void half_bytes(struct program_maker *m)
 
 void group_operation(struct program_maker *m, bool one)
 {
-    switch (below(6)) {
+    switch (below(7)) {
+    case 6:
+        fields(m);
+        break;
     case 5:
         half_bytes(m);
         break;

@@ -13,7 +13,7 @@ static const struct fusion {
     {LIR_IOR, LIR_IOR, R_v_or3_b32},         {LIR_IADD, LIR_ISHLI, R_v_lshl_add_u32},
     {LIR_IADD, LIR_IADD, R_v_add3_u32},      {LIR_IADD, LIR_IXOR, R_v_xad_u32},
     {LIR_ISHLI, LIR_IADD, R_v_add_lshl_u32}, {LIR_IXOR, LIR_IXOR, R_v_xor3_b32},
-    {LIR_IAND, LIR_ISHRI, R_v_bfe_u32},
+    {LIR_IAND, LIR_ISHRI, R_v_bfe_u32},      {LIR_ISARI, LIR_ISHLI, R_v_bfe_i32},
 };
 
 static const struct lir_instr *writer_of(const struct rselect *s, u16 v)
@@ -44,7 +44,7 @@ static bool is_literal(const struct rselect *s, u16 v)
 
 static bool is_plain(const struct rselect *s, u16 v)
 {
-    return v == LIR_NONE || (s->value[v].writes == 1 && s->value[v].kind != RV_MASK);
+    return v == LIR_NONE || (s->value[v].steady && s->value[v].kind != RV_MASK);
 }
 
 /* Whether v is made in the block for one reader, by an instruction that can be part of that. */
@@ -53,8 +53,26 @@ static bool can_join(const struct rselect *s, u16 v, u32 block)
     const struct rvalue *value = &s->value[v];
 
     return value->writes == 1 && value->uses == 1 && value->kind == RV_LANES &&
-           value->block == block && s->partner[value->writer] == LIR_NONE &&
-           is_plain(s, writer_of(s, v)->a) && is_plain(s, writer_of(s, v)->b);
+           value->block == block && is_plain(s, writer_of(s, v)->a) &&
+           is_plain(s, writer_of(s, v)->b);
+}
+
+/* The byte of *word that v is, maybe by a shift that is part of it; -1: it is none. */
+static i32 byte_of(const struct rselect *s, u16 v, u16 *word)
+{
+    const struct lir_instr *in = writer_of(s, v), *shift = in;
+    u16 partner = s->partner[s->value[v].writer];
+
+    *word = in->a;
+    if (in->op == LIR_ISHRI && partner == LIR_NONE)
+        return in->imm == 24 ? 3 : -1;
+    if (in->op != LIR_IAND || mask_bits(s, in->b) != 8)
+        return -1;
+    if (partner == LIR_NONE)
+        return 0;
+    shift = writer_of(s, partner);
+    *word = shift->a;
+    return shift->imm % 8 ? -1 : (i32)shift->imm / 8;
 }
 
 static const struct fusion *fusion_of(const struct rselect *s, const struct lir_instr *in, u16 v)
@@ -62,7 +80,8 @@ static const struct fusion *fusion_of(const struct rselect *s, const struct lir_
     const struct lir_instr *first = writer_of(s, v);
     u16 other = in->a == v ? in->b : in->a;
 
-    if (other != LIR_NONE && s->value[other].kind == RV_MASK)
+    if ((other != LIR_NONE && s->value[other].kind == RV_MASK) ||
+        s->partner[s->value[v].writer] != LIR_NONE || (in->op == LIR_ISARI && in->imm < first->imm))
         return NULL;
     for (u32 i = 0; i < ARRAY_LEN(fusions); i++) {
         if (fusions[i].second != in->op || fusions[i].first != first->op)
@@ -79,6 +98,7 @@ static const struct fusion *fusion_of(const struct rselect *s, const struct lir_
 void fuse_survey(struct rselect *s)
 {
     u32 block = 0;
+    u16 word;
 
     for (u32 i = 0; i < s->lir->count; i++) {
         const struct lir_instr *in = &s->lir->instr[i];
@@ -88,10 +108,14 @@ void fuse_survey(struct rselect *s)
         if (in->dst == LIR_NONE || s->value[in->dst].kind != RV_LANES || in->a == in->b)
             continue;
         s->value[in->dst].block = block;
-        for (u32 k = 0; k < 2 && s->partner[i] == LIR_NONE; k++)
-            if (source[k] != LIR_NONE && lir_rows[in->op].operands[1 + k] == 'V' &&
-                can_join(s, source[k], block) && fusion_of(s, in, source[k]))
+        for (u32 k = 0; k < 2 && s->partner[i] == LIR_NONE; k++) {
+            if (source[k] == LIR_NONE || lir_rows[in->op].operands[1 + k] != 'V' ||
+                !can_join(s, source[k], block))
+                continue;
+            bool byte = in->op == LIR_CVT_I2F && byte_of(s, source[k], &word) >= 0;
+            if (byte || fusion_of(s, in, source[k]))
                 s->partner[i] = source[k];
+        }
         if (s->partner[i] != LIR_NONE)
             s->value[s->partner[i]].fused = true;
     }
@@ -104,12 +128,20 @@ bool fuse_expand(struct rselect *s, const struct lir_instr *in)
     if (s->value[in->dst].fused || v == LIR_NONE)
         return s->value[in->dst].fused;
     const struct lir_instr *first = writer_of(s, v);
-    u16 other = in->a == v ? in->b : in->a;
+    u16 other = in->a == v ? in->b : in->a, word;
+    if (in->op == LIR_CVT_I2F) {
+        u16 row = (u16)(R_v_cvt_f32_ubyte0 + byte_of(s, v, &word));
+        rdna_put(s, row, s->value[in->dst].code, rdna_operand(s, word), RSRC_NONE);
+        return true;
+    }
     struct rsrc src[3] = {rdna_operand(s, first->a), rsrc_const((u32)first->imm),
                           rsrc_const((u32)in->imm)};
     if (!is_shift(first->op))
         src[1] = rdna_operand(s, first->b);
-    if (in->op == LIR_IAND)
+    if (in->op == LIR_ISARI) { /* a field that ends where the first shift puts it on top */
+        src[1] = rsrc_const((u32)(in->imm - first->imm));
+        src[2] = rsrc_const((u32)(32 - in->imm));
+    } else if (in->op == LIR_IAND)
         src[2] = rsrc_const(mask_bits(s, other));
     else if (!is_shift(in->op))
         src[2] = rdna_operand(s, other);

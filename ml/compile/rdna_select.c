@@ -280,6 +280,15 @@ static void count_writes(struct rselect *s)
         value->writes = (u16)min_u32(value->writes + 1u, UINT16_MAX);
         value->writer = i;
     }
+    for (u32 v = 0; v < s->lir->vreg_count; v++)
+        s->value[v].steady = s->value[v].writes == 1;
+    for (u32 v = 0; v < s->lir->vreg_count; v++) {
+        u32 writes = 0;
+        for (u32 i = 0; i < s->lir->tuple[v]; i++)
+            writes += s->value[v + i].writes - 1u;
+        for (u32 i = 0; i < s->lir->tuple[v]; i++)
+            s->value[v + i].steady = writes == 1;
+    }
 }
 
 static void choose_kinds(struct rselect *s)

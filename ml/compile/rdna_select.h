@@ -38,6 +38,7 @@ struct rvalue {
     bool wide;     /* SCALAR: 64 bits, an address or part of one */
     bool wanted;   /* SCALAR: an address is made of it */
     bool loaded;   /* came with a neighbour's load */
+    bool steady;   /* one instruction writes it, or all of its tuple */
     bool fused;    /* is made by the instruction that reads it */
     u32 block;     /* of straight code, where it is made */
     i64 low, high; /* SCALAR: bounds; CONST: low is the value */
@@ -122,7 +123,7 @@ u16 rdna_shifted_lane(struct rselect *s, u32 shift);
 
 /* ---- rdna_scalar.c ---- */
 
-void scalar_survey(struct rselect *s);                   /* bounds, and which are wide */
+void scalar_survey(struct rselect *s); /* bounds, and which are wide */
 /* The value is that of the register returned << *shift; maybe its own << 0. */
 u16 scalar_shifted(const struct rselect *s, u16 vreg, u32 *shift);
 bool scalar_constant(const struct rselect *s, u16 vreg); /* then its low bound is its value */
