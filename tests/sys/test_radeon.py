@@ -93,8 +93,8 @@ def the_server_outlives_a_client_that_talks_nonsense():
 
 
 def our_driver_brings_it_up_behind_a_switch():
-    """As `make run`: READY within 3 s of the driver's first line, then it computes two tokens; again
-    after a reset of the machine; no finding of the strict card."""
+    """As `make run`: READY within 3 s of the driver's first line, then it computes two tokens;
+    again after a reset of the machine; no finding of the strict card."""
     machine = Machine(image("radeon-driver", conf=f"api_key = {KEY}\n",
                             firmware=glob.glob("build/firmware/*.bin")),
                       GPU="sim", MEM="1024M", RADEON_ARGS="")
