@@ -81,7 +81,7 @@ static const struct fusion *fusion_of(const struct rselect *s, const struct lir_
     u16 other = in->a == v ? in->b : in->a;
 
     if ((other != LIR_NONE && s->value[other].kind == RV_MASK) ||
-        s->partner[s->value[v].writer] != LIR_NONE || (in->op == LIR_ISARI && in->imm < first->imm))
+        s->partner[s->value[v].writer] != LIR_NONE || (in->op == LIR_ISARI && (in->imm < first->imm || in->imm == 0)))
         return NULL;
     for (u32 i = 0; i < ARRAY_LEN(fusions); i++) {
         if (fusions[i].second != in->op || fusions[i].first != first->op)
