@@ -271,12 +271,15 @@ static void half_fma(struct rselect *s, const struct lir_instr *in)
     mix->op_sel = in->imm != 0;
 }
 
+/* The high half is b * 1 - 0, which leaves the low one as it is. */
 static void pack_halves(struct rselect *s, const struct lir_instr *in)
 {
-    u16 low = rdna_new(s, R_v_cvt_f16_f32, rdna_operand(s, in->a), RSRC_NONE);
-    u16 high = rdna_new(s, R_v_cvt_f16_f32, rdna_operand(s, in->b), RSRC_NONE);
+    u16 dst = s->value[in->dst].code;
 
-    rdna_put(s, R_v_pack_b32_f16, s->value[in->dst].code, rsrc_of(low), rsrc_of(high));
+    rdna_put(s, R_v_cvt_f16_f32, dst, rdna_operand(s, in->a), RSRC_NONE);
+    rdna_put3(s, R_v_fma_mixhi_f16, dst,
+              (struct rsrc[3]){rdna_operand(s, in->b), rsrc_const(0x3f800000), rsrc_const(0)})
+        ->neg = 4;
 }
 
 static void matrix(struct rselect *s, const struct lir_instr *in)
