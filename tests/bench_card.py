@@ -85,7 +85,7 @@ def clang_table(rows):
            "|---|---|---|---|---|\n")
     for name, row in rows.items():
         yield (f"| {name.upper()} | {row['clang']:.3f} | {row['ours']:.3f} | {row['ratio']:.2f} |"
-               f" {rdna_clang.TARGETS[name] or ''} |\n")
+               f" {rdna_clang.TARGETS.get(name) or ''} |\n")
 
 
 def table(result):
