@@ -13,7 +13,7 @@
 #define DEPCTR_VALU 0xfff
 #define WAIT_ANY    63u
 #define WALKS_MAX   64u
-#define LOOK_AHEAD  16u /* instructions whose waits are joined to one */
+#define LOOK_AHEAD  32u /* instructions whose waits are joined to one */
 #define CLAUSE_MIN  4u  /* loads that are worth a hint to keep them together */
 #define CLAUSE_MAX  64u
 
