@@ -164,14 +164,17 @@ HINTS = ("s_delay_alu", "s_clause", "s_nop", "s_set_inst_prefetch")
 
 def loop_of(text, kernel):
     """The instructions of the kernel's largest loop that holds no other."""
-    body = text[text.index(f"\n{kernel}:"):]
+    return largest_loop(text[text.index(f"\n{kernel}:"):])
+
+
+def largest_loop(body):
     lines = [line.split(";")[0].strip() for line in body[:body.index("s_endpgm")].split("\n")]
     lines = [line for line in lines if line and not (line[0] == "." and line[-1] != ":")]
     at, best = {}, []
     for n, line in enumerate(lines):
         if line.endswith(":"):
             at[line[:-1]] = n
-        jump = re.match(r"s_c?branch\w*\s+(\S+)", line)
+        jump = re.match(r"s_c?branch\w*\s+(\S+)", line)  # ours and clang's alike
         if jump and jump[1] in at:
             inside = [text for text in lines[at[jump[1]]:n + 1] if not text.endswith(":")]
             best = max(best, inside, key=len)
@@ -275,8 +278,15 @@ def clang_runs(folder, name, rows, columns):
     return executed(json.loads(done.stdout), rows * columns)
 
 
+def ours_static(listing):
+    """Our inner loop, counted as clang's are."""
+    body = next(kernel for kernel in listing.split("\nkernel_") if "v_dot" in kernel)
+    used = [int(r[1:]) for r in registers(body) if r[0] == "v" and r != "vcc_lo"]
+    return count(largest_loop(body)) | {"vgprs": max(used) + 1}
+
+
 def ours_runs(folder, name, rows, columns):
-    """Of y = W x, the dispatches that multiply."""
+    """Of y = W x, the dispatches that multiply; and their inner loop."""
     sys.path.insert(0, "tests")
     import synthetic
     with open(f"{folder}/{name}.txt", "w") as file:
@@ -286,12 +296,12 @@ def ours_runs(folder, name, rows, columns):
     rng.normal(0, 1, columns).astype(f32).tofile(f"{folder}/x.bin")
     done = subprocess.run(
         [NOHOST, "eval", "--graph", f"{folder}/{name}.txt", "--inputs", folder, "--out", folder,
-         "--device", "sim", "--int8"], capture_output=True, text=True)
+         "--device", "sim", "--int8", "--dump", "A"], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{name}: {done.stderr.strip()}")
     last = json.loads(done.stdout)["card"]["last"]
     total = {key: sum(entry[key] for entry in last if entry["dot"]) for key in CLASSES}
-    return executed(total, rows * columns)
+    return executed(total, rows * columns) | {"static": ours_static(done.stderr)}
 
 
 def compared(folder, rows=WIDE, columns=WIDE):
@@ -307,11 +317,13 @@ def compared(folder, rows=WIDE, columns=WIDE):
 
 def print_compared():
     def words(row):
-        return ", ".join(f"{kind} {value:.3f}" for kind, value in row.items())
+        return ", ".join(f"{kind} {value:.3f}" for kind, value in row.items() if kind != "static")
     with tempfile.TemporaryDirectory() as folder:
         for name, theirs, ours in compared(folder):
             print(f"{name}: {ours['per_weight'] / theirs['per_weight']:.2f} of clang's, wanted "
-                  f"{TARGETS.get(name)}\n  clang {words(theirs)}\n  ours  {words(ours)}")
+                  f"{TARGETS.get(name)}\n  clang {words(theirs)}\n  ours  {words(ours)}\n"
+                  "  our inner loop: " + ", ".join(
+                      f"{kind} {value}" for kind, value in ours["static"].items()))
 
 
 def main():
