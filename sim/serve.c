@@ -42,6 +42,7 @@ static const char help[] =
     "  --report FILE    cards as a driver has reported them (GET /debug/gpu), instead of navi31\n"
     "  --vram MIB       memory of a card (default: the profile's)\n"
     "  --bar0 MIB       size of BAR 0 at power-on (default: tcp 256, socket 32768)\n"
+    "  --gone N         the last card is off the bus from its Nth access on\n"
     "  --trace FILE     every register access  --ledger FILE  totals as JSON at the end\n"
     "The exit status is 1 when a card has found a fault in its driver.\n"
     "Example:\n"
@@ -55,6 +56,7 @@ struct serve_options {
     const char *tcp, *ledger;
     const char *sockets[SERVE_CARDS_MAX];
     u32 socket_count, cards;
+    u64 gone;
 };
 
 static struct serve_options options_read(int argc, char **argv);
@@ -81,13 +83,11 @@ int serve_main(int argc, char **argv)
 /* ---- options ---- */
 
 static const struct option names[] = {
-    {"tcp", 1, NULL, 't'},     {"socket", 1, NULL, 's'},
-    {"cards", 1, NULL, 'c'},   {"seed", 1, NULL, 'r'},
-    {"vram", 1, NULL, 'v'},    {"bar0", 1, NULL, 'b'},
-    {"trace", 1, NULL, 'w'},   {"ledger", 1, NULL, 'l'},
-    {"fast", 0, NULL, 'f'},    {"threads", 1, NULL, 'j'},
-    {"lenient", 0, NULL, 'n'}, {"help", 0, NULL, 'h'},
-    {"report", 1, NULL, 'p'},  {},
+    {"tcp", 1, NULL, 't'},   {"socket", 1, NULL, 's'},  {"cards", 1, NULL, 'c'},
+    {"seed", 1, NULL, 'r'},  {"vram", 1, NULL, 'v'},    {"bar0", 1, NULL, 'b'},
+    {"trace", 1, NULL, 'w'}, {"ledger", 1, NULL, 'l'},  {"fast", 0, NULL, 'f'},
+    {"gone", 1, NULL, 'g'},  {"threads", 1, NULL, 'j'}, {"lenient", 0, NULL, 'n'},
+    {"help", 0, NULL, 'h'},  {"report", 1, NULL, 'p'},  {},
 };
 
 /* `text` NULL: none was given. Exits with a message when it is none of 1..max. */
@@ -124,6 +124,7 @@ static struct serve_options options_read(int argc, char **argv)
     if (given['p'])
         options.report.ptr = (char *)radeon_file(given['p'], &options.report.len);
     u32 threads = given['j'] ? (u32)number(given['j'], 64) : (u32)sysconf(_SC_NPROCESSORS_ONLN);
+    options.gone = number(given['g'], UINT32_MAX);
     options.cards = given['c'] ? (u32)number(given['c'], SERVE_CARDS_MAX) : 1;
     options.sim = (struct sim_options){.seed = given['r'] ? number(given['r'], UINT64_MAX) : 1,
                                        .fast = given['f'] != NULL,
@@ -160,6 +161,8 @@ static void card_open(struct serve *serve, const struct serve_options *options, 
     *card = (struct serve_card){NULL,   NULL, serve, &serve->memories[options->tcp ? 0 : number],
                                 number, -1};
     sim.seed += number;
+    if (options->gone && number + 1 == (options->tcp ? options->cards : options->socket_count))
+        sim.fault = (struct sim_fault){SIM_FAULT_GONE, options->gone};
     sim.profile = card->profile =
         options->report.ptr ? profile_open(options->report, number) : NULL;
     card->sim = sim_create(&sim, &host);

@@ -138,6 +138,25 @@ def two_cards_of_make_run():
     assert len(said) == 2, said
 
 
+def a_card_that_falls_off_the_bus():
+    """It is dead with that reason; the other card and the machine go on."""
+    machine = Machine(image("radeon-two-ready", "none", f"api_key = {KEY}\n",
+                            firmware=glob.glob("build/firmware/*.bin")),
+                      GPU="sim", GPUS="2", MEM="1024M", RADEON_ARGS="--gone 5000")
+
+    def dead():
+        machine.ask("/debug/gpu")  # 250 registers
+        return "dead" in json.loads(machine.ask("/health", key=None)[2])["gpu"]
+    with machine:
+        machine.wait("two cards", lambda: len(
+            re.findall(r"0[36]:00\.0: ready", machine.console())) == 2, 60)
+        machine.wait("one dead", dead, 60)
+        card = json.loads(machine.ask("/health", key=None)[2])["gpu"]
+        assert re.fullmatch("ready; dead: .*off the bus.*", card), card
+        cards = json.loads(machine.ask("/debug/gpu")[2])["gpus"]
+        assert cards[0]["registers"] and not cards[1]["registers"], cards
+
+
 def what_make_run_refuses():
     for variables, words in (({"GPU": "radeon"}, "no such PCI function here; want none, sim"),
                              ({"GPU": "sim", "GPUS": "9"}, "GPUS=9: want 1 to 8"),
@@ -151,4 +170,5 @@ if __name__ == "__main__":
     raise SystemExit(closing_line([run_cases([
         one_card_with_its_whole_memory, a_small_bar_as_after_power_on, two_cards_behind_two_ports,
         the_server_outlives_a_client_that_talks_nonsense,
-        our_driver_brings_it_up_behind_a_switch, two_cards_of_make_run, what_make_run_refuses])]))
+        our_driver_brings_it_up_behind_a_switch, two_cards_of_make_run,
+        a_card_that_falls_off_the_bus, what_make_run_refuses])]))
