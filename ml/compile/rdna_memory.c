@@ -288,64 +288,54 @@ bool memory_is_scalar(const struct lir_instr *in)
            (in->mem.index == LIR_NONE || in->mem.scale >= 4);
 }
 
-/* What it reads, in words; 0: it is no scalar load. An argument is one too. */
-static u32 scalar_words(const struct rselect *s, const struct lir_instr *in, struct rplace *place,
-                        i64 *disp)
+/* Words that it reads by a scalar load, 0: none. An argument is one too. */
+static u32 scalar_words(const struct rselect *s, const struct lir_instr *in)
 {
-    if (in->op == LIR_S_ARG) {
-        *place = (struct rplace){.base = LIR_ARGS, .index = LIR_NONE, .scale = 1};
-        *disp = in->imm * ARG_BYTES;
+    if (in->op == LIR_S_ARG)
         return s->value[in->dst].writes == 1 ? 2 : 0;
-    }
-    if (!memory_is_scalar(in) || s->value[in->dst].kind != RV_UNIFORM)
-        return 0;
-    *place = place_of(s, in, 0);
-    *disp = place->disp;
-    place->disp = *disp >= -SCALAR_OFFSET && *disp < SCALAR_OFFSET ? 0 : *disp;
-    *disp -= place->disp;
-    return 1;
+    return memory_is_scalar(in) && s->value[in->dst].kind == RV_UNIFORM ? 1 : 0;
 }
 
-struct join {
-    struct rplace place;
-    i64 disp;
-    u32 words; /* bit n: the nth from disp on is wanted */
-};
-
-/* The operation's place in the join; false: it is not of it. */
-static bool joins(const struct rselect *s, const struct join *join, const struct lir_instr *in,
-                  u32 *word, u32 *words)
+/* Bytes from the lead's word to that of another operation, which lies at the same base; -1: none
+ * that one load could bring. */
+static i64 distance(const struct rselect *s, const struct lir_instr *lead,
+                    const struct lir_instr *at)
 {
-    struct rplace place;
-    i64 disp;
+    i64 bytes = at->op == LIR_S_ARG ? (at->imm - lead->imm) * ARG_BYTES
+                                    : (i64)at->mem.disp - lead->mem.disp;
+    u32 words;
 
-    if ((in->op == LIR_S_ARG ? LIR_ARGS : in->mem.base) != join->place.base)
-        return false;
-    *words = in->dst == LIR_NONE ? 0 : scalar_words(s, in, &place, &disp);
-    if (!*words || s->value[in->dst].loaded || !s->value[in->dst].uses ||
-        !same_place(&place, &join->place) || disp < join->disp || (disp - join->disp) % 4 ||
-        (disp - join->disp) / 4 + *words > RDNA_JOIN_MAX)
-        return false;
-    *word = (u32)(disp - join->disp) / 4;
-    return true;
+    if (at->mem.base != lead->mem.base || bytes < 0 || bytes % 4 || bytes >= 4 * RDNA_JOIN_MAX ||
+        at->mem.index != lead->mem.index || at->mem.scale != lead->mem.scale ||
+        (at->op == LIR_S_ARG) != (lead->op == LIR_S_ARG) || at->dst == LIR_NONE)
+        return -1;
+    words = scalar_words(s, at);
+    if (!words || s->value[at->dst].loaded || !s->value[at->dst].uses ||
+        bytes / 4 + words > RDNA_JOIN_MAX)
+        return -1;
+    return bytes;
 }
 
-static bool ends_join(const struct join *join, const struct lir_instr *at)
+/* Behind the last operation that may join; arguments are always there, always the same. */
+static const struct lir_instr *join_end(const struct rselect *s, const struct lir_instr *lead)
 {
-    if (join->place.base == LIR_ARGS) /* always there, always the same */
-        return false;
-    return at->op == LIR_LOOP || at->op == LIR_ENDLOOP || at->op == LIR_BARRIER ||
-           (at->dst != LIR_NONE && (at->dst == join->place.base || at->dst == join->place.index));
+    const struct lir_instr *end = s->lir->instr + s->lir->count, *at = lead + 1;
+
+    if (lead->op == LIR_S_ARG)
+        return end;
+    while (at < end && at < lead + JOIN_REACH && at->op != LIR_LOOP && at->op != LIR_ENDLOOP &&
+           at->op != LIR_BARRIER &&
+           (at->dst == LIR_NONE || (at->dst != lead->mem.base && at->dst != lead->mem.index)))
+        at++;
+    return at;
 }
 
 /* The most words, a power of two, of which the last and three quarters are wanted. */
-static u32 join_size(const struct rselect *s, const struct join *join, u32 least)
+static u32 join_size(const struct rselect *s, u32 wanted, u32 least)
 {
-    for (u32 n = s->join_max; n > least; n /= 2) {
-        u32 mask = n == 32 ? UINT32_MAX : (1u << n) - 1;
-        if (join->words >> (n - 1) & 1 && (u32)__builtin_popcount(join->words & mask) * 4 >= n * 3)
+    for (u32 n = s->join_max; n > least; n /= 2)
+        if (wanted >> (n - 1) & 1 && (u32)__builtin_popcount(wanted & ((1u << n) - 1)) * 4 >= n * 3)
             return n;
-    }
     return least;
 }
 
@@ -353,28 +343,35 @@ static void scalar_load(struct rselect *s, const struct lir_instr *in)
 {
     static const u16 rows[] = {R_s_load_b32, R_s_load_b64, R_s_load_b128, R_s_load_b256,
                                R_s_load_b512};
-    const struct lir_instr *end = s->lir->instr + s->lir->count, *at;
-    struct join join = {};
-    u32 word, words, least = scalar_words(s, in, &join.place, &join.disp);
+    const struct lir_instr *end = join_end(s, in);
+    struct rplace place = {.base = LIR_ARGS, .index = LIR_NONE, .scale = 1};
+    i64 disp = in->imm * ARG_BYTES, bytes;
+    u32 wanted = 0;
 
     if (s->value[in->dst].loaded)
         return;
-    if (in->op != LIR_S_ARG && (usize)(end - in) > JOIN_REACH)
-        end = in + JOIN_REACH;
-    for (at = in; at < end && !ends_join(&join, at); at++)
-        if (joins(s, &join, at, &word, &words))
-            join.words |= ((1u << words) - 1) << word;
-    u32 size = join_size(s, &join, least);
+    for (const struct lir_instr *at = in; at < end; at++)
+        if ((bytes = distance(s, in, at)) >= 0)
+            wanted |= ((1u << scalar_words(s, at)) - 1) << bytes / 4;
+    u32 size = join_size(s, wanted, scalar_words(s, in));
     u16 first = rdna_registers(s, LIR_SCALAR, size);
-    for (const struct lir_instr *to = in; to < at; to++) {
-        if (joins(s, &join, to, &word, &words) && word + words <= size) {
-            s->value[to->dst].code = (u16)(first + word);
-            s->value[to->dst].loaded = true;
-        }
+    for (const struct lir_instr *at = in; at < end; at++) {
+        bytes = distance(s, in, at);
+        if (bytes < 0 || bytes / 4 + scalar_words(s, at) > size)
+            continue;
+        s->value[at->dst].code = (u16)(first + bytes / 4);
+        s->value[at->dst].loaded = true;
     }
-    rdna_put3(s, rows[__builtin_ctz(size)], first,
-              (struct rsrc[3]){rsrc_of(place_code(s, join.place)), rsrc_of(RDNA_NULL), RSRC_NONE})
-        ->imm = (i32)join.disp;
+    if (in->op != LIR_S_ARG) {
+        place = place_of(s, in, 0);
+        disp = place.disp;
+        place.disp = disp >= -SCALAR_OFFSET && disp < SCALAR_OFFSET ? 0 : disp;
+        disp -= place.disp;
+    }
+    struct rinstr *load =
+        rdna_put3(s, rows[__builtin_ctz(size)], first,
+                  (struct rsrc[3]){rsrc_of(place_code(s, place)), rsrc_of(RDNA_NULL), RSRC_NONE});
+    load->imm = (i32)disp;
 }
 
 /* An argument that is written again. */
