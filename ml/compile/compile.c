@@ -6,7 +6,9 @@
 
 #define CODE_BYTES_MAX (8 * MIB)
 #define CODE_ALIGN     256u /* a card's launch names code by so many bytes */
-#define ARG_SYMBOL     0x80000000u
+/* Of a group's own memory. Partial results of its waves lie behind what the schedule puts there. */
+#define GROUP_BYTES_MAX (64 * KIB)
+#define ARG_SYMBOL      0x80000000u
 
 struct target target_of(const struct cpu_features *cpu, u32 cores)
 {
@@ -34,7 +36,7 @@ struct target target_gfx11(u32 cu_count)
                            .cores = cu_count,
                            .waves = 8,
                            .tile = 32,
-                           .scratch_bytes = 56 * KIB};
+                           .scratch_bytes = 44 * KIB};
 }
 
 /* Code that stands for all kernels of its signature: arg[i] says which place of the signature is
@@ -86,6 +88,8 @@ static err new_code(struct build *b, const struct kernel *k, const struct signat
     if (!low)
         return E_NOMEM;
     TRY(lower_kernel(b->emit, k, b->arena, low));
+    if (b->target->waves && low->group_bytes > GROUP_BYTES_MAX)
+        return E_LIMIT;
     look(b, 'L', &low->lir);
     look(b, 'A', &out);
     code->hash[0] = sig->hash[0];

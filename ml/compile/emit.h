@@ -188,6 +188,7 @@ void emit_quant_stage(struct emit *e);
 void emit_unpack_stage(struct emit *e);
 /* Pieces of a row of the stage's product, or of a QUANT or UNPACK stage, that waves can share. */
 u32 row_parts(const struct emit *e);
+bool quant_shares_rows(const struct emit *e);
 
 /* A stage's nest: output axes outermost first, each with its role. */
 struct nest {

@@ -99,6 +99,15 @@ static void quant_block(struct emit *e, const u16 *x, const struct quant_out *ou
     put_factor(e, scaled, DT_F32, out, out->row.ssum_at - out->row.scale_at);
 }
 
+/* Where an item has but one vector of each row, the waves share its rows. */
+bool quant_shares_rows(const struct emit *e)
+{
+    const struct node *n = emit_node(e, e->stage->node);
+
+    return n->rank > 1 && !is_grid_fixed(e, n->rank - 2u) &&
+           axis_bound(e, n->rank - 1u) <= max_u32(n->quant.block, e->target->lanes);
+}
+
 /* Columns of the row at out.codes, some whole vectors at a time. */
 static void quant_columns(struct emit *e, const struct affine *idx, struct range columns,
                           struct quant_out out)
@@ -107,7 +116,9 @@ static void quant_columns(struct emit *e, const struct affine *idx, struct range
     u32 last = n->rank - 1u;
     u16 x[QUANT_VECTORS_MAX];
 
-    u16 column = emit_shared_loop(e, columns.start, columns.end, out.vectors * e->target->lanes);
+    i64 step = out.vectors * e->target->lanes;
+    u16 column = quant_shares_rows(e) ? emit_loop(e, columns.start, columns.end, step)
+                                      : emit_shared_loop(e, columns.start, columns.end, step);
     axis_open(e, last, column);
     e->lanes = (u8)e->target->lanes;
     e->lane_axis = (u8)last;
@@ -129,7 +140,8 @@ static void quant_columns(struct emit *e, const struct affine *idx, struct range
 void emit_quant_stage(struct emit *e)
 {
     const struct node *n = emit_node(e, e->stage->node);
-    u32 last = n->rank - 1u, opened = open_rows(e, last), lanes = e->target->lanes;
+    u32 last = n->rank - 1u, opened = open_rows(e, last, quant_shares_rows(e));
+    u32 lanes = e->target->lanes;
     struct quant_row row = quant_row(dim_bound(e->graph, n->shape[last]), n->quant.block);
     u32 vectors = max_u32(row.block / lanes, 1), parts = max_u32(lanes / row.block, 1);
     struct affine *idx = arena_new(e->arena, struct affine, RANK_MAX);

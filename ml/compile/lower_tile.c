@@ -62,7 +62,7 @@ u16 quant_address(struct emit *e, u32 node, const struct affine *idx, u8 axis, i
     return base;
 }
 
-u32 open_rows(struct emit *e, u32 axes)
+u32 open_rows(struct emit *e, u32 axes, bool share)
 {
     u32 opened = 0;
 
@@ -70,7 +70,9 @@ u32 open_rows(struct emit *e, u32 axes)
         struct range r = axis_range(e, a);
         if (r.fixed)
             continue;
-        axis_open(e, a, emit_loop(e, r.start, r.end, 1));
+        axis_open(e, a,
+                  share && a + 1 == axes ? emit_shared_loop(e, r.start, r.end, 1)
+                                         : emit_loop(e, r.start, r.end, 1));
         opened++;
     }
     return opened;

@@ -15,8 +15,9 @@ u16 emit_pointer(struct emit *e, u16 start);
 void emit_advance(struct emit *e, u16 p, i64 bytes);
 /* Address of a row of a QUANT result; *step: bytes from one element of `axis` to the next. */
 u16 quant_address(struct emit *e, u32 node, const struct affine *idx, u8 axis, i64 *step);
-/* Loops over the leading axes of the stage's space that the grid has not fixed. */
-u32 open_rows(struct emit *e, u32 axes);
+/* Loops over the leading axes of the stage's space that the grid has not fixed; share: the waves
+ * share the last one. */
+u32 open_rows(struct emit *e, u32 axes, bool share);
 void close_rows(struct emit *e, u32 opened);
 
 struct tile {

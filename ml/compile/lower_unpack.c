@@ -167,7 +167,7 @@ void emit_unpack_stage(struct emit *e)
 {
     const struct node *n = emit_node(e, e->stage->node), *index = emit_node(e, n->src[1]);
     const struct node *table = emit_node(e, n->src[0]);
-    u32 opened = open_rows(e, n->rank - 1u);
+    u32 opened = open_rows(e, n->rank - 1u, false);
     struct affine *idx = arena_new(e->arena, struct affine, RANK_MAX),
                   *to = arena_new(e->arena, struct affine, RANK_MAX);
 

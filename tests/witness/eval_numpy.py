@@ -22,7 +22,7 @@ FORMATS = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k", "f16"
 
 class Value:
     def __init__(self, name, val, err=None, ints=False):
-        self.name, self.ints = name, ints
+        self.name, self.ints, self.half = name, ints, 0 # half: more error, by half floats
         self.val = np.asarray(val, np.int64 if ints else np.float64)
         self.err = np.zeros(self.val.shape) if err is None else np.broadcast_to(err, self.val.shape)
 
@@ -499,7 +499,7 @@ class Graph:
             peak = abs(val).reshape(val.shape[:-1] + (-1, block)).max(-1)
             held = np.matmul(np.repeat(peak, block, -1) / 16256 * 0.51, abs(w.T))
         err = np.matmul(err, abs(w.T)) + np.matmul(abs(val), abs(w.T)) * EPS * (6 + np.sqrt(k))
-        shape = (x.shape[0], heads, 2, half)
+        shape, more = (x.shape[0], heads, 2, half), self.by_halves(val, w)
         err, val = (err + held).reshape(shape), np.matmul(val, w.T).reshape(shape)
         n = self.line(f"rms_norm {x.name} {g.name} eps=1e-3")
         s = self.line(f"reshape {self.line(f'linear {n} {name}')} shape={spell(shape)}")
@@ -509,8 +509,17 @@ class Graph:
                   f_mul((val[:, :, ::-1], err[:, :, ::-1]), (d.val, d.err)))
         flat = (shape[0], heads * 2 * half)
         row = self.line(f"reshape {self.line(f'add {kept} {turned}')} shape={spell(flat)}")
-        self.add_loose(f"rms_norm {row} eps=1e-3", *f_unit([v.reshape(flat) for v in y], 1e-3))
-        self.add_loose(f"max {row} {row}", *(v.reshape(flat) for v in y))
+        more = np.broadcast_to(more, flat).reshape(shape)
+        more = (more * abs(c.val) + more[:, :, ::-1] * abs(d.val)).reshape(flat)
+        val, err = (v.reshape(flat) for v in y)
+        unit = f_unit((val, err), 1e-3)
+        self.add_loose(f"rms_norm {row} eps=1e-3", *unit, f_unit((val, err + more), 1e-3)[1])
+        self.add_loose(f"max {row} {row}", val, err, more)
+
+    def by_halves(self, x, w):
+        """What a GPU may do besides to the product with many rows: T's bound makes them many."""
+        many = self.int8 and x.ndim > 1 and x.shape[-2] == T
+        return np.matmul(abs(x), abs(w.T)) * 2.0 ** -11 if many else np.zeros(1)
 
     def op_linear(self):
         kind = self.pick(FORMATS)
@@ -533,12 +542,14 @@ class Graph:
             peak = np.repeat(peak, k // peak.shape[-1], -1)
             held = np.matmul(peak / 16256 * 0.51, abs(w.T))
         err = np.matmul(px[1], abs(w.T)) + np.matmul(abs(px[0]), abs(w.T)) * EPS * (6 + np.sqrt(k))
-        self.add(f"linear {name_x} {name}", np.matmul(px[0], w.T), err + held) \
-            if not np.any(held) else self.add_loose(f"linear {name_x} {name}",
-                                                    np.matmul(px[0], w.T), err + held)
+        half = self.by_halves(px[0], w)
+        if not np.any(held) and not np.any(half):
+            return self.add(f"linear {name_x} {name}", np.matmul(px[0], w.T), err)
+        self.add_loose(f"linear {name_x} {name}", np.matmul(px[0], w.T), err + held, half)
 
-    def add_loose(self, text, val, err):
+    def add_loose(self, text, val, err, half=0):
         value = Value(self.fresh(), val, err)
+        value.half = half
         self.lines.append(f"{value.name} = {text}")
         self.loose.append(value)
 
@@ -602,7 +613,7 @@ def random_blocks(rng, kind, dense):
 
 
 def run(nohost, device, graph, outputs, options):
-    out = os.path.join(graph.folder, "out_" + device)
+    name, out = device, os.path.join(graph.folder, "out_" + device)
     os.makedirs(out, exist_ok=True)
     if device == "rewrite":
         device, options = "interp", options + ["--rewrite"]
@@ -619,7 +630,8 @@ def run(nohost, device, graph, outputs, options):
             return f"{v.name}: shape {said['shape']} {said['dtype']}, want {v.shape}", 0
         got = np.fromfile(said["file"], np.int32 if v.ints else np.float32).reshape(v.shape)
         off = abs(got.astype(np.float64) - v.val)
-        allowed = np.asarray(SLACK * v.err + (0 if v.ints else 1e-37))
+        half = v.half if name == "lir" or name == "sim" else 0
+        allowed = np.asarray(SLACK * (v.err + half) + (0 if v.ints else 1e-37))
         bad = ~(off <= allowed)
         if bad.any():
             at = tuple(int(i) for i in np.argwhere(bad)[0])
