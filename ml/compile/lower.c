@@ -386,6 +386,7 @@ static void nest_level(struct nest *n, u32 level)
     if (axis == n->lane_axis)
         step = n->vectors_max * e->target->lanes;
     i64 left = r.count;
+    u16 start = r.start;
     bool whole = axis == n->lane_axis && rounds_up(n, axis); /* up to the end of a vector */
     if (whole)
         r.end = emit_s(e, LIR_S_ANDI, emit_s_addi(e, r.end, e->target->lanes - 1), LIR_NONE,
@@ -393,9 +394,10 @@ static void nest_level(struct nest *n, u32 level)
     for (;;) {
         u16 mid = r.end;
         if (step > 1) {
-            u16 span = emit_s(e, LIR_S_MAX, emit_s(e, LIR_S_SUB, r.end, r.start, 0),
-                              emit_s_const(e, 0), 0);
-            mid = emit_s_add(e, r.start, emit_s(e, LIR_S_ANDI, span, LIR_NONE, -(i64)step));
+            u16 from = e->target->waves ? start : r.start; /* the same, with fewer instructions */
+            u16 span =
+                emit_s(e, LIR_S_MAX, emit_s(e, LIR_S_SUB, r.end, from, 0), emit_s_const(e, 0), 0);
+            mid = emit_s_add(e, from, emit_s(e, LIR_S_ANDI, span, LIR_NONE, -(i64)step));
         }
         n->partial = step == 1 && axis == n->lane_axis && whole_tiles(n);
         n->end = r.end;
@@ -496,34 +498,50 @@ static u32 stage_waves(struct emit *e)
     return waves;
 }
 
-static void lower_stage(struct emit *e)
-{
-    if (e->stage->kind == STAGE_QUANT || e->stage->kind == STAGE_UNPACK) {
-        e->stage->kind == STAGE_QUANT ? emit_quant_stage(e) : emit_unpack_stage(e);
-        return;
-    }
-    struct nest n = stage_nest(e);
-    if (is_matrix(e)) {
-        emit_matrix(&n);
-        return;
-    }
-    choose_shares(&n);
-    if (e->stage->kind == STAGE_PAD)
-        fill_zero(e);
-    run_nest(&n);
-}
-
-/* Whether the stage must not begin before all waves are done with those from `first` on. */
-static bool must_wait(const struct emit *e, u32 first)
+/* Where a stage has to wait until all waves are done with those from `first` on: at its start, or
+ * where the parts of its sums meet anyway, if what it reads of theirs is not read before. */
+enum { WAIT_NOT, WAIT_LATER, WAIT_NOW };
+static u32 must_wait(const struct emit *e, u32 first, bool meets)
 {
     const struct schedule *s = e->schedule;
+    u32 wait = WAIT_NOT;
 
+    if (e->waves == 1 || &s->stage[first] == e->stage)
+        return WAIT_NOT;
+    if (e->stage->kind == STAGE_SCATTER || e->stage->len_node != NO_NODE)
+        return WAIT_NOW;
     for (u32 i = 0; i < e->stage->leaf_count; i++) {
-        u32 writer = s->stage_of[e->stage->leaf[i].node];
+        const struct leaf *leaf = &e->stage->leaf[i];
+        u32 writer = s->stage_of[leaf->node];
         if (writer != NO_NODE && writer >= first && &s->stage[writer] < e->stage)
-            return true;
+            wait = max_u32(wait, meets && !leaf->in_heavy ? WAIT_LATER : WAIT_NOW);
     }
-    return e->stage->kind == STAGE_SCATTER || e->stage->len_node != NO_NODE;
+    return wait;
+}
+
+/* *first: the stages before it are done in all waves. */
+static void lower_stage(struct emit *e, u32 *first)
+{
+    bool quant = e->stage->kind == STAGE_QUANT, rows = quant || e->stage->kind == STAGE_UNPACK;
+    struct nest n = rows ? blank_nest(e) : stage_nest(e);
+    bool matrix = !rows && is_matrix(e);
+
+    if (!rows && !matrix)
+        choose_shares(&n);
+    u32 wait = must_wait(e, *first, n.split_axis != NO_AXIS);
+    if (wait != WAIT_NOT)
+        *first = (u32)(e->stage - e->schedule->stage);
+    if (wait == WAIT_NOW)
+        emit_barrier(e);
+    if (rows) {
+        quant ? emit_quant_stage(e) : emit_unpack_stage(e);
+    } else if (matrix) {
+        emit_matrix(&n);
+    } else {
+        if (e->stage->kind == STAGE_PAD)
+            fill_zero(e);
+        run_nest(&n);
+    }
 }
 
 err lower_open(const struct graph *graph, const struct schedule *schedule,
@@ -586,15 +604,11 @@ err lower_kernel(struct emit *e, const struct kernel *kernel, struct arena *aren
     u16 item = group ? LIR_BEGIN : emit_loop(e, LIR_BEGIN, LIR_END, 1);
     e->stage = &schedule->stage[kernel->stage_first];
     open_item(e, item);
-    u32 waiting = kernel->stage_first; /* stages before are done in all waves */
+    u32 waiting = kernel->stage_first;
     for (u32 i = 0; i < kernel->stage_count && e->status == OK; i++) {
         e->stage = &schedule->stage[kernel->stage_first + i];
-        if (e->waves > 1 && i > 0 && must_wait(e, waiting)) {
-            emit_barrier(e);
-            waiting = kernel->stage_first + i;
-        }
         open_stage(e);
-        lower_stage(e);
+        lower_stage(e, &waiting);
         close_stage(e);
     }
     if (!group)
