@@ -2,8 +2,8 @@
  * rdna_pair.c: after registers are known: moves to the same register go, multiply-adds into their
  * addend take the short form, and two vector instructions that do not depend on each other become
  * one (VOPD) where the banks of their registers allow it. The second comes up from a few places
- * below, but never ahead of the wait for a load. Follows AMD's "RDNA3 Instruction Set Architecture"
- * reference, 7.6.
+ * below, but never ahead of the wait for a load. A barrier that only the end follows goes too.
+ * Follows AMD's "RDNA3 Instruction Set Architecture" reference, 7.6.
  */
 #include "ml/compile/rdna.h"
 
@@ -202,6 +202,19 @@ static void keep(struct pairing *p, const struct rinstr *instr)
     p->code->instr[p->kept++] = *instr;
 }
 
+/* At the end nobody waits for anybody. */
+static void drop_last_fences(struct pairing *p)
+{
+    struct rinstr *list = p->code->instr;
+
+    for (u32 i = p->kept;
+         i-- > 0 && (list[i].row < RDNA_PSEUDOS || row_of(&list[i])->flags & R_FENCE);)
+        if (list[i].row >= RDNA_PSEUDOS) {
+            memmove(list + i, list + i + 1, (p->kept - i - 1) * sizeof(*list));
+            p->kept--;
+        }
+}
+
 static void bring_up(struct rinstr *list, u32 from, u32 to)
 {
     struct rinstr moved = list[from];
@@ -221,6 +234,8 @@ err rdna_pair(struct rcode *code, struct arena *arena)
     for (u32 i = 0; i < code->count; i++) {
         if (list[i].row >= RDNA_PSEUDOS)
             shorten(&list[i]);
+        if (row_of(&list[i])->flags & R_END)
+            drop_last_fences(p);
         if (!is_idle(&list[i]))
             keep(p, &list[i]);
     }

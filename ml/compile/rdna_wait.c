@@ -7,15 +7,16 @@
  */
 #include "ml/compile/rdna.h"
 
-#define AGE_NONE    255u
-#define AGE_MAX     62u /* the counters hold 63 */
-#define TRANS_COVER 5u  /* that many vector instructions do not cover a transcendental result */
-#define DEPCTR_VALU 0xfff
-#define WAIT_ANY    63u
-#define WALKS_MAX   64u
-#define LOOK_AHEAD  32u /* instructions whose waits are joined to one */
-#define CLAUSE_MIN  4u  /* loads that are worth a hint to keep them together */
-#define CLAUSE_MAX  64u
+#define AGE_NONE      255u
+#define AGE_MAX       62u /* the counters hold 63 */
+#define TRANS_COVER   5u  /* that many vector instructions do not cover a transcendental result */
+#define DEPCTR_VALU   0xfff
+#define WAIT_ANY      63u
+#define DEALLOC_VGPRS 3u
+#define WALKS_MAX     64u
+#define LOOK_AHEAD    32u /* instructions whose waits are joined to one */
+#define CLAUSE_MIN    4u  /* loads that are worth a hint to keep them together */
+#define CLAUSE_MAX    63u
 
 /* What is counted apart: vector loads, LDS, scalar loads (in no order), stores, and vector
  * instructions since a transcendental one. */
@@ -287,6 +288,10 @@ static void step(struct wait *wait, const struct rinstr *instr)
         look_ahead(wait, instr, &need);
     put_waits(wait, &need);
     put_hazards(wait, instr);
+    if (row_of(instr)->flags & R_END && age_of(&wait->now, UNIT_STORE, CODE_STORE) < AGE_NONE) {
+        put_number(wait, R_s_nop, 0); /* a wave gives its registers back before its stores land */
+        put_number(wait, R_s_sendmsg, DEALLOC_VGPRS);
+    }
     put(wait, instr);
     if (instr->dual)
         put(wait, instr + 1);
