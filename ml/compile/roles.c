@@ -86,7 +86,10 @@ static u8 wide_axis(struct emit *e, const struct leaf *leaf, u32 axis)
             return NO_AXIS;
         inside = (u8)a;
     }
-    return inside != NO_AXIS && unrolls_whole(e, inside) ? inside : NO_AXIS;
+    if (inside == NO_AXIS ||
+        (axis >= RANK_MAX && inside >= RANK_MAX)) /* then lanes are innermost */
+        return NO_AXIS;
+    return unrolls_whole(e, inside) ? inside : NO_AXIS;
 }
 
 /* Cost of one vector of a leaf along the axis, in loads; negative when there is no way to load it.
