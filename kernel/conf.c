@@ -34,6 +34,7 @@ static const struct row {
     {STR("kv_tokens"),   NUMBER,  AT(kv_tokens),   0, 1u << 24, 0},
     {STR("threads"),     NUMBER,  AT(threads),     0, CORES_MAX, 0},
     {STR("device"),      TEXT,    AT(device),      0, 4, 0},
+    {STR("cards"),       TEXT,    AT(cards),       0, 6, 0},
     {STR("watchdog_s"),  NUMBER,  AT(watchdog_s),  0, 600, 60},
     {STR("power_cap_w"), NUMBER,  AT(power_cap_w), 0, 1000, 0},
     {STR("selftest"),    TEXT,    AT(selftest),    0, 16, 0},

@@ -252,7 +252,8 @@ struct store *file_store(const struct handoff *handoff, u32 idx);
 
 /* nohost.conf. Texts point into the file; what is absent has its default of conf.c's table. */
 struct config {
-    struct str hostname, ip, netmask, gateway, dns, fallback_ip, ntp, model, model_id, selftest, device;
+    struct str hostname, ip, netmask, gateway, dns, fallback_ip, ntp, model, model_id;
+    struct str selftest, device, cards;
     struct str api_key[CONF_KEYS_MAX];
     u32 api_key_count;
     u64 port, ctx, slots, kv_tokens, threads, watchdog_s, power_cap_w;

@@ -134,6 +134,7 @@ static err start_model(struct system *sys)
     static const struct str devices[] = {STR("auto"), STR("cpu"), STR("gpu")}; /* enum ml_device */
     for (u32 i = 0; i < ARRAY_LEN(devices); i++)
         ml.device = str_eq_nocase(c->device, devices[i]) ? (enum ml_device)i : ml.device;
+    ml.split_layers = str_eq_nocase(c->cards, STR("layers"));
     ml.gpu = sys->gpu;
     ml.gpu_count = sys->gpu_count;
     ml.part = sys->part;

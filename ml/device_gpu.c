@@ -120,7 +120,7 @@ static err vram_take(struct card *c, u64 bytes, gpuva *out)
     if (want > c->chunk_left) {
         u64 chunk = round_up(max_u64(want, CHUNK_BYTES), 2 * MIB);
         err e = gpu_alloc(c->gpu, chunk, &c->chunk);
-        if (e == E_NOMEM)
+        if (e != OK)
             e = gpu_alloc(c->gpu, chunk = want, &c->chunk);
         c->chunk_left = e == OK ? chunk : 0;
         TRY(e);

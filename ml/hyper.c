@@ -114,6 +114,7 @@ void hyper_limit(struct hyper *h, const struct ml_config *config, u32 outputs_ma
     struct model_shape *s = &h->shape;
     u32 ctx = config->ctx_max ? config->ctx_max : min_u32(s->ctx_train, ML_CTX_DEFAULT_MAX);
 
+    h->layer_end = s->layers;
     s->ctx_max = min_u32(ctx, s->ctx_train);
     s->slots = config->slots ? min_u32(config->slots, ML_SLOTS_MAX) : ML_SLOTS_DEFAULT;
     u64 tokens = config->kv_tokens ? config->kv_tokens : (u64)s->slots * s->ctx_max;

@@ -218,7 +218,7 @@ bool lane_step(struct ml *ml, struct lane *lane, u64 deadline_ns)
         finish_step(ml, lane);
     else if (e != E_BUSY)
         lose_running(ml, lane);
-    return e != E_BUSY || !lane->gpu; /* a card computes by itself, and calls */
+    return e != E_BUSY || !lane->gpu_count; /* a card computes by itself, and calls */
 }
 
 /* ---- whose turn a request is ---- */

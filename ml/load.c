@@ -99,6 +99,17 @@ static err describe(struct ml *ml)
     return ml->info.id.ptr && ml->info.architecture.ptr ? OK : E_NOMEM;
 }
 
+/* One lane of all cards, each with its share of the layers. */
+static void join_lanes(struct ml *ml)
+{
+    struct lane *all = &ml->lane[0];
+
+    for (u32 i = 1; i < ml->lane_count; i++)
+        all->gpu[all->gpu_count++] = ml->lane[i].gpu[0];
+    log_info("ml", "the layers are split over %u cards", all->gpu_count);
+    ml->lane_count = 1;
+}
+
 /* All cards that are READY, once none may still become so; each gets a copy of the model. */
 static err await_cards(struct ml *ml)
 {
@@ -113,9 +124,11 @@ static err await_cards(struct ml *ml)
         if (e == E_BUSY)
             return e;
         if (e == OK)
-            ml->lane[ml->lane_count++].gpu = ml->config.gpu[i];
+            ml->lane[ml->lane_count++] = (struct lane){.gpu = {ml->config.gpu[i]}, .gpu_count = 1};
     }
     TRY(device_open(&ml->cores, ml->config.threads));
+    if (ml->lane_count > 1 && ml->config.split_layers)
+        join_lanes(ml);
     if (ml->lane_count)
         return OK;
     if (device == ML_DEVICE_GPU)
@@ -125,18 +138,25 @@ static err await_cards(struct ml *ml)
     if (e == E_DEVICE)
         log_warn("ml", "the CPU computes: %s", ml->reason_text);
     forget_reason(ml);
-    ml->lane[ml->lane_count++].gpu = NULL;
+    ml->lane_count = 1;
     return OK;
 }
 
-/* Without this card, and on the cores without any. */
+/* With the first lane's cards joined by all others when one is too small; else without this lane;
+ * without any on the cores. */
 static err drop_lane(struct ml *ml, err why)
 {
     struct lane *lane = &ml->lane[ml->load_lane];
     bool last = ml->lane_count == 1, cards = why == E_NOMEM || why == E_DEVICE;
 
-    if (!lane->gpu || !cards || (last && ml->config.device == ML_DEVICE_GPU))
+    if (!lane->gpu_count || !cards || (last && ml->config.device == ML_DEVICE_GPU))
         return why;
+    if (why == E_NOMEM && !last && ml->load_lane == 0) {
+        log_info("ml", "%s", ml->reason_text);
+        forget_reason(ml);
+        join_lanes(ml);
+        return OK;
+    }
     log_warn("ml", "%s: %s", last ? "the CPU computes" : "one card less", ml->reason_text);
     forget_reason(ml);
     ml->lane_count -= !last;
@@ -151,7 +171,8 @@ static err drop_lane(struct ml *ml, err why)
 static err build(struct ml *ml)
 {
     struct lane *lane = &ml->lane[ml->load_lane];
-    struct model_config config = {.limits = &ml->config, .cores = ml->cores, .gpu = lane->gpu};
+    struct model_config config = {
+        .limits = &ml->config, .cores = ml->cores, .gpu = lane->gpu, .gpu_count = lane->gpu_count};
 
     if (ml->load_lane == ml->lane_count) /* the last one was dropped */
         return OK;

@@ -28,6 +28,7 @@ struct ml_config {
     struct gpu *const *gpu; /* cards that may still be starting; turned by the caller */
     u32 gpu_count;
     enum ml_device device;
+    bool split_layers; /* over all cards; else a copy on each, unless a copy is too large */
     bool f32_activations; /* plain float32 products and KV instead of int8 activations: the accuracy
                              witness of the host tool */
 };

@@ -31,7 +31,8 @@ struct model_shape {
 struct model_config {
     const struct ml_config *limits; /* ctx, slots, kv_tokens, threads, f32_activations */
     struct device *cores;           /* pack the weights */
-    struct gpu *gpu;                /* the READY card that runs it; NULL: the cores do */
+    struct gpu *const *gpu;         /* READY cards that run it, each its share of the layers */
+    u32 gpu_count;                  /* 0: the cores do */
     u32 outputs_max;                /* 0: slots */
 };
 

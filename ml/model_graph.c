@@ -16,6 +16,7 @@ struct build {
     u32 position, index, length; /* nodes shared by all layers: [T], [T, ctx], [T,1,1,1,1] */
     u32 cosine, sine, sign;      /* [T,1,1,half] twice, [2,1] */
     u32 layer;                   /* or as many as there are */
+    u32 table;                   /* of embeddings, where this part has it */
 };
 
 static dim d(u32 extent)
@@ -191,31 +192,70 @@ static void shared_nodes(struct build *b)
         graph_reshape(g, graph_binary(g, OP_ADD, b->position, graph_scalar_i32(g, 1)), length, 5);
 }
 
+static u32 embedding(struct build *b) /* [T, embed] */
+{
+    const struct model_shape *s = &b->hyper->shape;
+    u32 token = input(b, "token", &b->rows, 1, &b->io->token);
+
+    b->table = weight(b, "token_embd", s->vocab, s->embed);
+    return graph_gather(b->graph, b->table, token);
+}
+
+/* What the part before has computed: [T, embed] */
+static u32 hidden(struct build *b)
+{
+    struct external source = {.kind = OP_INPUT,
+                              .name = STR("hidden"),
+                              .storage = DT_F32,
+                              .rank = 2,
+                              .shape = {b->rows, d(b->hyper->shape.embed)}};
+    u32 node = graph_source(b->graph, &source);
+
+    b->io->hidden = external_of(b, node);
+    return node;
+}
+
+static u32 head(struct build *b, u32 h) /* [T, embed] -> [O, vocab] */
+{
+    struct graph *g = b->graph;
+    const struct model_shape *s = &b->hyper->shape;
+    const dim outputs[] = {dim_sym(SYM_OUTPUTS)};
+    bool tied = !gguf_tensor(b->gguf, STR("output.weight"));
+
+    b->layer = s->layers;
+    u32 out_row = input(b, "out_row", outputs, 1, &b->io->out_row);
+    h = graph_rms_norm(g, graph_gather(g, h, out_row), weight(b, "output_norm", 0, s->embed),
+                       b->hyper->norm_epsilon); /* [O, embed] */
+    if (!tied || b->table == NO_NODE)
+        b->table = weight(b, tied ? "token_embd" : "output", s->vocab, s->embed);
+    return graph_linear(g, h, b->table);
+}
+
 err model_graph(const struct gguf *gguf, const struct hyper *hyper, struct graph *graph,
                 struct graph_io *io, struct text *why)
 {
     const struct model_shape *s = &hyper->shape;
-    struct build b = {
-        .gguf = gguf, .hyper = hyper, .graph = graph, .io = io, .why = why, .layer = s->layers};
+    struct build b = {.gguf = gguf,
+                      .hyper = hyper,
+                      .graph = graph,
+                      .io = io,
+                      .why = why,
+                      .layer = s->layers,
+                      .table = NO_NODE};
 
     CHECK(graph_sym(graph, STR("rows"), s->rows_max) == SYM_ROWS);
     CHECK(graph_sym(graph, STR("outputs"), s->outputs_max) == SYM_OUTPUTS);
     b.rows = dim_sym(SYM_ROWS);
-    const dim rows[] = {b.rows}, outputs[] = {dim_sym(SYM_OUTPUTS)};
-    u32 token = input(&b, "token", rows, 1, &io->token);
+    const dim rows[] = {b.rows};
     u32 kv_write = input(&b, "kv_write", rows, 1, &io->kv_write);
-    u32 out_row = input(&b, "out_row", outputs, 1, &io->out_row);
     shared_nodes(&b);
-    u32 table = weight(&b, "token_embd", s->vocab, s->embed);
-    u32 h = graph_gather(graph, table, token); /* [T, embed] */
-    for (b.layer = 0; b.layer < s->layers && b.status == OK; b.layer++)
+    u32 h = hyper->layer_first ? hidden(&b) : embedding(&b);
+    for (b.layer = hyper->layer_first; b.layer < hyper->layer_end && b.status == OK; b.layer++)
         h = layer(&b, h, kv_write);
-    h = graph_rms_norm(graph, graph_gather(graph, h, out_row),
-                       weight(&b, "output_norm", 0, s->embed),
-                       hyper->norm_epsilon); /* [O, embed] */
-    u32 head =
-        !gguf_tensor(gguf, STR("output.weight")) ? table : weight(&b, "output", s->vocab, s->embed);
-    graph_output(graph, STR("logits"), graph_linear(graph, h, head)); /* [O, vocab] */
+    if (hyper->layer_end < s->layers)
+        graph_output(graph, STR("hidden"), h);
+    else
+        graph_output(graph, STR("logits"), head(&b, h));
     if (b.status == OK && graph->status != OK)
         b.status = gguf_refuse(why, graph->status, "model: graph: %s", graph->why);
     return b.status;

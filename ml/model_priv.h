@@ -20,6 +20,7 @@ struct hyper { /* in the file's terms */
     u32 rope_dims;                           /* of head_dim that turn */
     enum dtype kv_type;                      /* of the KV pool */
     struct target target;                    /* decides the packing of the weights */
+    u32 layer_first, layer_end;              /* of the part of the model that one device computes */
 };
 
 err hyper_read(const struct gguf *gguf, struct hyper *hyper, struct text *why);
@@ -54,7 +55,8 @@ struct weight { /* of a tensor of the file */
 
 /* Externals that the engine or the model fills. */
 struct graph_io {
-    u32 token, position, slot, kv_write, kv_index, out_row;
+    u32 token, position, slot, kv_write, kv_index, out_row; /* token: of the first part */
+    u32 hidden;                                             /* of the others, f32 [rows, embed] */
     u32 rope_cos, rope_sin, rope_sign;
     u32 kv[2 * MODEL_LAYERS_MAX]; /* keys and values of layer l: 2 l, 2 l + 1 */
     struct weight *weight;        /* the caller's, zeroed, by the number of the tensor */
@@ -63,5 +65,57 @@ struct graph_io {
 enum { SYM_ROWS, SYM_OUTPUTS };
 err model_graph(const struct gguf *gguf, const struct hyper *hyper, struct graph *graph,
                 struct graph_io *io, struct text *why);
+
+/* ---- model.c ---- */
+
+#define ROPE_TABLES 3u
+
+struct memory { /* of an external */
+    bool placed;
+    struct packing packing; /* of a matrix */
+    bool is_matrix;
+};
+
+struct table { /* of rotary positions, on its way to the device */
+    u32 external;
+    const f32 *from;
+    u64 bytes, done;
+};
+
+/* The whole model on one device, or its part of consecutive layers: then the first part stands for
+ * all of them. */
+struct model {
+    struct hyper hyper;
+    struct model *first, *next; /* part */
+    struct model *at;           /* of the first: the part that computes the step */
+    f32 *hidden;                /* input of all but the first part */
+    u32 rows, outputs;          /* of the step */
+    struct gguf *gguf;
+    struct device *cores, *device; /* who packs weights, who runs steps; may be the same */
+    struct loaded *loaded, *few;   /* few: for ROWS_FEW, or NULL; it shares all memory */
+    struct loaded *run;            /* the last that was started */
+    struct graph_io io;
+    struct memory memory[EXTERNALS_MAX];
+    struct model_batch batch;
+    bool f32_activations;
+    u32 tensor_at, row_at;         /* what is being loaded; its first row that is still to do */
+    u32 group_rows, group_count;   /* rows of a group; groups in flight on the device */
+    err load_status;               /* of a group that failed */
+    u64 weights_done, weights_all; /* bytes of the file */
+    u8 *staging;                   /* a group's rows as in the file, for each worker */
+    usize staging_stride;
+    u32 forget_at; /* of keys and values of all layers, in a model_forget that goes on */
+    u64 window_bytes;
+    u8 *window; /* where what is packed goes */
+    f32 *rope;  /* NULL: the tables are not made */
+    struct table table[ROPE_TABLES];
+    bool rope_done;
+};
+
+/* ---- model_load.c ---- */
+
+u64 model_kv_layer_bytes(const struct model *model);
+u64 model_tensor_bytes(const struct model *model, u32 idx); /* on the device */
+err model_staging(struct model *model);                     /* memory to load with; E_NOMEM */
 
 #endif

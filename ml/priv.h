@@ -134,9 +134,10 @@ struct event_place {
 
 enum lane_state { LANE_OFF, LANE_LOADING, LANE_READY };
 
-struct lane { /* one copy of the model, on a device of its own */
+struct lane { /* one copy of the model, on cards of its own or on the cores */
     enum lane_state state;
-    struct gpu *gpu; /* NULL: the cores */
+    struct gpu *gpu[ML_LANES_MAX]; /* each has a part of the layers */
+    u32 gpu_count;                 /* 0: the cores */
     struct model *model;
     struct batch batch;
     u32 forget_first, forget_count; /* pages that are being zeroed */

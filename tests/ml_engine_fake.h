@@ -74,7 +74,7 @@ static struct model {
     i32 pool[POOL_MAX];
     f32 logits[8][VOCAB];
     u32 rows, outputs, rows_most, load_slices, advances, advances_left, starts, decode_rows_least;
-    u32 reloads, opens, forgets;
+    u32 reloads, opens, forgets, parts;
     bool running, fails_to_open, loses_step, on_card, card_is_small;
     err health, card;
     u64 now;
@@ -101,7 +101,7 @@ err model_open(struct model **model, struct gguf *gguf, const struct model_confi
                struct text *why)
 {
     const struct ml_config *config = wanted->limits;
-    struct model *m = &fakes[wanted->gpu == fake_second_card];
+    struct model *m = &fakes[wanted->gpu_count && wanted->gpu[0] == fake_second_card];
 
     (void)gguf;
     m->opens++;
@@ -109,8 +109,9 @@ err model_open(struct model **model, struct gguf *gguf, const struct model_confi
         text_fmt(why, "no such architecture");
         return E_UNSUPPORTED;
     }
-    m->on_card = wanted->gpu != NULL;
-    if (m->card_is_small && wanted->gpu) {
+    m->on_card = wanted->gpu_count > 0;
+    m->parts = wanted->gpu_count;
+    if (m->card_is_small && wanted->gpu_count == 1) {
         text_fmt(why, "17 MiB are missing");
         return E_NOMEM;
     }

@@ -5,7 +5,8 @@
 #define FAKE(name) lane_##name
 #include "tests/ml_engine_drive.h"
 
-/* Which device a configuration and its card lead to: 'g' card, 'c' cores, 0: none, with a reason. */
+/* Which device a configuration and its card lead to: 'g' card, 'c' cores, 0: none, with a reason.
+ */
 static const struct device_case {
     enum ml_device device;
     u32 cards;
@@ -32,8 +33,13 @@ TEST(ml_lane_chooses_a_device)
 
     for (const struct device_case *c = device_cases; c < device_cases + ARRAY_LEN(device_cases);
          c++) {
-        struct ml_config config = {.part = &no_file, .part_count = 1, .slots = 1, .gpu = &card,
-                                   .kv_tokens = CTX, .gpu_count = c->cards, .device = c->device};
+        struct ml_config config = {.part = &no_file,
+                                   .part_count = 1,
+                                   .slots = 1,
+                                   .gpu = &card,
+                                   .kv_tokens = CTX,
+                                   .gpu_count = c->cards,
+                                   .device = c->device};
         memset(fakes, 0, sizeof(fakes));
         fake.card = E_BUSY;
         fake.card_is_small = c->small;
@@ -57,8 +63,12 @@ TEST(ml_lane_chooses_a_device)
 static void open_on_cards(u32 cards, u32 slots)
 {
     static struct gpu *card[2];
-    struct ml_config config = {.part = &no_file, .part_count = 1, .slots = slots, .gpu = card,
-                               .kv_tokens = slots * CTX, .gpu_count = cards};
+    struct ml_config config = {.part = &no_file,
+                               .part_count = 1,
+                               .slots = slots,
+                               .gpu = card,
+                               .kv_tokens = slots * CTX,
+                               .gpu_count = cards};
 
     card[0] = (struct gpu *)&no_file; /* never looked at */
     card[1] = fake_second_card;
@@ -202,8 +212,12 @@ TEST(ml_lane_one_of_two_cards_loses_its_weights)
 TEST(ml_lane_second_card_is_too_small)
 {
     static struct gpu *card[2];
-    struct ml_config config = {.part = &no_file, .part_count = 1, .slots = 1, .gpu = card,
-                               .kv_tokens = CTX, .gpu_count = 2};
+    struct ml_config config = {.part = &no_file,
+                               .part_count = 1,
+                               .slots = 1,
+                               .gpu = card,
+                               .kv_tokens = CTX,
+                               .gpu_count = 2};
 
     card[0] = (struct gpu *)&no_file;
     card[1] = fake_second_card;
@@ -212,5 +226,33 @@ TEST(ml_lane_second_card_is_too_small)
     EXPECT_OK(ml_open(&t.ml, &config));
     while (ml_step(t.ml, 1000))
         ;
-    EXPECT(t.ml->state == ML_READY && t.ml->lane_count == 1 && t.ml->lane[0].gpu == card[0]);
+    EXPECT(t.ml->state == ML_READY && t.ml->lane_count == 1 && t.ml->lane[0].gpu[0] == card[0]);
+}
+
+/* Asked for, or because a copy has no room on the first card: each gets a part of the layers. */
+TEST(ml_lane_layers_are_split)
+{
+    static struct gpu *card[2];
+    struct ml_config config = {.part = &no_file,
+                               .part_count = 1,
+                               .slots = 1,
+                               .gpu = card,
+                               .kv_tokens = CTX,
+                               .gpu_count = 2};
+
+    card[0] = (struct gpu *)&no_file;
+    card[1] = fake_second_card;
+    for (u32 asked = 0; asked < 2; asked++) {
+        memset(fakes, 0, sizeof(fakes));
+        memset(&t, 0, sizeof(t));
+        fake.card_is_small = !asked;
+        config.split_layers = asked;
+        EXPECT_OK(ml_open(&t.ml, &config));
+        while (ml_step(t.ml, 1000))
+            ;
+        EXPECT(t.ml->state == ML_READY && t.ml->lane_count == 1 && fake.parts == 2);
+        u64 ticket = submit(ask_for("kl|"));
+        run();
+        expect_outcome(ticket, "kl", ML_FINISH_STOP);
+    }
 }

@@ -36,12 +36,13 @@ static const char help[] =
     "  --port P        0: any free one (default 8080)\n"
     "  --api-key KEY   ask for it; privileged routes are on then\n"
     "  --ctx N --slots N --kv-tokens N --threads N\n"
-    "  --device sim [--fast]  on the simulated card\n"
+    "  --device sim [--fast]  on the simulated card; --cards 2: a copy on each, or\n"
+    "  --layers        each with a part of the layers\n"
     "  --verbose       the log on stderr\n";
 
 static const char *const options[] = {
     "--model=",     "--port=",    "--api-key=", "--ctx=", "--slots=",
-    "--kv-tokens=", "--threads=", CARD_OPTIONS, "--verbose", "--help", NULL};
+    "--kv-tokens=", "--threads=", CARD_OPTIONS, "--layers", "--verbose", "--help", NULL};
 
 /* ---- a stream over a socket ---- */
 
@@ -228,6 +229,7 @@ int cmd_serve(int argc, char **argv)
     if (tool_flag(argc, argv, "--verbose"))
         platform_log_stderr();
     card_use(argc, argv, &ml_config);
+    ml_config.split_layers = tool_flag(argc, argv, "--layers");
     for (u32 i = 0; i < SOCKETS_MAX; i++)
         sockets[i].fd = -1;
     signal(SIGINT, end);

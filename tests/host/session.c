@@ -21,7 +21,8 @@ void session_open(struct session *session, const char *path, const struct ml_con
     u32 parts = tool_model(path, session->part);
 
     one.slots = 1;
-    wanted.gpu = config->gpu_count ? config->gpu[0] : NULL;
+    wanted.gpu = config->gpu;
+    wanted.gpu_count = config->gpu_count;
     session->arena = tool_arena(ARENA_BYTES);
     if (gguf_open(&session->gguf, session->part, parts, &session->arena, &why) != OK ||
         tokenizer_open(&session->tok, &session->gguf, &session->arena, &why) != OK ||

@@ -73,10 +73,10 @@ def a_card_that_does_not_start():
     boot("gpu-model-gpu", "device = gpu\n", FILES[:-1], insists)
 
 
-def two_cards_share_the_requests():
+def two_cards(conf, words):
     def looks(machine):
         machine.wait_health(200)
-        assert "is ready: 8 slots" in machine.console(), machine.console()
+        assert words in machine.console(), machine.console()
         texts = []
         threads = [threading.Thread(target=lambda: texts.append(stream(machine, 8)[0]))
                    for _ in range(2)]
@@ -86,12 +86,21 @@ def two_cards_share_the_requests():
             thread.join()
         assert len(texts) == 2 and all("Paris" in text for text in texts), texts
     ledger = "build/sys/gpu-model.ledger"
-    boot("gpu-model-two", "", FILES, looks, "--fast", "--ledger", ledger, count=2)
+    boot("gpu-model-two", conf, FILES, looks, "--fast", "--ledger", ledger, count=2)
     cards = [json.loads(line) for line in open(ledger) if line.strip()]
     assert len(cards) == 2 and all(card["total"]["dot"] > WEIGHTS / 64 for card in cards), cards
 
 
+def two_cards_share_the_requests():
+    two_cards("", "is ready: 8 slots")
+
+
+def two_cards_share_the_layers():
+    two_cards("cards = layers\n", "the layers are split over 2 cards")
+
+
 if __name__ == "__main__":
     os.makedirs("build/sys", exist_ok=True)
-    raise SystemExit(closing_line([run_cases([the_card_answers, a_card_that_does_not_start,
-                                              two_cards_share_the_requests])]))
+    raise SystemExit(closing_line([run_cases([
+        the_card_answers, a_card_that_does_not_start, two_cards_share_the_requests,
+        two_cards_share_the_layers])]))

@@ -64,10 +64,20 @@ def judge_too_large(judge, args):
     done = subprocess.run([args.nohost, "logits", "--model", args.model, "--tokens", "1", "--out",
                            os.devnull, "--device", "sim", "--vram", "192"], capture_output=True,
                           text=True)
-    words = re.search(r"needs (\d+) MiB of VRAM.* (\d+) MiB are free, (\d+) are missing", done.stderr)
+    words = re.search(r"needs (\d+) MiB of VRAM.* (\d+) MiB are free, (\d+) are missing",
+                      done.stderr)
     judge.expect(done.returncode == 1 and words and
                  int(words[1]) - int(words[2]) == int(words[3]),
                  f"too large: {done.stderr.strip()[-200:]}")
+
+
+def judge_split(judge, args, folder, device):
+    """The layers on two cards, neither of which has room for all."""
+    tokens = run(args.nohost, "tokenize", "--model", args.model, "--text", PROMPT)["tokens"]
+    card, _ = logits(args, folder, tokens, *device, "--cards", "2", "--vram", "208")
+    want, have = log_softmax(Model(args.model).logits(tokens)), log_softmax(card)
+    kl = (np.exp(want) * (want - have)).sum(-1).mean()
+    judge.expect(kl < KL_MAX, f"two cards: mean KL to float32 {kl:.2e} nats, {KL_MAX} allowed")
 
 
 def main():
@@ -87,6 +97,7 @@ def main():
             tokens = made_up(path, args.model, shape, args.seed)[:POSITIONS]
             judge.compare(shape[0], path, Model(path).logits(tokens), tokens)
         judge_too_large(judge, args)
+        judge_split(judge, args, folder, device)
         card = judge_answer(judge, args, folder, device)
         layers = Model(args.model).layers
         allowed = args.tokens * (BARRIERS_PER_LAYER * layers + 5)
