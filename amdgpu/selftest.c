@@ -24,7 +24,7 @@ struct test {
     struct gpu_host host;
     gpuva region, code; /* code: nothing, then the kernel that reads */
     struct gpu_list *list;
-    u64 seen;
+    bool wait; /* of its launches */
 };
 
 /* s[0:1] points to {u64 from; u32 step, turns}; each group reads 4 KiB of every step:
@@ -79,7 +79,7 @@ static err copy(struct test *t, u64 bytes, u64 *fence)
     return gpu_copy(t->gpu, (gpuva){t->region.v + REGION / 2}, t->region, bytes, fence);
 }
 
-static struct gpu_launch launch_of(const struct test *t, u32 code_at, u32 groups, bool wait)
+static struct gpu_launch launch_of(const struct test *t, u32 code_at, u32 groups)
 {
     return (struct gpu_launch){.name = "selftest",
                                .code = {t->code.v + code_at},
@@ -88,38 +88,27 @@ static struct gpu_launch launch_of(const struct test *t, u32 code_at, u32 groups
                                .rsrc2 = 2u << 1 | 1u << 7,      /* two user SGPRs, group id x */
                                .groups = {groups, 1, 1},
                                .group_size = {GROUP_ITEMS, 1, 1},
-                               .wait = wait};
+                               .wait = t->wait};
 }
 
 static err read(struct test *t, u64 bytes, u64 *fence)
 {
     u32 step = (u32)(bytes / LOADS / TURNS);
-    const struct gpu_launch launch =
-        launch_of(t, READ_AT, step / (GROUP_ITEMS * ITEM_BYTES), false);
+    const struct gpu_launch launch = launch_of(t, READ_AT, step / (GROUP_ITEMS * ITEM_BYTES));
 
     memcpy(t->host.ptr, &t->region, sizeof(t->region));
     memcpy(t->host.ptr + 8, (u32[]){step, TURNS}, 8);
     return gpu_submit(t->gpu, &launch, 1, fence);
 }
 
-static err make_list(struct test *t, u64 count, bool wait)
+static err make_list(struct test *t, u64 count)
 {
     const struct gpu_host memory = {t->host.ptr, t->host.va, HOST_BYTES / 2};
     struct gpu_launch *launch = (struct gpu_launch *)(t->host.ptr + HOST_BYTES / 2);
 
     for (u32 i = 0; i < count; i++)
-        launch[i] = launch_of(t, 0, 1, wait);
+        launch[i] = launch_of(t, 0, 1);
     return gpu_list_make(t->gpu, &memory, launch, (u32)count, &t->list);
-}
-
-static err make_free(struct test *t, u64 count)
-{
-    return make_list(t, count, false);
-}
-
-static err make_waiting(struct test *t, u64 count)
-{
-    return make_list(t, count, true);
 }
 
 static err submit(struct test *t, u64 count, u64 *fence)
@@ -160,29 +149,31 @@ static const struct row {
     u64 first, last, scale; /* bytes at scale / ns; 0: ns for each */
     err (*prepare)(struct test *t, u64 amount);
     err (*ask)(struct test *t, u64 amount, u64 *fence);
+    bool wait;
 } rows[] = {
-    {PREDICTED_UPLOAD, HOST_BYTES, 32 * HOST_BYTES, 1000, fill, upload},
-    {PREDICTED_COPY_VRAM, HOST_BYTES, REGION / 2, 1000, fill, copy},
-    {PREDICTED_READ_VRAM, 16 * MIB, REGION, 1000, fill, read},
-    {PREDICTED_LAUNCH_FREE, 100, LAUNCHES, 0, make_free, submit},
-    {PREDICTED_LAUNCH_GAP, 100, LAUNCHES, 0, make_waiting, submit},
-    {PREDICTED_ROUND_TRIP, 1, 1, 0, make_free, submit},
+    {PREDICTED_UPLOAD, HOST_BYTES, 32 * HOST_BYTES, 1000, fill, upload, false},
+    {PREDICTED_COPY_VRAM, HOST_BYTES, REGION / 2, 1000, fill, copy, false},
+    {PREDICTED_READ_VRAM, 16 * MIB, REGION, 1000, fill, read, false},
+    {PREDICTED_LAUNCH_FREE, 100, LAUNCHES, 0, make_list, submit, false},
+    {PREDICTED_LAUNCH_GAP, 100, LAUNCHES, 0, make_list, submit, true},
+    {PREDICTED_ROUND_TRIP, 1, 1, 0, make_list, submit, false},
 };
 
 /* Ever more, until it takes long enough for the clock. */
 static err measure(struct test *t, const struct row *row)
 {
-    u64 took_ns = 0, fence = 0;
+    u64 took_ns = 0, seen = 0, fence;
 
+    t->wait = row->wait;
     for (u64 amount = row->first; amount <= row->last && took_ns < ENOUGH_NS; amount *= GROWTH) {
         TRY(row->prepare(t, amount));
         u64 start_ns = time_ns();
         TRY(row->ask(t, amount, &fence));
         TRY(finish(t, fence));
         took_ns = max_u64(time_ns() - start_ns, 1);
-        t->seen = row->scale ? amount * row->scale / took_ns : took_ns / amount;
+        seen = row->scale ? amount * row->scale / took_ns : took_ns / amount;
     }
-    print(row->name, t->seen);
+    print(row->name, seen);
     return OK;
 }
 
