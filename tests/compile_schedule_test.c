@@ -19,6 +19,8 @@ struct bench {
     struct graph_io io;
     struct schedule schedule;
     u32 phases;
+    enum quant_type few,
+        many; /* formats of most matrices; of those that a mixed file keeps better */
 };
 
 /* ---- a model file that has only its names and shapes ---- */
@@ -30,7 +32,9 @@ static struct str tensor_name(const void *table, u32 entry)
 
 static void add_tensor(struct bench *b, u32 layer, const char *part, u32 rows, u32 columns)
 {
-    const struct quant_format *matrix = quant_format(QUANT_Q4_0), *vector = quant_format(QUANT_F32);
+    bool better = str_eq(str_of(part), STR("attn_v")) || str_eq(str_of(part), STR("ffn_down"));
+    const struct quant_format *matrix = quant_format(better ? b->many : b->few),
+                              *vector = quant_format(QUANT_F32);
     struct text name = {arena_new(&b->arena, char, NAME_BYTES), 0, NAME_BYTES, false};
     u32 entry = b->gguf.tensor_count++;
 
@@ -71,7 +75,8 @@ static void add_tensors(struct bench *b)
 
 /* ---- its schedule ---- */
 
-static struct bench *bench_new(struct model_shape shape, struct target target)
+static struct bench *bench_mixed(struct model_shape shape, struct target target,
+                                 enum quant_type few, enum quant_type many)
 {
     struct bench *b = pages_alloc(sizeof *b);
     char words[200];
@@ -79,6 +84,8 @@ static struct bench *bench_new(struct model_shape shape, struct target target)
     struct compile_options options = {.int8_activations = true};
 
     EXPECT(b != NULL);
+    b->few = few;
+    b->many = many;
     b->arena = arena_on("test", pages_alloc(ARENA_BYTES), ARENA_BYTES);
     EXPECT(b->arena.base != NULL);
     shape.vocab = 32000;
@@ -86,8 +93,11 @@ static struct bench *bench_new(struct model_shape shape, struct target target)
     shape.kv_tokens = shape.ctx_max;
     shape.slots = shape.outputs_max = 1;
     shape.rows_max = 256;
-    b->hyper =
-        (struct hyper){.shape = shape, .norm_epsilon = 1e-5f, .kv_type = DT_F16, .target = target};
+    b->hyper = (struct hyper){.shape = shape,
+                              .norm_epsilon = 1e-5f,
+                              .kv_type = DT_F16,
+                              .target = target,
+                              .layer_end = shape.layers};
     add_tensors(b);
     b->io.weight = arena_new(&b->arena, struct weight, TENSORS_MAX);
     EXPECT_OK(graph_init(&b->graph, &b->arena, NODES_MAX));
@@ -99,6 +109,11 @@ static struct bench *bench_new(struct model_shape shape, struct target target)
     for (u32 i = 0; i < b->schedule.kernel_count; i++)
         b->phases += b->schedule.kernel[i].barrier;
     return b;
+}
+
+static struct bench *bench_new(struct model_shape shape, struct target target)
+{
+    return bench_mixed(shape, target, QUANT_Q4_0, QUANT_Q4_0);
 }
 
 static void bench_free(struct bench *b)
@@ -140,6 +155,20 @@ TEST(compile_schedule_five_phases)
             test_fail(__FILE__, __LINE__, "shape %u: %u phases in two layers, %u in three", i,
                       phases[0], phases[1]);
     }
+}
+
+/* Codes in blocks of two lengths of the same activations do not come between. */
+TEST(compile_schedule_mixed_formats)
+{
+    struct model_shape shape = {
+        .layers = 2, .embed = 4096, .heads = 32, .kv_heads = 8, .head_dim = 128, .ffn = 14336};
+    struct bench *two = bench_mixed(shape, target_gfx11(96), QUANT_Q4_K, QUANT_Q6_K);
+
+    shape.layers = 3;
+    struct bench *three = bench_mixed(shape, target_gfx11(96), QUANT_Q4_K, QUANT_Q6_K);
+    EXPECT_EQ(three->phases - two->phases, 5);
+    bench_free(two);
+    bench_free(three);
 }
 
 /* What the whole of a small model costs, and what stays with an item. */
