@@ -81,7 +81,8 @@ static const struct fusion *fusion_of(const struct rselect *s, const struct lir_
     u16 other = in->a == v ? in->b : in->a;
 
     if ((other != LIR_NONE && s->value[other].kind == RV_MASK) ||
-        s->partner[s->value[v].writer] != LIR_NONE || (in->op == LIR_ISARI && (in->imm < first->imm || in->imm == 0)))
+        s->partner[s->value[v].writer] != LIR_NONE ||
+        (in->op == LIR_ISARI && (in->imm < first->imm || in->imm == 0)))
         return NULL;
     for (u32 i = 0; i < ARRAY_LEN(fusions); i++) {
         if (fusions[i].second != in->op || fusions[i].first != first->op)
@@ -105,7 +106,8 @@ void fuse_survey(struct rselect *s)
         const u16 source[] = {in->a, in->b};
         block += in->op == LIR_LOOP || in->op == LIR_ENDLOOP || in->op == LIR_BARRIER;
         s->partner[i] = LIR_NONE;
-        if (in->dst == LIR_NONE || s->value[in->dst].kind != RV_LANES || in->a == in->b)
+        if (in->dst == LIR_NONE || s->value[in->dst].kind != RV_LANES || in->a == in->b ||
+            !s->value[in->dst].uses)
             continue;
         s->value[in->dst].block = block;
         for (u32 k = 0; k < 2 && s->partner[i] == LIR_NONE; k++) {

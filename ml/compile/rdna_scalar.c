@@ -207,8 +207,9 @@ u16 scalar_shifted(const struct rselect *s, u16 v, u32 *shift)
     *shift = 0;
     for (;;) {
         const struct lir_instr *in = &s->lir->instr[s->value[v].writer];
-        bool shifts = in->op == LIR_S_SHLI || in->op == LIR_S_SHRI;
-        if (v < LIR_FIRST_FREE || s->value[v].writes != 1 || !shifts || in->imm > 31 ||
+        bool shifts = (in->op == LIR_S_SHLI || in->op == LIR_S_SHRI) && in->imm <= 31;
+        bool equal = in->op == LIR_S_MOV || (in->op == LIR_LOOP && single_trip(s, in));
+        if (v < LIR_FIRST_FREE || s->value[v].writes != 1 || !(shifts || equal) ||
             s->value[in->a].writes != 1)
             return source;
         u32 undone = in->op == LIR_S_SHLI ? min_u32(right, (u32)in->imm) : 0;
@@ -374,13 +375,28 @@ static void divide(struct rselect *s, struct rsrc a, struct rsrc d, u16 q[2])
     correct(s, q, d);
 }
 
+/* The quotient by a constant, maybe known from the kernel's first straight part. */
+static u16 known_quotient(struct rselect *s, const struct lir_instr *in)
+{
+    struct rquotient *last = &s->quotient;
+    u32 d = (u32)s->value[in->b].low;
+
+    if (last->q == RDNA_NONE || last->a != in->a || last->d != d || s->value[in->a].writes > 1) {
+        u16 q = divide_by_constant(s, scalar_low(s, in->a), d);
+        if (s->depth > 0)
+            return q;
+        *last = (struct rquotient){in->a, q, d};
+    }
+    return last->q;
+}
+
 static void expand_division(struct rselect *s, const struct lir_instr *in, u16 dst)
 {
     struct rsrc a = scalar_low(s, in->a), d = scalar_low(s, in->b);
     u16 q[2];
 
     if (scalar_constant(s, in->b)) {
-        q[0] = divide_by_constant(s, a, (u32)s->value[in->b].low);
+        q[0] = known_quotient(s, in);
         q[1] = q[0];
         if (in->op == LIR_S_MOD) {
             u16 t = rdna_new(s, R_s_mul_i32, rsrc_of(q[0]), d);

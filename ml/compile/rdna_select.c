@@ -423,7 +423,7 @@ static err prepare(struct rselect *s, struct arena *arena)
         return E_NOMEM;
     s->stream[RDNA_HEAD] = s->out->instr;
     s->stream[RDNA_BODY] = s->out->instr + s->max[RDNA_HEAD] + 1;
-    s->row_order = RDNA_NONE;
+    s->row_order = s->quotient.q = RDNA_NONE;
     for (u32 i = 0; i < ARRAY_LEN(s->shifted_lane); i++)
         s->shifted_lane[i] = RDNA_NONE;
     return OK;

@@ -53,6 +53,12 @@ struct rplace {
     bool fixed; /* base and index are written once */
 };
 
+/* a / d */
+struct rquotient {
+    u16 a, q; /* q RDNA_NONE: nothing is known */
+    u32 d;
+};
+
 struct rselect {
     const struct lir *lir;
     struct rcode *out;
@@ -62,6 +68,7 @@ struct rselect {
     u32 count[RDNA_STREAMS], max[RDNA_STREAMS], at;
     struct rvalue value[LIR_VREGS_MAX];
     u16 *partner;        /* by operation: the source that is fused into it, LIR_NONE */
+    struct rquotient quotient;
     u16 row_order;       /* SGPR with what v_permlanex16 wants to be told, RDNA_NONE */
     u16 shifted_lane[6]; /* VGPR with lane << i, [5]: 0; RDNA_NONE: not made yet */
     struct rplace place[RDNA_PLACES_MAX];
