@@ -5,7 +5,7 @@
  */
 #include "ml/compile/emit.h"
 
-#define NOTES_BYTES (256 * KIB) /* indexes and lists of one stage */
+#define NOTES_BYTES (2 * MIB) /* indexes and lists of one stage */
 
 /* ---- items ---- */
 
