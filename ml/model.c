@@ -6,8 +6,8 @@
 #include "ml/model_priv.h"
 
 #define COMPILE_BYTES (48 * MIB) /* graph, schedule and code; given back afterwards */
-/* A step of so few tokens has a program of its own where many go to a matrix instruction: that
- * works on 64 rows at least, so up to about 22 whole numbers times four bytes take less time. */
+/* A step of so few tokens has a program of its own where many go to a matrix instruction, which
+ * works on 64 at least. */
 #define ROWS_FEW 16u
 
 static err model_compile(struct model *m, struct text *why);

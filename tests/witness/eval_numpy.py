@@ -43,6 +43,11 @@ def listed(items):
     return "[" + ",".join(map(str, items)) + "]"
 
 
+def halves(x, w):
+    """What a product may be off on a card, which multiplies many rows as half floats."""
+    return np.matmul(abs(x), abs(w.T)) * 2.0 ** -10
+
+
 # ---- float operations with their error ----
 
 def rounded(val, err):
@@ -498,6 +503,8 @@ class Graph:
             block = 16 if kind == "q6_k" else 32
             peak = abs(val).reshape(val.shape[:-1] + (-1, block)).max(-1)
             held = np.matmul(np.repeat(peak, block, -1) / 16256 * 0.51, abs(w.T))
+        if self.int8 and x.shape[0] == T:
+            held = held + halves(val, w)
         err = np.matmul(err, abs(w.T)) + np.matmul(abs(val), abs(w.T)) * EPS * (6 + np.sqrt(k))
         shape, more = (x.shape[0], heads, 2, half), self.by_halves(val, w)
         err, val = (err + held).reshape(shape), np.matmul(val, w.T).reshape(shape)
@@ -541,6 +548,8 @@ class Graph:
             peak = abs(x.val).reshape(x.shape[:-1] + (-1, block)).max(-1)
             peak = np.repeat(peak, k // peak.shape[-1], -1)
             held = np.matmul(peak / 16256 * 0.51, abs(w.T))
+        if self.int8 and x.rank > 1 and x.shape[-2] == T:
+            held = held + halves(px[0], w)
         err = np.matmul(px[1], abs(w.T)) + np.matmul(abs(px[0]), abs(w.T)) * EPS * (6 + np.sqrt(k))
         half = self.by_halves(px[0], w)
         if not np.any(held) and not np.any(half):
