@@ -95,20 +95,23 @@ struct pack_unit pack_unit(const struct packing *packing, u32 blocks)
     return u;
 }
 
-/* Units of 5 to 8 blocks: scales of 2 bytes fill a granule well. The fewest bytes, then no rest. */
+/* Units of 5 to 8 blocks: scales of 2 bytes fill a granule well. The fewest bytes, where a unit
+ * that is shorter than the others counts as a sixteenth more: it is code and work of its own. */
 static void choose_units(const struct packing *packing, struct pack_tile *t)
 {
-    u32 least = UINT32_MAX;
+    u64 least = UINT64_MAX;
 
     for (u32 g = UNIT_BLOCKS_MAX; g >= UNIT_BLOCKS_MAX / 2 + 1; g--) {
         u32 blocks = packing->super > 1 ? packing->super : min_u32(g, t->blocks);
         u32 rest = t->blocks % blocks;
         u32 bytes = t->blocks / blocks * pack_unit(packing, blocks).bytes +
                     (rest ? pack_unit(packing, rest).bytes : 0);
-        if (bytes < least || (bytes == least && rest == 0 && t->blocks % t->unit_blocks)) {
-            least = t->tile_bytes = bytes;
-            t->unit_blocks = blocks;
-        }
+        u64 cost = (u64)bytes * (rest ? 17 : 16);
+        if (cost >= least)
+            continue;
+        least = cost;
+        t->tile_bytes = bytes;
+        t->unit_blocks = blocks;
     }
 }
 

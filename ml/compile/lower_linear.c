@@ -414,10 +414,10 @@ u32 row_parts(const struct emit *e)
 {
     const struct node *n = emit_node(e, e->stage->node);
 
+    if (e->stage->kind == STAGE_QUANT && quant_shares_rows(e)) /* few when it runs: no reason */
+        return dim_is_sym(n->shape[n->rank - 2]) ? 1 : axis_bound(e, n->rank - 2u);
     if (e->stage->kind == STAGE_QUANT)
-        return quant_shares_rows(e)
-                   ? axis_bound(e, n->rank - 2u)
-                   : axis_bound(e, n->rank - 1u) / max_u32(n->quant.block, e->target->lanes);
+        return axis_bound(e, n->rank - 1u) / max_u32(n->quant.block, e->target->lanes);
     u32 weight = e->stage->kind == STAGE_UNPACK ? n->src[0] : emit_node(e, e->stage->heavy)->src[1];
     const struct node *w = emit_node(e, weight);
     struct pack_tile size = pack_tile(&e->graph->external[w->source.external].packing,
