@@ -196,6 +196,26 @@ TEST(sim_cp_refused_registers)
     }
 }
 
+TEST(sim_cp_wave_state)
+{
+    /* nothing runs: no wave on any SIMD of the card; a SIMD that there is not has no state */
+    static const struct {
+        u32 unit;
+        bool refused;
+    } rows[] = {{0, false},         {0x5010f, false},   {0xe0000000, true}, {0x40000000, true},
+                {0x00060000, true}, {0x00000200, true}, {0x00000010, true}};
+    struct card c;
+
+    for (u32 i = 0; i < ARRAY_LEN(rows); i++) {
+        card_start(&c, NULL);
+        put(&c.m, R_GRBM_GFX_INDEX, rows[i].unit);
+        put(&c.m, R_SQ_IND_INDEX, SQ_WAVE_STATUS << 16 | 15);
+        u32 status = get(&c.m, R_SQ_IND_DATA);
+        EXPECT(rows[i].refused ? machine_found(&c.m, "sq-no-simd") : status == 0);
+        machine_end(&c.m);
+    }
+}
+
 TEST(sim_cp_doorbells)
 {
     /* a write pointer that runs over, a doorbell of nobody */
