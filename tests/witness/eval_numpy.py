@@ -7,7 +7,7 @@ the tolerance of each output element is its own: SLACK times that bound. Operati
 (floor, comparisons, casts, quant) are only applied where the value is exact.
 
     eval_numpy.py --nohost build/host/nohost [--graphs 200] [--seed N] [--steps 14] [--threads N]
-                  [--device interp,rewrite,cpu] [--int8] [--keep-going]
+                  [--device interp,rewrite,cpu,lir] [--int8] [--keep-going]
 """
 import argparse, json, os, subprocess, sys, tempfile, time
 import numpy as np
@@ -671,7 +671,7 @@ def main():
     args.add_argument("--model", help="not used: every witness is called alike")
     args.add_argument("--graphs", type=int, default=200)
     args.add_argument("--seed", type=int, default=int(time.time()))
-    args.add_argument("--device", default="interp,rewrite,cpu")
+    args.add_argument("--device", default="interp,rewrite,cpu,lir")
     args.add_argument("--steps", type=int, default=14)
     args.add_argument("--int8", action="store_true", help="all graphs; else every fourth")
     args.add_argument("--threads", type=int, default=0)
