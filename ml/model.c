@@ -43,8 +43,8 @@ static err check_memory(const struct model *m, const struct program *program, st
     return gguf_refuse(why, E_NOMEM,
                        "model: needs %lu MiB of VRAM, %lu of them for %u tokens of KV cache; %lu "
                        "MiB are free, %lu are missing",
-                       want / MIB, s->kv_bytes / MIB, s->kv_tokens, have / MIB,
-                       div_up(want - have, MIB));
+                       div_up(want, MIB), s->kv_bytes / MIB, s->kv_tokens, have / MIB,
+                       div_up(want, MIB) - have / MIB);
 }
 
 /* Part `idx` of `count`. */
