@@ -50,20 +50,7 @@ u64 shape_bound(const struct graph *graph, const dim *shape, u32 from, u32 rank)
     return product;
 }
 
-struct quant_row quant_row(u32 columns, u32 block)
-{
-    u32 blocks = columns / block, plane = (u32)round_up(columns, 64);
-    struct quant_row row = {.columns = columns, .block = block, .plane = plane};
-
-    row.half_at = 2 * plane;
-    row.scale_at = 4 * plane;
-    row.nsum_at = row.scale_at + 4 * blocks;
-    row.ssum_at = row.nsum_at + 4 * blocks;
-    row.bytes = (u32)round_up(row.ssum_at + 4 * blocks, 64);
-    return row;
-}
-
-u32 quant_forms(const struct graph *graph, u32 node)
+static u32 quant_forms(const struct graph *graph, u32 node)
 {
     u32 forms = 0;
 
@@ -74,7 +61,25 @@ u32 quant_forms(const struct graph *graph, u32 node)
         const struct node *weight = &graph->node[reader->src[1]];
         forms |= quant_form(&graph->external[weight->source.external].packing);
     }
-    return forms;
+    return forms ? forms : QUANT_BYTES;
+}
+
+struct quant_row quant_row(const struct graph *graph, u32 node)
+{
+    const struct node *quant = &graph->node[node];
+    u32 columns = dim_bound(graph, quant->shape[quant->rank - 1]);
+    u32 blocks = columns / quant->quant.block, plane = (u32)round_up(columns, 64);
+    struct quant_row row = {.columns = columns,
+                            .block = quant->quant.block,
+                            .plane = plane,
+                            .forms = quant_forms(graph, node)};
+
+    row.half_at = row.forms & QUANT_BYTES ? 2 * plane : 0;
+    row.scale_at = row.half_at + (row.forms & QUANT_HALF_BYTES ? 2 * plane : 0);
+    row.nsum_at = row.scale_at + 4 * blocks;
+    row.ssum_at = row.nsum_at + 4 * blocks;
+    row.bytes = (u32)round_up(row.ssum_at + 4 * blocks, 64);
+    return row;
 }
 
 struct pack_unit pack_unit(const struct packing *packing, u32 blocks)

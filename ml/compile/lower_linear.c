@@ -365,7 +365,7 @@ static bool is_quant(const struct emit *e, u32 node)
 bool hold_linear(struct nest *nest, const struct affine *idx, struct held *held)
 {
     struct emit *e = nest->e;
-    const struct node *n = emit_node(e, e->stage->heavy), *x = emit_node(e, n->src[0]);
+    const struct node *n = emit_node(e, e->stage->heavy);
     struct affine *x_idx = arena_new(e->arena, struct affine, RANK_MAX);
     struct product p = {.unroll = nest->unroll,
                         .acc = held->res,
@@ -388,7 +388,7 @@ bool hold_linear(struct nest *nest, const struct affine *idx, struct held *held)
     p.tile = tile_open(e, n->src[1], e->axis[n->rank - 1].counter, e->lanes > 1);
     bool quant = is_quant(e, p.x) && p.tile.packing->code_bits;
     if (quant) {
-        p.row = quant_row(dim_bound(e->graph, x->shape[x->rank - 1]), x->quant.block);
+        p.row = quant_row(e->graph, p.x);
         p.x_stage = &e->schedule->stage[e->schedule->stage_of[p.x]];
         base = quant_address(e, p.x, p.x_idx, p.unroll_axis, &p.step);
     }

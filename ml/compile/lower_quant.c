@@ -9,7 +9,6 @@ struct quant_out {
     u16 codes, rest;
     struct quant_row row;
     u32 vectors, parts; /* one of them is 1 */
-    u32 forms;
 };
 
 static u16 across(struct emit *e, enum lir_op op, u16 value, const struct quant_out *out)
@@ -83,9 +82,9 @@ static void quant_block(struct emit *e, const u16 *x, const struct quant_out *ou
                          emit_two(e, LIR_FDIV, emit_const_f32(e, QUANT_MOST), amax));
     for (u32 v = 0; v < count; v++) {
         u16 c = emit_vi(e, LIR_CVT_F2I, emit_two(e, LIR_FMUL, x[v], inverse), 0, LIR_NEAREST);
-        if (out->forms & QUANT_BYTES)
+        if (out->row.forms & QUANT_BYTES)
             put_bytes(e, c, out, (i64)v * e->lanes);
-        if (out->forms & QUANT_HALF_BYTES)
+        if (out->row.forms & QUANT_HALF_BYTES)
             put_half_bytes(e, c, out, (i64)v * e->lanes);
         sum = v == 0 ? c : emit_two(e, LIR_IADD, sum, c);
     }
@@ -142,7 +141,7 @@ void emit_quant_stage(struct emit *e)
     const struct node *n = emit_node(e, e->stage->node);
     u32 last = n->rank - 1u, opened = open_rows(e, last, quant_shares_rows(e));
     u32 lanes = e->target->lanes;
-    struct quant_row row = quant_row(dim_bound(e->graph, n->shape[last]), n->quant.block);
+    struct quant_row row = quant_row(e->graph, e->stage->node);
     u32 vectors = max_u32(row.block / lanes, 1), parts = max_u32(lanes / row.block, 1);
     struct affine *idx = arena_new(e->arena, struct affine, RANK_MAX);
     i64 step;
@@ -155,11 +154,7 @@ void emit_quant_stage(struct emit *e)
         idx[i] = i < n->rank ? affine_axis(i) : affine_zero();
     u16 base = quant_address(e, e->stage->node, idx, NO_AXIS, &step);
     struct range all = axis_range(e, last), whole = all;
-    struct quant_out out = {.codes = base,
-                            .row = row,
-                            .vectors = vectors,
-                            .parts = parts,
-                            .forms = quant_forms(e->graph, e->stage->node)};
+    struct quant_out out = {.codes = base, .row = row, .vectors = vectors, .parts = parts};
     u32 full = row.columns / (vectors * lanes) * (vectors * lanes);
     if (e->stage->block[last] == 0)
         whole.end = emit_s_const(e, full);

@@ -42,8 +42,7 @@ u16 quant_address(struct emit *e, u32 node, const struct affine *idx, u8 axis, i
 {
     const struct node *n = emit_node(e, node);
     const struct stage *s = &e->schedule->stage[e->schedule->stage_of[node]];
-    u32 columns = dim_bound(e->graph, n->shape[n->rank - 1]);
-    i64 stride = quant_row(columns, n->quant.block).bytes;
+    i64 stride = quant_row(e->graph, node).bytes;
     u16 base = emit_arg(e, s->place);
 
     *step = 0;

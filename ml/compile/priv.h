@@ -173,11 +173,10 @@ u32 op_cost(enum op op);
 #define QUANT_MOST     16256.0f /* largest code: 127 << QUANT_LOW_BITS */
 struct quant_row {
     u32 columns, block, plane, half_at, scale_at, nsum_at, ssum_at, bytes;
+    u32 forms; /* that its readers want */
 };
-struct quant_row quant_row(u32 columns, u32 block);
-/* Which forms the readers of a QUANT node want. */
 enum { QUANT_BYTES = 1, QUANT_HALF_BYTES = 2 };
-u32 quant_forms(const struct graph *graph, u32 node);
+struct quant_row quant_row(const struct graph *graph, u32 node);
 static inline u32 quant_form(const struct packing *packing)
 {
     return packing->granule && packing->code_bits == 4 ? QUANT_HALF_BYTES : QUANT_BYTES;

@@ -161,6 +161,16 @@ static void select_by(struct rselect *s, const struct lir_instr *in, u16 row)
     choose(s, s->value[in->dst].code, rdna_new(s, row, a, b), a, b);
 }
 
+static void larger(struct rselect *s, const struct lir_instr *in)
+{
+    select_by(s, in, R_v_cmp_gt_f32);
+}
+
+static void smaller(struct rselect *s, const struct lir_instr *in)
+{
+    select_by(s, in, R_v_cmp_lt_f32);
+}
+
 /* a * b + c, the first source negated when asked. */
 static u16 fused(struct rselect *s, bool negate, u16 a, u16 b, struct rsrc c)
 {
@@ -221,6 +231,11 @@ static void round_by(struct rselect *s, u16 dst, struct rsrc a, u8 aux)
     static const u16 by[] = {R_v_rndne_f32, R_v_floor_f32, R_v_ceil_f32, R_v_trunc_f32};
 
     rdna_put(s, by[aux], dst, a, RSRC_NONE);
+}
+
+static void to_whole(struct rselect *s, const struct lir_instr *in)
+{
+    round_by(s, s->value[in->dst].code, rdna_operand(s, in->a), in->aux);
 }
 
 static void to_int(struct rselect *s, const struct lir_instr *in)
@@ -370,75 +385,62 @@ static void from_scalar(struct rselect *s, const struct lir_instr *in)
                  RSRC_NONE);
 }
 
+static void constant(struct rselect *s, const struct lir_instr *in)
+{
+    const struct rvalue *value = &s->value[in->dst];
+
+    if (value->kind != RV_CONST)
+        rdna_put(s, R_v_mov_b32, value->code, rsrc_const((u32)in->imm), RSRC_NONE);
+}
+
+static void lane_number(struct rselect *s, const struct lir_instr *in)
+{
+    rdna_put(s, R_v_mov_b32, s->value[in->dst].code, rsrc_of(rdna_shifted_lane(s, 0)), RSRC_NONE);
+}
+
+static void select(struct rselect *s, const struct lir_instr *in)
+{
+    u16 mask = mask_of(s, in->a);
+
+    choose(s, s->value[in->dst].code, mask, rdna_operand(s, in->b), rdna_operand(s, in->c));
+}
+
+/* What is no sequence: masks joined, the rest by its row. */
+static void plain(struct rselect *s, const struct lir_instr *in)
+{
+    bool masks = kind_of(s, in->a) == RV_MASK || kind_of(s, in->b) == RV_MASK;
+
+    if (s->value[in->dst].kind == RV_MASK)
+        join_masks(s, in);
+    else if (in->op == LIR_IAND && masks)
+        mask_and(s, in);
+    else
+        by_row(s, in, row_of(in->op));
+}
+
 void lanes_expand(struct rselect *s, const struct lir_instr *in)
 {
-    const struct lane_row *row = row_of(in->op);
-    u16 dst = s->value[in->dst].code;
+    static void (*const sequence[LIR_OP_COUNT])(struct rselect *, const struct lir_instr *) = {
+        [LIR_V_CONST] = constant,
+        [LIR_V_IOTA] = lane_number,
+        [LIR_V_FROM_S] = from_scalar,
+        [LIR_V_SWAP] = swap,
+        [LIR_FDIV] = divide,
+        [LIR_FMAX] = larger,
+        [LIR_FMIN] = smaller,
+        [LIR_FSQRT] = square_root,
+        [LIR_FROUND] = to_whole,
+        [LIR_CVT_F2I] = to_int,
+        [LIR_FCMP] = compare,
+        [LIR_ICMP] = compare,
+        [LIR_SELECT] = select,
+        [LIR_FMAH] = half_fma,
+        [LIR_DOT4] = dot4,
+        [LIR_DOT8] = dot8,
+        [LIR_H_PACK] = pack_halves,
+        [LIR_WMMA] = matrix,
+        [LIR_HSUM_F... LIR_HMIN_I] = across,
+    };
 
-    switch (in->op) {
-    case LIR_V_CONST:
-        if (s->value[in->dst].kind != RV_CONST)
-            rdna_put(s, R_v_mov_b32, dst, rsrc_const((u32)in->imm), RSRC_NONE);
-        return;
-    case LIR_V_IOTA:
-        rdna_put(s, R_v_mov_b32, dst, rsrc_of(rdna_shifted_lane(s, 0)), RSRC_NONE);
-        return;
-    case LIR_V_FROM_S:
-        from_scalar(s, in);
-        return;
-    case LIR_FDIV:
-        divide(s, in);
-        return;
-    case LIR_FMAX:
-        select_by(s, in, R_v_cmp_gt_f32);
-        return;
-    case LIR_FMIN:
-        select_by(s, in, R_v_cmp_lt_f32);
-        return;
-    case LIR_FSQRT:
-        square_root(s, in);
-        return;
-    case LIR_FROUND:
-        round_by(s, dst, rdna_operand(s, in->a), in->aux);
-        return;
-    case LIR_CVT_F2I:
-        to_int(s, in);
-        return;
-    case LIR_FMAH:
-        half_fma(s, in);
-        return;
-    case LIR_FCMP:
-    case LIR_ICMP:
-        compare(s, in);
-        return;
-    case LIR_SELECT:
-        choose(s, dst, mask_of(s, in->a), rdna_operand(s, in->b), rdna_operand(s, in->c));
-        return;
-    case LIR_DOT4:
-        dot4(s, in);
-        return;
-    case LIR_DOT8:
-        dot8(s, in);
-        return;
-    case LIR_V_SWAP:
-        swap(s, in);
-        return;
-    case LIR_H_PACK:
-        pack_halves(s, in);
-        return;
-    case LIR_WMMA:
-        matrix(s, in);
-        return;
-    case LIR_HSUM_F ... LIR_HMIN_I:
-        across(s, in);
-        return;
-    default:
-        if (s->value[in->dst].kind == RV_MASK)
-            join_masks(s, in);
-        else if (in->op == LIR_IAND &&
-                 (kind_of(s, in->a) == RV_MASK || kind_of(s, in->b) == RV_MASK))
-            mask_and(s, in);
-        else
-            by_row(s, in, row);
-    }
+    (sequence[in->op] ? sequence[in->op] : plain)(s, in);
 }

@@ -42,9 +42,7 @@ static u64 stage_bytes(const struct graph *g, const struct node *node)
 {
     if (node->op != OP_QUANT)
         return shape_bound(g, node->shape, 0, node->rank) * 4;
-    u32 columns = dim_bound(g, node->shape[node->rank - 1]);
-    return shape_bound(g, node->shape, 0, node->rank - 1) *
-           quant_row(columns, node->quant.block).bytes;
+    return shape_bound(g, node->shape, 0, node->rank - 1) * quant_row(g, (u32)(node - g->node)).bytes;
 }
 
 /* Elements that the reduction of a stage reads per result; 4 stands for the cost of a plain

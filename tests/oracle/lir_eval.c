@@ -42,9 +42,9 @@ static f32 f16_decode(u16 bits)
     return (f32)(bits >> 15 ? -size : size);
 }
 
-static u16 f16_encode(f32 value)
+static u16 f16_encode(f64 value)
 {
-    f64 size = fabs((f64)value);
+    f64 size = fabs(value);
     u32 sign = signbit(value) ? 0x8000 : 0;
     int exponent = size > 0 && isfinite(size) ? ilogb(size) : -14;
 
@@ -93,7 +93,7 @@ u32 lir_eval_load(enum dtype type, const void *from)
 void lir_eval_store(enum dtype type, void *to, u32 bits)
 {
     union lane lane = {.u = bits};
-    u16 half = type == DT_F16 ? f16_encode(lane.f) : bf16_encode(lane.f);
+    u16 half = type == DT_F16 ? f16_encode((f64)lane.f) : bf16_encode(lane.f);
 
     if (type == DT_F16 || type == DT_BF16)
         memcpy(to, &half, 2);
@@ -291,7 +291,7 @@ static u32 half_op(u8 op, u32 a, u32 b, u32 c)
     f64 x = (f64)f16_decode((u16)a), y = (f64)f16_decode((u16)b), z = (f64)f16_decode((u16)c);
 
     /* exact in 64 bits, but for a sum of the smallest and the largest; then one rounding */
-    return f16_encode((f32)(op == LIR_H_ADD ? x + y : op == LIR_H_MUL ? x * y : x * y + z));
+    return f16_encode(op == LIR_H_ADD ? x + y : op == LIR_H_MUL ? x * y : x * y + z);
 }
 
 /* Both halves. */
@@ -299,7 +299,7 @@ static u32 half_pair(u8 op, u32 a, u32 b, u32 c)
 {
     if (op == LIR_H_PACK) {
         union lane x = {.u = a}, y = {.u = b};
-        return f16_encode(x.f) | (u32)f16_encode(y.f) << 16;
+        return f16_encode((f64)x.f) | (u32)f16_encode((f64)y.f) << 16;
     }
     return half_op(op, a, b, c) | half_op(op, a >> 16, b >> 16, c >> 16) << 16;
 }
