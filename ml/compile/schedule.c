@@ -42,7 +42,8 @@ static u64 stage_bytes(const struct graph *g, const struct node *node)
 {
     if (node->op != OP_QUANT)
         return shape_bound(g, node->shape, 0, node->rank) * 4;
-    return shape_bound(g, node->shape, 0, node->rank - 1) * quant_row(g, (u32)(node - g->node)).bytes;
+    u64 rows = shape_bound(g, node->shape, 0, node->rank - 1);
+    return rows * quant_row(g, (u32)(node - g->node)).bytes;
 }
 
 /* Elements that the reduction of a stage reads per result; 4 stands for the cost of a plain
