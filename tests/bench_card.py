@@ -51,8 +51,8 @@ def compare():
 
 
 def ledger_table(rows):
-    yield ("| simulated card | launches | VRAM / model | sectors a request | bytes in flight a SIMD |"
-           " lane instructions a weight | WMMA of issue |\n"
+    yield ("| simulated card | launches | VRAM / model | sectors a request | bytes in flight a SIMD"
+           " | lane instructions a weight | WMMA of issue |\n"
            "|---|---|---|---|---|---|---|\n")
     for name, row in rows.items():
         flight, wmma = row.get("flight_per_simd"), row.get("wmma_share")

@@ -64,6 +64,11 @@ def matrix_bytes(model):
             sum(int(tensor.n_elements) for tensor in tensors.values() if len(tensor.shape) > 1))
 
 
+def vocabulary_weights(model):
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(model).tensors}
+    return int(tensors.get("output.weight", tensors["token_embd.weight"]).n_elements)
+
+
 # ---- sums ----
 
 def flight_per_simd(entries):
@@ -137,6 +142,7 @@ def measure_prompt(model, tokens, scale=None):
         size += (layers - begin) * (size_more - size)
         weights += (layers - begin) * (weights_more - weights)
     row["wmma_share"] = wmma_share(entries)
+    weights -= vocabulary_weights(model)  # only the last token goes through it
     return finish(row, size, weights) | {"tokens": tokens}
 
 
