@@ -219,14 +219,23 @@ struct held {
 bool hold_linear(struct nest *n, const struct affine *idx, struct held *held);
 u32 linear_rows(const struct emit *e); /* activation rows at a time */
 
-/* ---- lower.c ---- */
+/* ---- lower_item.c ---- */
+/* Which block of each lead axis and which tile this item is; the tile runs fastest. */
+void open_item(struct emit *e, u16 item);
+/* Where the stage's axes start for this item; opens those of which it has one element. */
+void open_stage(struct emit *e);
+void close_stage(struct emit *e);
 struct range axis_range(struct emit *e, u32 axis);
 bool is_grid_fixed(const struct emit *e, u32 axis);
-/* Emits for instance (u, v) of the unrolled axes from here on. */
-void set_bias(struct nest *n, u32 u, u32 v);
+/* Does the length bound an axis here? It may depend on grid axes only, which are open before all
+ * others. */
+bool length_usable(const struct emit *e);
 /* Largest number of elements of an output axis in one item. */
 u32 axis_bound(const struct emit *e, u32 axis);
 
+/* ---- lower.c ---- */
+/* Emits for instance (u, v) of the unrolled axes from here on. */
+void set_bias(struct nest *n, u32 u, u32 v);
 void run_nest(struct nest *n);
 
 /* ---- lower_wmma.c ---- */
