@@ -52,10 +52,13 @@ enum rdna_operand {
     RDNA_VIRTUAL = 512,
     RDNA_NONE = 0xffff
 };
-#define RDNA_SGPRS  106u
-#define RDNA_VGPRS  256u
+#define RDNA_SGPRS 106u
+#define RDNA_VGPRS 256u
 /* The inline constant of -16..64. */
-static inline u16 RDNA_INT(i32 n) { return (u16)(n >= 0 ? 128 + n : 192 - n); }
+static inline u16 RDNA_INT(i32 n)
+{
+    return (u16)(n >= 0 ? 128 + n : 192 - n);
+}
 
 /* cache: bits of a memory instruction. */
 enum { RDNA_GLC = 1, RDNA_SLC = 2, RDNA_DLC = 4 };
@@ -77,10 +80,9 @@ struct rinstr {
     u16 row;       /* enum rdna_id */
     u16 dst, sdst; /* sdst: mask result of the rows with R_SDST; RDNA_NONE when absent */
     u16 src[3];
-    u32 literal; /* of the source that is RDNA_CONST (one value an instruction) */
-    i32 imm;     /* number of SOPP, SOPK; a label; byte offset of memory (R_PAIR: two bytes,
-                    units of an element, the second << 8); pattern of ds_swizzle */
-    u16 dpp;     /* src[0] is read across lanes; DPP_OFF */
+    u32 literal;            /* of the source that is RDNA_CONST (one value an instruction) */
+    i32 imm;                /* number of SOPP, SOPK; a label; byte offset of memory */
+    u16 dpp;                /* src[0] is read across lanes; DPP_OFF */
     u8 row_mask, bank_mask; /* 15, 15: all lanes */
     u8 neg, abs;            /* bit n: source n; of VOP3P neg_lo, neg_hi */
     u8 op_sel, op_sel_hi;   /* bit n: source n takes its high half; bit 3: so does dst */
@@ -110,7 +112,6 @@ enum rdna_flag {
     R_WMMA = 1 << 15,
     R_LOAD = 1 << 16,
     R_STORE = 1 << 17,
-    R_PAIR = 1 << 18,
     R_BRANCH = 1 << 19,
     R_END = 1 << 20, /* ends the wave */
     R_FENCE = 1 << 21,

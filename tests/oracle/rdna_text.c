@@ -142,9 +142,7 @@ static void print_modifiers(const struct rinstr *instr, struct text *out)
 
 static void print_offset(const struct rinstr *instr, struct text *out)
 {
-    if (row_of(instr)->flags & R_PAIR)
-        text_fmt(out, " offset0:%u offset1:%u", instr->imm & 255, instr->imm >> 8 & 255);
-    else if (instr->imm)
+    if (instr->imm)
         text_fmt(out, " offset:%d", instr->imm);
     text_fmt(out, "%s%s%s", instr->cache & RDNA_GLC ? " glc" : "",
              instr->cache & RDNA_SLC ? " slc" : "", instr->cache & RDNA_DLC ? " dlc" : "");
