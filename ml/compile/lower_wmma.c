@@ -114,13 +114,20 @@ static u16 plus(struct matrix *m, u16 a, u16 scalar)
 }
 
 /* What has an effect, or a result that must be where it is: written as it stands. */
-static struct lir_instr *put(struct matrix *m, enum lir_op op, u16 dst)
+static void put(struct matrix *m, enum lir_op op, u16 dst, const u16 src[3])
 {
-    struct lir_instr *i = lir_emit(m->e->lir, op);
+    struct lir_instr i = emit_blank(m->e, op);
 
-    i->lanes = m->e->lanes;
-    i->dst = dst;
-    return i;
+    i.dst = dst;
+    i.a = src[0];
+    i.b = src[1];
+    i.c = src[2];
+    *lir_emit(m->e->lir, op) = i;
+}
+
+static void pack(struct matrix *m, u16 dst, u16 low, u16 high)
+{
+    put(m, LIR_H_PACK, dst, (u16[]){low, high, LIR_NONE});
 }
 
 static u16 tuple(struct matrix *m, u32 count)
@@ -138,21 +145,15 @@ static struct lir_mem in_group(u16 index, u32 disp)
         .base = LIR_SCRATCH, .index = index, .scale = 1, .disp = (i32)disp, .space = LIR_GROUP};
 }
 
-static void load4(struct matrix *m, u16 dst, struct lir_mem mem)
+/* Four words of each lane: V_GATHER4 into a tuple or V_SCATTER4 out of one. */
+static void move4(struct matrix *m, enum lir_op op, u16 words, struct lir_mem mem)
 {
-    struct lir_instr *i = put(m, LIR_V_GATHER4, dst);
+    struct lir_instr i = emit_blank(m->e, op);
 
-    i->mem_type = DT_I32;
-    i->mem = mem;
-}
-
-static void store4(struct matrix *m, u16 a, struct lir_mem mem)
-{
-    struct lir_instr *i = put(m, LIR_V_SCATTER4, LIR_NONE);
-
-    i->a = a;
-    i->mem_type = DT_I32;
-    i->mem = mem;
+    *(op == LIR_V_GATHER4 ? &i.dst : &i.a) = words;
+    i.mem_type = DT_I32;
+    i.mem = mem;
+    *lir_emit(m->e->lir, op) = i;
 }
 
 /* ---- activations ---- */
@@ -172,13 +173,12 @@ static void open_activations(struct matrix *m, u32 x, struct affine *first)
     m->x = emit_s_addi(e, emit_s_add(e, mem.base, index), mem.disp);
     u32 bytes = (u32)node_stride(e, x, rank - 2).elements * 4;
     u16 last = from_s(m, emit_s_addi(e, m->token.end, -1));
-    u16 start = emit_s_add(e, m->token.start, emit_s_muli(e, LIR_WAVE, m->tokens / MATRIX_WAVES));
-    u16 token = plus(m, shifted(m, m->lane, 2), start), part = masked(m, m->lane, 3);
+    u16 line = plus(m, shifted(m, m->lane, 2), emit_s_muli(e, LIR_WAVE, m->tokens / MATRIX_WAVES));
+    u16 part = masked(m, m->lane, 3);
     for (u32 q = 0; q < m->tokens / 32; q++) {
-        u16 at = two(m, LIR_IMIN, two(m, LIR_IADD, token, emit_const_i32(e, 8 * q)), last);
+        u16 at = two(m, LIR_IMIN, plus(m, line, emit_s_addi(e, m->token.start, 8 * q)), last);
         m->x_lane[q] = two(m, LIR_IADD, times(m, at, bytes), times(m, part, 32));
     }
-    u16 line = plus(m, shifted(m, m->lane, 2), emit_s_muli(e, LIR_WAVE, m->tokens / MATRIX_WAVES));
     m->token_write = two(m, LIR_IADD, times(m, line, LINE_BYTES), times(m, part, 16));
 }
 
@@ -187,7 +187,7 @@ static void load_activations(struct matrix *m, u16 unit, u32 step)
     for (u32 q = 0; q < m->tokens / 32; q++) {
         m->x_now[q] = tuple(m, 8);
         for (u32 half = 0; half < 2; half++)
-            load4(m, (u16)(m->x_now[q] + 4 * half),
+            move4(m, LIR_V_GATHER4, (u16)(m->x_now[q] + 4 * half),
                   (struct lir_mem){.base = unit,
                                    .index = m->x_lane[q],
                                    .scale = 1,
@@ -204,27 +204,14 @@ static void put_activations(struct matrix *m, u16 to)
 
     for (u32 q = 0; q < m->tokens / 32; q++) {
         u16 halves = tuple(m, 4);
-        for (u32 w = 0; w < 4; w++) {
-            struct lir_instr *i = put(m, LIR_H_PACK, (u16)(halves + w));
-            i->a = (u16)(m->x_now[q] + order[2 * w]);
-            i->b = (u16)(m->x_now[q] + order[2 * w + 1]);
-        }
-        store4(m, halves, in_group(to, (MATRIX_ROWS + 8 * q) * LINE_BYTES));
+        for (u32 w = 0; w < 4; w++)
+            pack(m, (u16)(halves + w), (u16)(m->x_now[q] + order[2 * w]),
+                 (u16)(m->x_now[q] + order[2 * w + 1]));
+        move4(m, LIR_V_SCATTER4, halves, in_group(to, (MATRIX_ROWS + 8 * q) * LINE_BYTES));
     }
 }
 
 /* ---- weights ---- */
-
-/* The block of a unit that begins at `unit`, and its super block's factors. */
-static struct tile block_at(struct matrix *m, u16 unit, u32 block, struct super *super)
-{
-    struct tile t = m->tile;
-
-    t.planes = unit;
-    t.block = block;
-    *super = super_factors(m->e, &t);
-    return t;
-}
 
 static u16 both_halves(struct matrix *m, u16 value)
 {
@@ -249,10 +236,8 @@ static void put_group(struct matrix *m, u16 codes, u32 mask, const u16 factor[2]
         exact = by16 ? emit_v(m->e, LIR_H_FMA, exact, half_pair(m, 0x2c00),
                               half_pair(m, 0xd400u + 16u * m->packing->zero))
                      : two(m, LIR_H_ADD, exact, half_pair(m, 0xe400u + m->packing->zero));
-        struct lir_instr *i = put(m, m->packing->has_min ? LIR_H_FMA : LIR_H_MUL, (u16)(dst + k));
-        i->a = exact;
-        i->b = factor[0];
-        i->c = factor[1];
+        put(m, m->packing->has_min ? LIR_H_FMA : LIR_H_MUL, (u16)(dst + k),
+            (u16[]){exact, factor[0], factor[1]});
     }
 }
 
@@ -261,8 +246,10 @@ static void put_codes(struct matrix *m, u16 unit, u32 step, u16 to)
     u32 block = m->packing->block;
 
     for (u32 g = 0; g < STEP / 4; g += 2) {
-        struct super super;
-        struct tile t = block_at(m, unit, (step * STEP + 4 * g) / block, &super);
+        struct tile t = m->tile;
+        t.planes = unit;
+        t.block = (step * STEP + 4 * g) / block;
+        struct super super = super_factors(m->e, &t);
         const u16 factor[2] = {
             both_halves(m, block_factor(m->e, &t, 0, super.scale)),
             m->packing->has_min ? both_halves(m, block_factor(m->e, &t, 1, super.min)) : LIR_NONE};
@@ -273,7 +260,7 @@ static void put_codes(struct matrix *m, u16 unit, u32 step, u16 to)
                              : group_codes(m->e, &t, (4 * g + 4 * k) % block / 4);
             put_group(m, codes, !four ? 0xff : k ? 0xf0 : 0x0f, factor, (u16)(halves + 2 * k));
         }
-        store4(m, halves, in_group(to, 8 * g));
+        move4(m, LIR_V_SCATTER4, halves, in_group(to, 8 * g));
     }
 }
 
@@ -296,14 +283,9 @@ static void put_floats(struct matrix *m, u16 trip, u32 step, u16 to)
     t.planes = emit_s_addi(m->e, trip, (i64)step * m->tile.unit.bytes);
     for (u32 c = 0; c < STEP; c += 8) {
         u16 halves = m->packing->float_type == DT_F16 ? unit_word(m->e, &t, 0, c / 2) : tuple(m, 4);
-        for (u32 w = 0; w < 4 && m->packing->float_type != DT_F16; w++) {
-            struct lir_instr *i = NULL;
-            u16 low = float_at(m, &t, c + 2 * w), high = float_at(m, &t, c + 2 * w + 1);
-            i = put(m, LIR_H_PACK, (u16)(halves + w));
-            i->a = low;
-            i->b = high;
-        }
-        store4(m, halves, in_group(to, 2 * c));
+        for (u32 w = 0; w < 4 && m->packing->float_type != DT_F16; w++)
+            pack(m, (u16)(halves + w), float_at(m, &t, c + 2 * w), float_at(m, &t, c + 2 * w + 1));
+        move4(m, LIR_V_SCATTER4, halves, in_group(to, 2 * c));
     }
 }
 
@@ -336,7 +318,7 @@ static u16 fragment(struct matrix *m, u16 from, u32 line, u32 depth)
     u16 words = tuple(m, 8);
 
     for (u32 half = 0; half < 2; half++)
-        load4(m, (u16)(words + 4 * half),
+        move4(m, LIR_V_GATHER4, (u16)(words + 4 * half),
               in_group(from, line * LINE_BYTES + 2 * SIDE * depth + 16 * half));
     return words;
 }
@@ -350,12 +332,8 @@ static void multiply(struct matrix *m, u16 rows, u16 tokens)
             a[i] = fragment(m, rows, i * SIDE, depth);
         for (u32 j = 0; j < m->tiles; j++) {
             u16 b = fragment(m, tokens, j * SIDE, depth);
-            for (u32 i = 0; i < ROW_TILES; i++) {
-                struct lir_instr *p = put(m, LIR_WMMA, m->acc[i][j]);
-                p->a = a[i];
-                p->b = b;
-                p->c = m->acc[i][j];
-            }
+            for (u32 i = 0; i < ROW_TILES; i++)
+                put(m, LIR_WMMA, m->acc[i][j], (u16[]){a[i], b, m->acc[i][j]});
         }
     }
 }
@@ -387,7 +365,7 @@ static void fill(struct matrix *m, u16 unit, u32 step, u16 side)
     else
         put_floats(m, unit, step, plus(m, m->row_write, side));
     put_activations(m, plus(m, m->token_write, side));
-    (void)put(m, LIR_BARRIER, LIR_NONE);
+    emit_barrier(m->e);
 }
 
 /* All columns. The last trip fills the other side once more than it is needed. */
@@ -438,8 +416,8 @@ static void put_results(struct matrix *m, u32 first)
     for (u32 j = 0; j < m->tiles; j++)
         for (u32 i = 0; i < RESULT_ROWS / SIDE; i++)
             for (u32 part = 0; part < 2; part++)
-                store4(m, (u16)(m->acc[first + i][j] + 4 * part),
-                       in_group(index, j * SIDE * RESULT_BYTES + i * SIDE * 4 + part * 16));
+                move4(m, LIR_V_SCATTER4, (u16)(m->acc[first + i][j] + 4 * part),
+                      in_group(index, j * SIDE * RESULT_BYTES + i * SIDE * 4 + part * 16));
 }
 
 /* Where the nest's first instance is found. */
