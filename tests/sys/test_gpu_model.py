@@ -55,8 +55,9 @@ def the_card_answers():
     boot("gpu-model", "device = gpu\n", FILES, looks, "--fast", "--ledger", ledger)
     card = json.load(open(ledger))
     assert card["dispatches"] >= LAYERS * looks.steps, (card["dispatches"], looks.steps)
-    # Each weight is multiplied in each step, four by a lane's instruction, in two planes of bytes.
-    assert card["total"]["dot"] * 32 * 4 / 2 >= WEIGHTS * looks.steps, card["total"]
+    # Each weight is multiplied in each step: at most 8 by a lane's instruction, 16^3 by a matrix's.
+    products = card["total"]["dot"] * 32 * 8 + card["total"]["wmma"] * 16 ** 3
+    assert products >= WEIGHTS * looks.steps, card["total"]
 
 
 def a_card_that_does_not_start():
