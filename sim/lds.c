@@ -340,7 +340,8 @@ static void run_lds(struct wave *wave, const struct uop *uop)
     if (uop->memory->kind != MEMORY_NONE) {
         wave->compute->ledger.lds_bytes += (u64)__builtin_popcount(access.exec) *
                                            uop->memory->bytes * (uop->memory->stride ? 2 : 1);
-        wave->compute->ledger.lds_conflicts += conflicts(&access);
+        if (wave->strict)
+            wave->compute->ledger.lds_conflicts += conflicts(&access);
     }
     access_start(wave, &access);
 }

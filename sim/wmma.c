@@ -13,22 +13,25 @@
 
 enum element { ELEMENT_F16, ELEMENT_BF16, ELEMENT_IU8, ELEMENT_IU4 };
 
-static f32 element(const u32 *rows, u32 lane, u32 k, enum element type, bool is_signed)
+/* One k of all rows or columns, out of the words that hold it at `shift`. */
+static void floats_gather(const u32 *words, u32 shift, bool bf16, f32 to[SIDE])
 {
-    u32 bits;
+    u16 bits[SIDE];
 
-    switch (type) {
-    case ELEMENT_F16:
-        return f32_of_half(rows[k / 2 * LANES + lane] >> 16 * (k & 1));
-    case ELEMENT_BF16:
-        return f32_of_bf16(rows[k / 2 * LANES + lane] >> 16 * (k & 1));
-    case ELEMENT_IU8:
-        bits = byte_of(rows[k / 4 * LANES + lane], k & 3);
-        return (f32)(is_signed ? (int8_t)bits : (i32)bits);
-    default:
-        bits = rows[k / 8 * LANES + lane] >> 4 * (k & 7) & 15;
-        return (f32)(is_signed ? (i32)(bits ^ 8) - 8 : (i32)bits);
-    }
+    for (u32 i = 0; i < SIDE; i++)
+        bits[i] = (u16)(words[i] >> shift);
+    for (u32 i = 0; i < SIDE && bf16; i++)
+        to[i] = f32_of_bf16(bits[i]);
+    for (u32 i = 0; i < SIDE && !bf16; i += 8)
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(bits + i))));
+}
+
+static void integers_gather(const u32 *words, u32 shift, u32 mask, bool is_signed, f32 to[SIDE])
+{
+    i32 sign = is_signed ? (i32)(mask + 1) / 2 : 0;
+
+    for (u32 i = 0; i < SIDE; i++)
+        to[i] = (f32)(((i32)(words[i] >> shift & mask) ^ sign) - sign);
 }
 
 static enum element element_of(u32 op)
@@ -67,10 +70,15 @@ static void gather(struct wave *wave, const struct uop *uop, u32 n, f32 to[SIDE]
     if (wave->strict && !integer)
         compare_halves(wave, rows, n);
     for (u32 k = 0; k < SIDE; k++) {
+        u32 bits = type == ELEMENT_IU4 ? 4 : type == ELEMENT_IU8 ? 8 : 16, at = k * bits;
         u32 negative = k & 1 ? uop->inst.abs : uop->inst.neg;
-        f32 sign = !integer && negative >> n & 1 ? -1 : 1;
-        for (u32 i = 0; i < SIDE; i++)
-            to[k][i] = element(rows, i, k, type, is_signed) * sign;
+        const u32 *words = rows + at / 32 * LANES;
+        if (integer)
+            integers_gather(words, at % 32, (1u << bits) - 1, is_signed, to[k]);
+        else
+            floats_gather(words, at % 32, type == ELEMENT_BF16, to[k]);
+        for (u32 i = 0; i < SIDE && !integer && negative >> n & 1; i++)
+            to[k][i] = -to[k][i];
     }
 }
 
