@@ -238,6 +238,10 @@ u32 axis_bound(const struct emit *e, u32 axis);
 void set_bias(struct nest *n, u32 u, u32 v);
 void run_nest(struct nest *n);
 
+/* ---- lower_join.c ---- */
+/* Joins the waves' parts of what the nest holds, and stores what comes of them. */
+void store_joined(struct nest *n, const struct affine *idx, const struct held *held);
+
 /* ---- lower_wmma.c ---- */
 #define MATRIX_WAVES 4u
 /* A stage that is_matrix, by MATRIX_WAVES. */

@@ -100,8 +100,8 @@ struct pack_unit pack_unit(const struct packing *packing, u32 blocks)
     return u;
 }
 
-/* Units of 5 to 8 blocks: scales of 2 bytes fill a granule well. The fewest bytes, where a unit
- * that is shorter than the others counts as a sixteenth more: it is code and work of its own. */
+/* Units of 5 to 8 blocks: scales of 2 bytes fill a granule well. The fewest bytes, of equals one
+ * that leaves no rest. */
 static void choose_units(const struct packing *packing, struct pack_tile *t)
 {
     u64 least = UINT64_MAX;
@@ -111,7 +111,7 @@ static void choose_units(const struct packing *packing, struct pack_tile *t)
         u32 rest = t->blocks % blocks;
         u32 bytes = t->blocks / blocks * pack_unit(packing, blocks).bytes +
                     (rest ? pack_unit(packing, rest).bytes : 0);
-        u64 cost = (u64)bytes * (rest ? 17 : 16);
+        u64 cost = 2 * (u64)bytes + (rest != 0);
         if (cost >= least)
             continue;
         least = cost;

@@ -90,8 +90,8 @@ static u32 units_bytes(const struct packing *packing, u32 blocks, u32 per)
            (blocks % per ? unit_of(packing, blocks % per).bytes : 0);
 }
 
-/* Blocks of a unit: a super block, or the number up to 8 with the fewest bytes, of which a
- * sixteenth is added where there is a rest; of equals the largest. */
+/* Blocks of a unit: a super block, or the number up to 8 with the fewest bytes; of these one that
+ * leaves no rest, else the largest. */
 static u32 blocks_per_unit(const struct packing *packing, u32 blocks)
 {
     u32 best = blocks < 8 ? blocks : 8;
@@ -100,7 +100,7 @@ static u32 blocks_per_unit(const struct packing *packing, u32 blocks)
         return packing->super;
     for (u32 per = best; per >= 5; per--) {
         u64 bytes = units_bytes(packing, blocks, per), least = units_bytes(packing, blocks, best);
-        if (bytes * (blocks % per ? 17 : 16) < least * (blocks % best ? 17 : 16))
+        if (bytes < least || (bytes == least && blocks % per == 0 && blocks % best))
             best = per;
     }
     return best;
