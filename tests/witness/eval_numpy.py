@@ -671,7 +671,7 @@ def main():
     args.add_argument("--model", help="not used: every witness is called alike")
     args.add_argument("--graphs", type=int, default=200)
     args.add_argument("--seed", type=int, default=int(time.time()))
-    args.add_argument("--device", default="interp,rewrite,cpu,lir")
+    args.add_argument("--device", default="interp,rewrite,cpu,lir,sim")
     args.add_argument("--steps", type=int, default=14)
     args.add_argument("--int8", action="store_true", help="all graphs; else every fourth")
     args.add_argument("--threads", type=int, default=0)
