@@ -35,9 +35,11 @@ def stream(machine, tokens):
 def boot(name, conf, firmware, looks, *options, count=1):
     cards = Cards(count, *options)
     path = image(name, MODEL, CONF + conf, firmware=firmware)
-    with Machine(path, **cards.variables()) as machine:
-        looks(machine)
-    status, said = cards.end()
+    try:
+        with Machine(path, **cards.variables()) as machine:
+            looks(machine)
+    finally:
+        status, said = cards.end()
     assert status == 0, f"the card found fault, {status}:\n{said}"
 
 
