@@ -27,7 +27,7 @@ void group_scalar(struct program_maker *m)
 
     if (divides && below(2)) {
         in = lir_emit(&m->lir, LIR_S_CONST);
-        in->imm = below(2) ? 1 + below(SCALAR_MAX) : 1ll << below(15);
+        in->imm = below(2) ? 1 + below(SCALAR_MAX) : (i64)1 << below(15);
         b = in->dst = lir_vreg(&m->lir, LIR_SCALAR);
     }
     in = lir_emit(&m->lir, op);

@@ -125,7 +125,7 @@ static struct bounds result_bounds(const struct rselect *s, const struct lir_ins
         return product(na, (struct bounds){in->imm, in->imm});
     case LIR_S_SHLI:
         return in->imm > 31 ? (struct bounds){INT64_MIN, INT64_MAX}
-                            : product(na, (struct bounds){1ll << in->imm, 1ll << in->imm});
+                            : product(na, (struct bounds){(i64)1 << in->imm, (i64)1 << in->imm});
     case LIR_S_SHRI:
         return (struct bounds){a.low >> in->imm, a.high >> in->imm};
     case LIR_S_MIN:

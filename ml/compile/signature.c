@@ -56,7 +56,7 @@ static void mix_memory(struct walk *w, u32 node)
     if (!op_is_source(n->op)) {
         const struct stage *s = &w->schedule->stage[stage];
         mix(w, (u64)s->kind << 8 | (u64)s->output << 1 | s->local);
-        mix(w, n->op == OP_QUANT ? n->quant.block << 2 | quant_row(w->graph, node).forms : 0);
+        mix(w, n->op == OP_QUANT ? (u32)n->quant.block << 2 | quant_row(w->graph, node).forms : 0);
         if (s->local) {
             mix(w, s->place);
             return;
