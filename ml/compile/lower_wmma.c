@@ -37,12 +37,7 @@ bool matrix_fits(const struct graph *graph, const struct target *target, const s
 
     if (!target || !target->matrix || node->op != OP_LINEAR || x->op == OP_QUANT || node->rank < 2)
         return false;
-    const struct node *w = &graph->node[node->src[1]];
-    const struct pack_tile size =
-        pack_tile(&graph->external[w->source.external].packing, dim_bound(graph, w->shape[1]));
     bool plain = !op_is_source(x->op) || x->source.storage == DT_F32;
-    if (size.unit_blocks == 0 || size.blocks % size.unit_blocks) /* trips are equal */
-        return false;
     return plain && dim_bound(graph, x->shape[x->rank - 1]) % STEP == 0 &&
            dim_bound(graph, node->shape[node->rank - 2]) >= TOKENS_MIN;
 }
@@ -289,6 +284,14 @@ static void put_floats(struct matrix *m, u16 trip, u32 step, u16 to)
     }
 }
 
+static void open_units(struct matrix *m, u32 blocks)
+{
+    m->tile.blocks = blocks;
+    m->tile.unit = pack_unit(m->packing, blocks);
+    m->unit_bytes = m->tile.unit.bytes;
+    m->steps = blocks * m->packing->block / STEP;
+}
+
 /* A trip is a unit of codes, or some units of floats. */
 static void open_weights(struct matrix *m, u32 weight)
 {
@@ -300,13 +303,14 @@ static void open_weights(struct matrix *m, u32 weight)
     u16 last = emit_s_const(e, (rows - 1) / p->tile * p->tile);
 
     m->tile = tile_open(e, weight, emit_s(e, LIR_S_MIN, row, last, 0), true);
-    m->tile.blocks = m->tile.size.unit_blocks;
-    m->tile.unit = pack_unit(p, m->tile.blocks);
-    m->steps = p->code_bits ? m->tile.blocks * p->block / STEP : 4;
-    while (columns / STEP % m->steps)
-        m->steps /= 2;
-    m->units = columns / STEP / m->steps;
-    m->unit_bytes = m->tile.size.tile_bytes / m->units;
+    open_units(m, m->tile.size.unit_blocks);
+    m->units = m->tile.size.blocks / m->tile.blocks;
+    if (p->code_bits == 0) {
+        for (m->steps = 4; columns / STEP % m->steps; m->steps /= 2)
+            ;
+        m->units = columns / STEP / m->steps;
+        m->unit_bytes = m->tile.size.tile_bytes / m->units;
+    }
     m->row_write = times(m, plus(m, m->lane, emit_s_muli(e, LIR_WAVE, p->tile)), LINE_BYTES);
 }
 
@@ -368,8 +372,8 @@ static void fill(struct matrix *m, u16 unit, u32 step, u16 side)
     emit_barrier(m->e);
 }
 
-/* All columns. The last trip fills the other side once more than it is needed. */
-static void run_steps(struct matrix *m)
+/* All units of a length. The last trip fills the other side once more than it is needed. */
+static void run_units(struct matrix *m)
 {
     struct emit *e = m->e;
     u16 zero = emit_s_const(e, 0), last = emit_s_const(e, m->units - 1);
@@ -394,6 +398,21 @@ static void run_steps(struct matrix *m)
              side[(step + 1) % 2]);
     }
     emit_end(e);
+}
+
+static void run_steps(struct matrix *m)
+{
+    u32 rest = m->packing->code_bits ? m->tile.size.blocks % m->tile.blocks : 0;
+
+    if (m->units)
+        run_units(m);
+    if (!rest)
+        return;
+    m->tile.planes = emit_s_addi(m->e, m->tile.planes, (i64)m->units * m->unit_bytes);
+    m->x = emit_s_addi(m->e, m->x, (i64)m->units * m->steps * STEP * 4);
+    open_units(m, rest);
+    m->units = 1;
+    run_units(m);
 }
 
 /* ---- results ---- */
