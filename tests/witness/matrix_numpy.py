@@ -28,8 +28,8 @@ def shape_of(rng, kind):
     tokens = int(rng.choice([24, 25, 33, 64, 65, 97, 128, 130]))
     bound = tokens if rng.random() < 0.3 else int(rng.choice([192, 256, 512]))
     rows = int(rng.choice([1, 7, 31, 64, 100, 128, 129, 200, 257]))
-    steps = 8 * rng.integers(1, 3) if kind.endswith("_k") else rng.choice([1, 2, 5, 7, 9, 11, 13, 18])
-    return tokens, bound, rows, 32 * int(steps)
+    steps = 8 if kind.endswith("_k") else rng.choice([1, 2, 5, 7, 9, 11, 13, 18])
+    return tokens, bound, rows, 32 * int(steps) * (1 + int(rng.integers(2)))
 
 
 def write(folder, name, data):
