@@ -152,7 +152,8 @@ build/fuzz/rooms.a: $(call objects,build/fuzz,$(helpers) $(hosted)) $(third_part
 # ---- host programs ----
 
 nohost-tools: build/host/nohost
-build/host/nohost: $(call objects,build/host,$(host_programs)) build/host/rooms.a
+build/host/nohost: $(call objects,build/host,$(host_programs)) build/host/rooms.a | \
+		$(DEPS)/firmware.ok
 	$(SAY)$(CC) $(HOST) -Wl,--gc-sections $^ -lm -o $@
 build/host/radeon: build/host/sim/main.o build/host/tests/host/platform.o build/host/rooms.a
 	$(SAY)$(CC) $(HOST) -Wl,--gc-sections $^ -lm -o $@
