@@ -61,7 +61,9 @@ struct lane {
     const struct packing *packing;
     const struct quant_format *format;
     struct pack_tile size;
-    u32 columns, lane;
+    struct pack_unit unit, last; /* with granules: whole units and the last one */
+    u32 columns, lane, scale_bytes;
+    u32 step; /* bytes from a dword of the lane to the next, four in a row */
 };
 
 /* Where a block's parts lie: planes with the number of its first dword, factors with that of its
@@ -71,47 +73,48 @@ struct place {
     u32 low_word, high_word, factor, min_step; /* in factors from a scale to its minimum */
 };
 
-static struct place block_place(const struct lane *l, u8 *out, u32 block)
+static inline struct place block_place(const struct lane *l, u8 *out, u32 block)
 {
     const struct packing *p = l->packing;
     const struct pack_tile *t = &l->size;
-    u32 super = block / p->super;
+    u32 super = p->super == 1 ? block : block / p->super;
 
     if (p->granule) {
         u32 unit = block / t->unit_blocks, first = unit * t->unit_blocks, in = block - first;
         u32 blocks = min_u32(t->unit_blocks, t->blocks - first);
-        struct pack_unit u = pack_unit(p, blocks);
-        out += (usize)unit * pack_unit(p, t->unit_blocks).bytes;
+        const struct pack_unit *u = blocks == t->unit_blocks ? &l->unit : &l->last;
+        out += (usize)unit * l->unit.bytes;
         return (struct place){out,
-                              out + u.high_at,
-                              out + u.factors_at,
-                              out + u.head_at,
+                              out + u->high_at,
+                              out + u->factors_at,
+                              out + u->head_at,
                               in * p->block * t->low_bits / 32,
                               in * p->block * t->high_bits / 32,
                               in,
                               blocks};
     }
     u8 *head = out + (usize)super * t->super_bytes;
-    out = head + t->super_head_bytes + (usize)(block % p->super) * t->block_bytes;
+    out = head + t->super_head_bytes + (usize)(block - super * p->super) * t->block_bytes;
     u8 *high = out + t->low_bytes;
     return (struct place){
         .low = out, .high = high, .factors = high + t->high_bytes, .head = head, .min_step = 1};
 }
 
-/* Dword `word` of the lane in a plane. */
-static void put_word(const struct lane *l, u8 *plane, u32 word, u32 value)
+/* Dword `word` of the lane in a plane, the first of four. */
+static inline u8 *word_at(const struct lane *l, u8 *plane, u32 word)
 {
-    u32 tile = l->packing->tile;
+    return plane + (usize)word * l->packing->tile * 4 + l->lane * (l->packing->granule ? 16u : 4u);
+}
 
-    put32(plane + (l->packing->granule ? (word / 4 * tile + l->lane) * 16 + word % 4 * 4
-                                       : (word * tile + l->lane) * 4),
-          value);
+static inline void put_word(const struct lane *l, u8 *plane, u32 word, u32 value)
+{
+    put32(word_at(l, plane, word & ~3u) + (word & 3) * l->step, value);
 }
 
 /* The block's scale or, which = 1, minimum. */
-static u8 *factor_at(const struct lane *l, const struct place *p, u32 which)
+static inline u8 *factor_at(const struct lane *l, const struct place *p, u32 which)
 {
-    u32 bytes = dtype_bytes((enum dtype)l->packing->scale_type), tile = l->packing->tile;
+    u32 bytes = l->scale_bytes, tile = l->packing->tile;
     u32 at = (p->factor + which * p->min_step) * bytes;
 
     if (l->packing->granule)
@@ -120,12 +123,14 @@ static u8 *factor_at(const struct lane *l, const struct place *p, u32 which)
 }
 
 /* ggml's Q4_0 and Q4_1: byte i holds code i and code i + 16. */
-static void low_plane_4(const struct lane *l, const u8 *qs, const struct place *p)
+static inline void low_plane_4(const struct lane *l, const u8 *qs, const struct place *p)
 {
-    for (u32 w = 0; w < 2; w++) {
+    u8 *at = word_at(l, p->low, p->low_word);
+
+    for (u32 w = 0; w < 2; w++, at += l->step) {
         u32 a = get32(qs + 8 * w), b = get32(qs + 8 * w + 4);
-        put_word(l, p->low, p->low_word + w, (a & 0x0f0f0f0fu) | (b & 0x0f0f0f0fu) << 4);
-        put_word(l, p->low, p->low_word + w + 2, (a >> 4 & 0x0f0f0f0fu) | (b & 0xf0f0f0f0u));
+        put32(at, (a & 0x0f0f0f0fu) | (b & 0x0f0f0f0fu) << 4);
+        put32(at + 2 * l->step, (a >> 4 & 0x0f0f0f0fu) | (b & 0xf0f0f0f0u));
     }
 }
 
@@ -227,7 +232,7 @@ static void put_row_super(const struct lane *l, const u8 *in, u8 *out)
 
 /* Plain blocks of 32: f16 scale, f16 minimum if any, codes. A loop per kind of code: these are most
  * bytes. */
-static const u8 *put_factors(const struct lane *l, const u8 *in, const struct place *to)
+static inline const u8 *put_factors(const struct lane *l, const u8 *in, const struct place *to)
 {
     u32 count = l->packing->has_min ? 2 : 1;
 
@@ -254,8 +259,11 @@ static void put_row_8(const struct lane *l, const u8 *in, u8 *out)
     for (u32 i = 0; i < l->size.blocks; i++, in += l->format->bytes) {
         struct place to = block_place(l, out, i);
         const u8 *codes = put_factors(l, in, &to);
-        for (u32 w = 0; w < 8; w++)
-            put_word(l, to.low, to.low_word + w, get32(codes + 4 * w) ^ 0x80808080u);
+        for (u32 w = 0; w < 8; w += 4) {
+            u8 *at = word_at(l, to.low, to.low_word + w);
+            for (u32 k = 0; k < 4; k++)
+                put32(at + k * l->step, get32(codes + 4 * (w + k)) ^ 0x80808080u);
+        }
     }
 }
 
@@ -272,7 +280,12 @@ static void put_row_float(const struct lane *l, const u8 *in, u8 *out)
 void pack_tile_rows(const struct packing *packing, const struct quant_format *format,
                     const u8 *const row[PACK_TILE_MAX], u32 columns, u8 *out)
 {
-    struct lane l = {packing, format, pack_tile(packing, columns), columns, 0};
+    struct lane l = {.packing = packing,
+                     .format = format,
+                     .size = pack_tile(packing, columns),
+                     .columns = columns,
+                     .step = packing->granule ? 4 : packing->tile * 4u,
+                     .scale_bytes = dtype_bytes((enum dtype)packing->scale_type)};
     void (*put)(const struct lane *l, const u8 *in, u8 *out) =
         packing->code_bits == 0                             ? put_row_float
         : packing->super > 1                                ? put_row_super
@@ -280,6 +293,11 @@ void pack_tile_rows(const struct packing *packing, const struct quant_format *fo
         : packing->code_bits == 8                           ? put_row_8
                                                             : put_row_floats;
     bool full = packing->granule == 0; /* else there may be padding */
+
+    if (packing->granule && packing->code_bits) {
+        l.unit = pack_unit(packing, l.size.unit_blocks);
+        l.last = pack_unit(packing, l.size.blocks % l.size.unit_blocks);
+    }
 
     for (u32 lane = 0; lane < packing->tile; lane++)
         full &= row[lane] != NULL;
