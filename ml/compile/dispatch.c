@@ -34,7 +34,7 @@ static err find_code(struct program *p, struct dispatch *d, struct arena *arena,
                      struct code_out *out)
 {
     const struct launch *l = &p->launch[d->launch_first];
-    struct stub_kernel kernel[DISPATCH_LAUNCHES_MAX];
+    struct entry_kernel kernel[DISPATCH_LAUNCHES_MAX];
 
     d->code_offset = l->code_offset;
     if (d->launch_count == 1)
@@ -45,11 +45,11 @@ static err find_code(struct program *p, struct dispatch *d, struct arena *arena,
             return OK;
         }
     for (u32 i = 0; i < d->launch_count; i++)
-        kernel[i] = (struct stub_kernel){.code_offset = l[i].code_offset,
-                                         .waves = l[i].waves,
-                                         .args_at = 8 * (l[i].arg_first - d->arg_first)};
+        kernel[i] = (struct entry_kernel){.code_offset = l[i].code_offset,
+                                          .waves = l[i].waves,
+                                          .args_at = 8 * (l[i].arg_first - d->arg_first)};
     d->code_offset = (u32)out->len;
-    return rdna_stub(kernel, d->launch_count, arena, out);
+    return rdna_entry(kernel, d->launch_count, arena, out);
 }
 
 u32 dispatch_launches(const struct schedule *schedule, u32 first)

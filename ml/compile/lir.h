@@ -118,17 +118,17 @@ struct launch_resources {
 err rdna_emit(const struct lir *lir, struct arena *scratch, struct code_out *out,
               struct launch_resources *launch);
 
-/* ---- rdna_stub.c ---- */
+/* ---- rdna_entry.c ---- */
 
 /* One of several kernels in a dispatch: where its code is in `out`, how many waves of a group it
  * wants, where its arguments are, in bytes from those of the dispatch. */
-struct stub_kernel {
+struct entry_kernel {
     u32 code_offset, waves, args_at;
 };
 /* Code that sends a group to its kernel. The dispatch's arguments begin with the end of each
  * kernel's groups; the kernel finds its own arguments and the number that its group has among its
  * own. */
-err rdna_stub(const struct stub_kernel *kernel, u32 count, struct arena *scratch,
+err rdna_entry(const struct entry_kernel *kernel, u32 count, struct arena *scratch,
               struct code_out *out);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * rdna_stub.c: several kernels as one dispatch: a few scalar instructions at its entry that find
+ * rdna_entry.c: several kernels as one dispatch: a few scalar instructions at its entry that find
  * out whose group this is. A group that its kernel has too many waves in lets them end. Follows
  * AMD's "RDNA3 Instruction Set Architecture" reference.
  */
@@ -9,18 +9,18 @@ enum {
     CODE = 4,
     WAVE = 6,
     ENDS = 8
-}; /* SGPRs: the stub's own address, 2; the ends of the kernels */
+}; /* SGPRs: the entry's own address, 2; the ends of the kernels */
 #define GETPC_BYTES 4u
 #define PIECES_MAX  12u /* instructions per kernel */
 
 _Static_assert(ENDS + DISPATCH_LAUNCHES_MAX <= RDNA_SGPRS, "ends lie in registers");
 
-struct stub {
+struct entry {
     struct rcode code;
     u32 waves; /* of a group */
 };
 
-static struct rinstr *put(struct stub *s, u16 row, u16 dst, u16 a, u16 b)
+static struct rinstr *put(struct entry *s, u16 row, u16 dst, u16 a, u16 b)
 {
     struct rinstr *i = &s->code.instr[s->code.count++];
 
@@ -32,18 +32,18 @@ static struct rinstr *put(struct stub *s, u16 row, u16 dst, u16 a, u16 b)
     return i;
 }
 
-static void put_imm(struct stub *s, u16 row, u32 imm)
+static void put_imm(struct entry *s, u16 row, u32 imm)
 {
     put(s, row, RDNA_NONE, RDNA_NONE, RDNA_NONE)->imm = (i32)imm;
 }
 
-static void put_literal(struct stub *s, u16 row, u16 dst, u16 a, u32 literal)
+static void put_literal(struct entry *s, u16 row, u16 dst, u16 a, u32 literal)
 {
     put(s, row, dst, a, RDNA_CONST)->literal = literal;
 }
 
 /* Loads the ends and branches to label i for the first kernel whose end lies behind the group. */
-static void choose_kernel(struct stub *s, u32 count)
+static void choose_kernel(struct entry *s, u32 count)
 {
     put(s, R_s_getpc_b64, CODE, RDNA_NONE, RDNA_NONE);
     for (u32 i = 0; i + 1 < count; i++)
@@ -56,11 +56,11 @@ static void choose_kernel(struct stub *s, u32 count)
     }
 }
 
-/* s_getpc gave the address behind itself, the stub's first instruction. */
-static void enter_kernel(struct stub *s, const struct stub_kernel *kernel, u32 idx, u32 stub_at)
+/* s_getpc gave the address behind itself, the entry's first instruction. */
+static void enter_kernel(struct entry *s, const struct entry_kernel *kernel, u32 idx, u32 entry_at)
 {
-    u32 away = kernel->code_offset - (stub_at + GETPC_BYTES);
-    bool back = kernel->code_offset < stub_at;
+    u32 away = kernel->code_offset - (entry_at + GETPC_BYTES);
+    bool back = kernel->code_offset < entry_at;
 
     if (idx > 0)
         put(s, R_s_sub_u32, RDNA_IN_GROUP, RDNA_IN_GROUP, (u16)(ENDS + idx - 1));
@@ -75,11 +75,11 @@ static void enter_kernel(struct stub *s, const struct stub_kernel *kernel, u32 i
     put(s, R_s_setpc_b64, RDNA_NONE, CODE, RDNA_NONE);
 }
 
-err rdna_stub(const struct stub_kernel *kernel, u32 count, struct arena *scratch,
-              struct code_out *out)
+err rdna_entry(const struct entry_kernel *kernel, u32 count, struct arena *scratch,
+               struct code_out *out)
 {
     usize mark = arena_mark(scratch);
-    struct stub s = {.code = {.max = (count + 1) * PIECES_MAX}};
+    struct entry s = {.code = {.max = (count + 1) * PIECES_MAX}};
     struct rcode ready;
 
     CHECK(count > 1 && count <= DISPATCH_LAUNCHES_MAX);
