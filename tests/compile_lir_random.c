@@ -3,6 +3,7 @@
  * a loop goes out of sight behind it, for the loop may make no trip.
  */
 #include "tests/compile_lir_random.h"
+#include "tests/oracle/lir_eval.h"
 #include "tests/test.h"
 
 #define INDEX_MAX 255 /* bounded scalars and gather indexes */
@@ -477,4 +478,21 @@ void random_program(struct program_maker *m, u32 lanes, u32 length, struct arena
             store(m, m->pool[kind][i], kind);
     if (has_groups(m))
         group_end(m);
+}
+
+void program_settle_nans(const struct program_maker *m, u8 *out)
+{
+    for (u32 i = 0; i < m->stored_count; i++) {
+        const struct stored *stored = &m->stored[i];
+        u32 bytes = stored->type == DT_F32 ? 4 : 2;
+        for (u32 k = 0; k < stored->lanes; k++) {
+            u8 *at = out + stored->offset + k * bytes;
+            union {
+                u32 u;
+                f32 f;
+            } lane = {.u = lir_eval_load(stored->type, at)};
+            if (lane.f != lane.f)
+                memset(at, 0xff, bytes);
+        }
+    }
 }

@@ -48,6 +48,9 @@ struct program_maker {
 /* About `length` operations. Draws from test_random. */
 void random_program(struct program_maker *maker, u32 lanes, u32 length, struct arena *arena);
 
+/* Every NaN that the program stored in out becomes the same one. */
+void program_settle_nans(const struct program_maker *maker, u8 *out);
+
 /* ---- for compile_lir_group.c ---- */
 
 /* An instruction at the program's end, of the pool's lanes. */

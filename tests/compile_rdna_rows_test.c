@@ -3,9 +3,8 @@
  * (tests/witness/rdna_llvm_mc.py). Skipped where there is no llvm-mc.
  */
 #include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
+#include "tests/llvm_mc.h"
 #include "tests/oracle/listing.h"
 #include "tests/rdna_wave.h"
 
@@ -201,39 +200,6 @@ static struct rinstr variant(u16 id, u32 turn)
 
 /* ---- the witness ---- */
 
-struct witness {
-    char path[200];
-    FILE *file;
-};
-
-static void witness_open(struct witness *witness)
-{
-    const char *folder = getenv("TMPDIR");
-
-    snprintf(witness->path, sizeof(witness->path), "%s/rdna_witness_%d", folder ? folder : "/tmp",
-             getpid());
-    witness->file = fopen(witness->path, "w");
-    EXPECT(witness->file != NULL);
-}
-
-/* Whether llvm-mc agrees with what was written. */
-static bool witness_agrees(struct witness *witness)
-{
-    char command[600];
-
-    fclose(witness->file);
-    snprintf(command, sizeof(command), "python3 tests/witness/rdna_llvm_mc.py %s >%s.log 2>&1",
-             witness->path, witness->path);
-    int status = system(command) >> 8;
-    unlink(witness->path);
-    snprintf(command, sizeof(command), "%s.log", witness->path);
-    if (status != 1)
-        unlink(command);
-    if (status == 77)
-        test_skip("no llvm-mc");
-    return status == 0;
-}
-
 static void write_instr(FILE *file, const struct rinstr *instr, u32 flip)
 {
     u32 words[RDNA_WORDS_MAX];
@@ -259,7 +225,7 @@ TEST(compile_rdna_rows_against_llvm_mc)
             struct rinstr instr = variant(id, turn);
             write_instr(witness.file, &instr, 0);
         }
-    if (!witness_agrees(&witness))
+    if (!witness_agrees(&witness, "rdna_llvm_mc.py"))
         test_fail(__FILE__, __LINE__, "llvm-mc disagrees, see %s.log", witness.path);
 }
 
@@ -296,7 +262,7 @@ TEST(compile_rdna_dual_against_llvm_mc)
             pair[0].dual = true;
             write_instr(witness.file, pair, 0);
         }
-    if (!witness_agrees(&witness))
+    if (!witness_agrees(&witness, "rdna_llvm_mc.py"))
         test_fail(__FILE__, __LINE__, "llvm-mc disagrees, see %s.log", witness.path);
 }
 
@@ -322,7 +288,7 @@ TEST(compile_rdna_pairs_against_llvm_mc)
             }
     }
     EXPECT(pairs > 100);
-    if (!witness_agrees(&witness))
+    if (!witness_agrees(&witness, "rdna_llvm_mc.py"))
         test_fail(__FILE__, __LINE__, "llvm-mc disagrees, see %s.log", witness.path);
     pages_free(memory, MIB);
 }
@@ -338,6 +304,6 @@ TEST(compile_rdna_wrong_row_is_noticed)
         witness_open(&witness);
         write_instr(witness.file, &right, 0);
         write_instr(witness.file, &wrong, 1u << 18);
-        EXPECT(!witness_agrees(&witness));
+        EXPECT(!witness_agrees(&witness, "rdna_llvm_mc.py"));
     }
 }

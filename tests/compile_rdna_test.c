@@ -159,30 +159,13 @@ static const char *execute(struct bench *b, u64 seed, char text[512])
     return name;
 }
 
-static void settle_nans(const struct program_maker *m, u8 *out)
-{
-    for (u32 i = 0; i < m->stored_count; i++) {
-        const struct stored *stored = &m->stored[i];
-        u32 bytes = stored->type == DT_F32 ? 4 : 2;
-        for (u32 k = 0; k < stored->lanes; k++) {
-            u8 *at = out + stored->offset + k * bytes;
-            union {
-                u32 u;
-                f32 f;
-            } lane = {.u = lir_eval_load(stored->type, at)};
-            if (lane.f != lane.f)
-                memset(at, 0xff, bytes);
-        }
-    }
-}
-
 /* Offset of the first byte that differs from the interpreter's, OUTPUT_BYTES when none does. */
 static u32 first_difference(struct bench *b)
 {
     u32 at = 0;
 
-    settle_nans(b->maker, b->expected);
-    settle_nans(b->maker, b->input[ARG_OUT]->host);
+    program_settle_nans(b->maker, b->expected);
+    program_settle_nans(b->maker, b->input[ARG_OUT]->host);
     while (at < OUTPUT_BYTES && b->expected[at] == b->input[ARG_OUT]->host[at])
         at++;
     return at;

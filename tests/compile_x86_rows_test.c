@@ -4,10 +4,9 @@
  * llvm-mc.
  */
 #include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include "tests/compile_lir_random.h"
+#include "tests/llvm_mc.h"
 #include "tests/oracle/listing.h"
 #include "tests/test.h"
 
@@ -156,39 +155,6 @@ static struct minstr variant(u16 id, bool high)
 
 /* ---- the witness ---- */
 
-struct witness {
-    char path[200];
-    FILE *file;
-};
-
-static void witness_open(struct witness *witness)
-{
-    const char *folder = getenv("TMPDIR");
-
-    snprintf(witness->path, sizeof(witness->path), "%s/x86_witness_%d", folder ? folder : "/tmp",
-             getpid());
-    witness->file = fopen(witness->path, "w");
-    EXPECT(witness->file != NULL);
-}
-
-/* Whether llvm-mc agrees with what was written. */
-static bool witness_agrees(struct witness *witness, const char *what)
-{
-    char command[600];
-
-    fclose(witness->file);
-    snprintf(command, sizeof(command), "python3 tests/witness/x86_llvm_mc.py %s %s >%s.log 2>&1",
-             what, witness->path, witness->path);
-    int status = system(command) >> 8;
-    unlink(witness->path);
-    snprintf(command, sizeof(command), "%s.log", witness->path);
-    if (status != 1)
-        unlink(command);
-    if (status == 77)
-        test_skip("no llvm-mc");
-    return status == 0;
-}
-
 static void write_hex(FILE *file, const u8 *bytes, usize len)
 {
     for (usize i = 0; i < len; i++)
@@ -229,7 +195,7 @@ TEST(compile_x86_rows_against_llvm_mc)
         rows++;
     }
     EXPECT_EQ(rows, X86_ROWS - 2);
-    if (!witness_agrees(&witness, "rows"))
+    if (!witness_agrees(&witness, "x86_llvm_mc.py rows"))
         test_fail(__FILE__, __LINE__, "llvm-mc disagrees, see %s.log", witness.path);
 }
 
@@ -245,7 +211,7 @@ TEST(compile_x86_wrong_row_is_noticed)
         witness_open(&witness);
         write_variant(witness.file, &right, high, 0);
         write_variant(witness.file, &wrong, high, 1);
-        EXPECT(!witness_agrees(&witness, "rows"));
+        EXPECT(!witness_agrees(&witness, "x86_llvm_mc.py rows"));
     }
 }
 
@@ -262,7 +228,7 @@ static void check_listing(struct target target, struct arena arena, u8 *bytes, s
     witness_open(&witness);
     write_hex(witness.file, out.bytes, out.len);
     fprintf(witness.file, "\n%.*s", (int)listing.len, listing.ptr);
-    if (!witness_agrees(&witness, "kernel"))
+    if (!witness_agrees(&witness, "x86_llvm_mc.py kernel"))
         test_fail(__FILE__, __LINE__, "listing is not the code, see %s.log", witness.path);
 }
 

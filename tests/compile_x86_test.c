@@ -108,23 +108,6 @@ static void compile_program(struct bench *bench, struct text *listing)
 
 /* ---- running ---- */
 
-static void settle_nans(const struct program_maker *m, u8 *out)
-{
-    for (u32 i = 0; i < m->stored_count; i++) {
-        const struct stored *stored = &m->stored[i];
-        u32 bytes = stored->type == DT_F32 ? 4 : 2;
-        for (u32 k = 0; k < stored->lanes; k++) {
-            u8 *at = out + stored->offset + k * bytes;
-            union {
-                u32 u;
-                f32 f;
-            } lane = {.u = lir_eval_load(stored->type, at)};
-            if (lane.f != lane.f)
-                memset(at, 0xff, bytes);
-        }
-    }
-}
-
 static void run_code(const struct bench *bench, u64 *args, u8 *scratch)
 {
     void *code = code_alloc(bench->len);
@@ -150,7 +133,7 @@ static u32 first_difference(struct bench *bench)
             run_code(bench, args, image->out[side] + OUTPUT_BYTES);
         else
             lir_eval(&bench->maker->lir, args, 7, 1000, image->out[side] + OUTPUT_BYTES);
-        settle_nans(bench->maker, image->out[side]);
+        program_settle_nans(bench->maker, image->out[side]);
     }
     while (at < bytes && image->out[0][at] == image->out[1][at])
         at++;

@@ -116,31 +116,29 @@ def finish(row, model_bytes, weights):
     return row
 
 
-def measure(model, position, scale=None):
-    """The ledger of a token; scale: (layers, the model with one layer more)."""
-    entries = step(model, position)
+def counted(model, run, scale):
+    """(entries, sums, bytes and weights of the matrices) of run(model); scale: see measure."""
+    entries = run(model)
     row, (size, weights) = summary(entries), matrix_bytes(model)
     if scale:
         layers, larger = scale
         begin = gguf.GGUFReader(model).fields["llama.block_count"].contents()
-        row = scaled(row, summary(step(larger, position)), layers, begin)
+        row = scaled(row, summary(run(larger)), layers, begin)
         size_more, weights_more = matrix_bytes(larger)
         size += (layers - begin) * (size_more - size)
         weights += (layers - begin) * (weights_more - weights)
+    return entries, row, size, weights
+
+
+def measure(model, position, scale=None):
+    """The ledger of a token; scale: (layers, the model with one layer more)."""
+    entries, row, *matrices = counted(model, lambda m: step(m, position), scale)
     row["flight_per_simd"] = flight_per_simd(entries)
-    return finish(row, size, weights)
+    return finish(row, *matrices)
 
 
 def measure_prompt(model, tokens, scale=None):
-    entries = prompt(model, tokens)
-    row, (size, weights) = summary(entries), matrix_bytes(model)
-    if scale:
-        layers, larger = scale
-        begin = gguf.GGUFReader(model).fields["llama.block_count"].contents()
-        row = scaled(row, summary(prompt(larger, tokens)), layers, begin)
-        size_more, weights_more = matrix_bytes(larger)
-        size += (layers - begin) * (size_more - size)
-        weights += (layers - begin) * (weights_more - weights)
+    entries, row, size, weights = counted(model, lambda m: prompt(m, tokens), scale)
     row["wmma_share"] = wmma_share(entries)
     weights -= vocabulary_weights(model)  # only the last token goes through it
     return finish(row, size, weights) | {"tokens": tokens}
