@@ -60,18 +60,25 @@ TEST(ml_lane_chooses_a_device)
     }
 }
 
-static void open_on_cards(u32 cards, u32 slots)
+/* Nobody looks at the cards themselves. */
+static struct ml_config on_cards(u32 cards, u32 slots)
 {
     static struct gpu *card[2];
-    struct ml_config config = {.part = &no_file,
-                               .part_count = 1,
-                               .slots = slots,
-                               .gpu = card,
-                               .kv_tokens = slots * CTX,
-                               .gpu_count = cards};
 
-    card[0] = (struct gpu *)&no_file; /* never looked at */
+    card[0] = (struct gpu *)&no_file;
     card[1] = fake_second_card;
+    return (struct ml_config){.part = &no_file,
+                              .part_count = 1,
+                              .slots = slots,
+                              .gpu = card,
+                              .kv_tokens = slots * CTX,
+                              .gpu_count = cards};
+}
+
+static void open_on_cards(u32 cards, u32 slots)
+{
+    struct ml_config config = on_cards(cards, slots);
+
     memset(&t, 0, sizeof(t));
     memset(fakes, 0, sizeof(fakes));
     EXPECT_OK(ml_open(&t.ml, &config));
@@ -211,37 +218,22 @@ TEST(ml_lane_one_of_two_cards_loses_its_weights)
 
 TEST(ml_lane_second_card_is_too_small)
 {
-    static struct gpu *card[2];
-    struct ml_config config = {.part = &no_file,
-                               .part_count = 1,
-                               .slots = 1,
-                               .gpu = card,
-                               .kv_tokens = CTX,
-                               .gpu_count = 2};
+    struct ml_config config = on_cards(2, 1);
 
-    card[0] = (struct gpu *)&no_file;
-    card[1] = fake_second_card;
     memset(fakes, 0, sizeof(fakes));
     fakes[1].card_is_small = true;
     EXPECT_OK(ml_open(&t.ml, &config));
     while (ml_step(t.ml, 1000))
         ;
-    EXPECT(t.ml->state == ML_READY && t.ml->lane_count == 1 && t.ml->lane[0].gpu[0] == card[0]);
+    EXPECT(t.ml->state == ML_READY && t.ml->lane_count == 1 &&
+           t.ml->lane[0].gpu[0] == config.gpu[0]);
 }
 
 /* Asked for, or because a copy has no room on the first card: each gets a part of the layers. */
 TEST(ml_lane_layers_are_split)
 {
-    static struct gpu *card[2];
-    struct ml_config config = {.part = &no_file,
-                               .part_count = 1,
-                               .slots = 1,
-                               .gpu = card,
-                               .kv_tokens = CTX,
-                               .gpu_count = 2};
+    struct ml_config config = on_cards(2, 1);
 
-    card[0] = (struct gpu *)&no_file;
-    card[1] = fake_second_card;
     for (u32 asked = 0; asked < 2; asked++) {
         memset(fakes, 0, sizeof(fakes));
         memset(&t, 0, sizeof(t));
